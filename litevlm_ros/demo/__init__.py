@@ -1,0 +1,1 @@
+"""A procedural street world with ground truth: scenes, renderer, questions."""

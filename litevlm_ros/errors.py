@@ -1,0 +1,25 @@
+"""Exceptions a person may see. Each message says what happened, which parameter or file, and the fix."""
+
+
+class LiteVLMError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ConfigError(LiteVLMError, ValueError):
+    """A setting is missing, out of range or contradicts another one."""
+
+
+class CheckpointError(LiteVLMError):
+    """A model directory is incomplete, of an unsupported architecture or damaged."""
+
+
+class EngineError(LiteVLMError):
+    """A graph or engine could not be loaded or run."""
+
+
+class ImageError(LiteVLMError, ValueError):
+    """An image is malformed: unknown encoding, wrong step, short data or no pixels."""
+
+
+class ContextOverflowError(LiteVLMError, ValueError):
+    """Prompt and visual tokens leave no room in the context for an answer."""

@@ -1,0 +1,66 @@
+"""What goes into the pipeline and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+RgbImage = npt.NDArray[np.uint8]
+"""uint8 [height, width, 3], RGB."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera's frame."""
+
+    camera: str
+    image: RgbImage
+
+
+class FinishReason(str, Enum):
+    """Why generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of one answer. `prompt` includes the visual tokens."""
+
+    prompt: int
+    visual: int
+    generated: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall time of each stage in milliseconds.
+
+    `queue` and `decode_image` happen before the pipeline and are filled in by its caller; `total` covers every stage.
+    """
+
+    queue: float = 0.0
+    decode_image: float = 0.0
+    preprocess: float = 0.0
+    vision: float = 0.0
+    select: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text about some views, with what it took to produce it."""
+
+    text: str
+    prompt: str
+    cameras: tuple[str, ...]
+    finish_reason: FinishReason
+    tokens: TokenCounts
+    timings: Timings

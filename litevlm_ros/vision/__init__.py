@@ -1,0 +1,1 @@
+"""Camera images: tiling, and the selection of views and visual tokens."""
