@@ -29,9 +29,7 @@ _PROBE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
-def decode(
-    encoding: str, width: int, height: int, data: npt.NDArray[np.uint8], is_bigendian: bool
-) -> RgbImage | None:
+def decode(encoding: str, width: int, height: int, data: npt.NDArray[np.uint8], is_bigendian: bool) -> RgbImage | None:
     """Decodes checked data without row padding, or returns None where cv_bridge is of no use."""
     if encoding not in _ENCODINGS:
         return None
@@ -40,7 +38,7 @@ def decode(
         return None
     try:
         return _convert(bridge, encoding, width, height, data, is_bigendian)
-    except Exception as error:  # noqa: BLE001 - its failures have no common base class
+    except Exception as error:
         _log.warning("cv_bridge failed on %s (%s); using OpenCV instead from now on", encoding, error)
         _disable()
         return None
@@ -70,7 +68,7 @@ def _find() -> list[Any]:
             subprocess.run([sys.executable, "-c", _PROBE], check=True, capture_output=True, timeout=_PROBE_SECONDS)
         probe()
         from cv_bridge import CvBridge
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         _log.warning("cv_bridge is installed but does not work (%s); using OpenCV instead", error)
         return []
     return [CvBridge()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -30,14 +30,17 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused: no robot camera has them, and a broken header would ask for gigabytes."""
 
 
-
 def _packed(plane: Plane, width: int, height: int, *, channels: int, code: int | None) -> RgbImage:
     pixels = plane if channels == 1 else plane.reshape(height, width, channels)
-    return pixels if code is None else cv2.cvtColor(pixels, code)
+    return pixels if code is None else _convert(pixels, code)
 
 
 def _semi_planar(plane: Plane, width: int, height: int, *, code: int) -> RgbImage:
-    return cv2.cvtColor(plane, code)
+    return _convert(plane, code)
+
+
+def _convert(pixels: Plane, code: int) -> RgbImage:
+    return cast(RgbImage, cv2.cvtColor(pixels, code))  # OpenCV's stubs allow any dtype
 
 
 def _nv24(plane: Plane, width: int, height: int) -> RgbImage:
@@ -45,7 +48,7 @@ def _nv24(plane: Plane, width: int, height: int) -> RgbImage:
     doubled = np.empty((3 * height, 2 * width), np.uint8)
     doubled[: 2 * height] = plane[:height].repeat(2, axis=0).repeat(2, axis=1)
     doubled[2 * height :] = plane[height:].reshape(height, 2 * width)
-    return np.ascontiguousarray(cv2.cvtColor(doubled, cv2.COLOR_YUV2RGB_NV12)[::2, ::2])
+    return np.ascontiguousarray(_convert(doubled, cv2.COLOR_YUV2RGB_NV12)[::2, ::2])
 
 
 @dataclass(frozen=True)
@@ -188,4 +191,5 @@ def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_
         raise ImageError(f"the {header.codec} could not be decoded: {error}") from None
     if image is None:
         raise ImageError(f"the {header.codec} could not be decoded: its data is damaged")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if _READ_RGB is None else image
+    rgb = cast(RgbImage, image)
+    return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb

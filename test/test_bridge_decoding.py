@@ -43,7 +43,8 @@ def test_a_working_bridge_is_used(install):
     module = install(WORKS)
     image = decode_raw("bgr8", 1, 1, 3, PIXEL)
     assert image.tolist() == [[[30, 20, 10]]]
-    assert bridge_decoding.available() and module.CvBridge.calls == 2  # the trial and this image
+    assert bridge_decoding.available()
+    assert module.CvBridge.calls == 2
 
 
 def test_padded_rows_do_not_go_through_the_bridge(install):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import struct
 import time
 import zlib
@@ -162,23 +163,23 @@ def test_any_size_decodes_or_is_refused(encoding, width, height, padding, missin
     step = max(0, width * SAMPLES[encoding] + padding)
     over, under = ROWS.get(encoding, (1, 1))
     size = max(0, step * height * over // under - missing)
-    try:
-        image = decode_raw(encoding, width, height, step, array.array("B", bytes([fill]) * size), bigendian)
-    except ImageError as error:
-        reasons_of_size = ("divisible", "at least", "no pixels")
-        assert padding < 0 or missing > 0 or any(reason in str(error) for reason in reasons_of_size)
+    data = array.array("B", bytes([fill]) * size)
+    across, down = {"nv12": (2, 2), "nv21": (2, 2)}.get(encoding, (2 if "yu" in encoding or "uy" in encoding else 1, 1))
+    size_fits = min(width, height) >= (3 if "bayer" in encoding else 1) and width % across == height % down == 0
+    if size_fits and padding >= 0 and missing <= padding:
+        image = decode_raw(encoding, width, height, step, data, bigendian)
+        assert image.shape == (height, width, 3)
+        assert image.dtype == np.uint8
     else:
-        assert padding >= 0 and missing <= max(padding, 0)
-        assert image.shape == (height, width, 3) and image.dtype == np.uint8
+        with pytest.raises(ImageError):
+            decode_raw(encoding, width, height, step, data, bigendian)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(ENCODINGS) | st.text(max_size=12), *[st.integers(0, 2**32 - 1)] * 3, st.binary(max_size=200))
 def test_garbage_never_raises_anything_else(encoding, width, height, step, data):
-    try:
+    with contextlib.suppress(ImageError):
         decode_raw(encoding, width, height, step, data)
-    except ImageError:
-        pass
 
 
 def encode(extension: str, size: tuple[int, int] = (32, 48)) -> bytes:
@@ -200,14 +201,15 @@ def test_compressed_images_are_told_apart_by_their_bytes(extension, image_format
 def test_a_grey_compressed_image_becomes_rgb(extension):
     grey = np.full((10, 12), 90, np.uint8)
     image = decode_compressed("", cv2.imencode(extension, grey)[1].tobytes())
-    assert image.shape == (10, 12, 3) and np.abs(image.astype(int) - 90).max() <= 1
+    assert image.shape == (10, 12, 3)
+    assert np.abs(image.astype(int) - 90).max() <= 1
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 @pytest.mark.parametrize("keep", [0.01, 0.1, 0.3, 0.5, 0.9, 0.99])
 def test_truncated_data_is_refused(extension, keep):
     data = encode(extension, (64, 64))
-    with pytest.raises(ImageError, match="truncated|neither"):
+    with pytest.raises(ImageError, match=r"truncated|neither"):
         decode_compressed("jpeg", data[: int(len(data) * keep)])
 
 
@@ -250,10 +252,8 @@ def test_a_damaged_compressed_image_never_raises_anything_else(extension, positi
     data = bytearray(encode(extension, (16, 16)))
     position %= len(data)
     data[position : position + len(junk)] = junk
-    try:
+    with contextlib.suppress(ImageError):
         assert decode_compressed("", bytes(data)).dtype == np.uint8
-    except ImageError:
-        pass
 
 
 @pytest.mark.parametrize("encoding", sorted(bridge_decoding._ENCODINGS))
