@@ -1,0 +1,69 @@
+# The commands of this checkout. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# ROS 2 from apt where there is one (the sourced one, or the newest in /opt/ros), else as wheels.
+SYSTEM_ROS := $(or $(ROS_DISTRO),$(lastword $(sort $(notdir $(patsubst %/setup.bash,%,$(wildcard /opt/ros/*/setup.bash))))))
+# ROS's Python extensions from apt are built for the system's own interpreter.
+PYTHON := $(if $(SYSTEM_ROS),/usr/bin/python3,python3)
+
+DEMO_SECONDS := 60
+VIDEO :=
+PYTEST_ARGS :=
+
+VENV_DONE := .venv/.runtime-done
+DEV_DONE := .venv/.dev-done
+BUILD_DONE := install/.build-done
+
+# What a build depends on. Python modules are linked, not copied, so only coming, going and being listed matters.
+BUILD_INPUTS := CMakeLists.txt package.xml setup.cfg scripts/executable.py.in \
+	$(wildcard msg/*.msg srv/*.srv) \
+	$(shell find litevlm_ros launch config models/demo -type d ! -name __pycache__ 2>/dev/null)
+
+# env.sh and the scripts it sources use unset variables.
+ENV := set +u; . scripts/env.sh; set -u
+
+.PHONY: help setup demo test lint format clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+setup: $(BUILD_DONE) ## create .venv, install the pinned packages, build into install/
+
+$(VENV_DONE): $(wildcard requirements/r*.txt) scripts/create_venv.py scripts/fix_ros_wheels.py
+	$(PYTHON) scripts/create_venv.py .venv $(if $(SYSTEM_ROS),--system-ros)
+	$(if $(SYSTEM_ROS),,.venv/bin/python scripts/fix_ros_wheels.py)
+	touch $@
+
+$(DEV_DONE): $(VENV_DONE) requirements/dev.txt
+	$(PYTHON) scripts/create_venv.py .venv --dev $(if $(SYSTEM_ROS),--system-ros)
+	touch $@
+
+$(BUILD_DONE): $(VENV_DONE) $(BUILD_INPUTS)
+	$(ENV); unset MAKEFLAGS MFLAGS; python -m colcon build --symlink-install --base-paths . --event-handlers status- \
+		--cmake-args -DPython3_EXECUTABLE="$$(command -v python)" -DPYTHON_EXECUTABLE="$$(command -v python)"
+	touch $@
+
+demo: setup ## run cameras and node, ask questions (DEMO_SECONDS=60, VIDEO=file)
+	$(ENV); export ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((1 + $$$$ % 101))}"; \
+		python -m litevlm_ros.tools.demo --seconds $(DEMO_SECONDS) --output demo_out/ $(if $(VIDEO),--video "$(VIDEO)")
+
+# ROS from apt brings pytest plugins for older pytests: only ours are loaded.
+test: setup lint ## lint, then run all tests (PYTEST_ARGS="-k node -x")
+	$(ENV); PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python -m pytest -p pytest_timeout -p _hypothesis_pytestplugin $(PYTEST_ARGS)
+
+lint: $(DEV_DONE) ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m mypy
+
+format: $(DEV_DONE) ## let ruff fix and format the sources
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean: ## remove everything that the commands above made
+	rm -rf .venv build install log demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

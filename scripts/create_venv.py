@@ -1,0 +1,93 @@
+"""Creates the virtual environment that the package is built and run in, and installs the pinned packages.
+
+Where ROS 2 is installed by apt, the environment sees the system's packages and adds what apt lacks. Elsewhere ROS 2
+itself is installed as wheels. Running it again on a complete environment changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 10)
+NEWEST_PYTHON_OF_WHEELS = (3, 13)
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+
+
+def obstacle(system_ros: bool) -> str | None:
+    """What keeps this interpreter from carrying the environment, and the remedy; None where nothing does."""
+    version = sys.version_info[:2]
+    found = f"{sys.executable} is Python {version[0]}.{version[1]}"
+    if version < OLDEST_PYTHON:
+        return f"{found}, but 3.10 or newer is needed. Name another one: make setup PYTHON=python3.11"
+    if not system_ros:
+        if platform.system() != "Linux" or platform.machine() != "x86_64":
+            return (
+                f"ROS 2 has no wheels for {platform.system()} on {platform.machine()}, and /opt/ros has no ROS 2 "
+                "either. Install ROS 2 Humble or Jazzy from apt, then run make setup again."
+            )
+        if version > NEWEST_PYTHON_OF_WHEELS:
+            return f"{found}, but ROS 2 has wheels for 3.10 to 3.13. Name another one: make setup PYTHON=python3.12"
+    return None
+
+
+def create(venv: Path, system_ros: bool) -> None:
+    """Creates `venv` unless it exists.
+
+    Raises:
+        subprocess.CalledProcessError: the interpreter cannot create virtual environments.
+    """
+    if (venv / "bin" / "python").exists():
+        return
+    command = [sys.executable, "-m", "venv", str(venv)]
+    if system_ros:
+        command.append("--system-site-packages")
+    subprocess.run(command, check=True)
+
+
+def install(venv: Path, requirements: list[str]) -> None:
+    """Installs requirement files by name.
+
+    Raises:
+        subprocess.CalledProcessError: a package could not be installed; pip has said why.
+    """
+    command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for name in requirements:
+        command += ["-r", str(REQUIREMENTS / name)]
+    subprocess.run(command, check=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("venv", type=Path, help="directory of the environment")
+    parser.add_argument("--system-ros", action="store_true", help="ROS 2 is installed by apt: use that one")
+    parser.add_argument("--dev", action="store_true", help="install what tests and linters need as well")
+    args = parser.parse_args(argv)
+
+    problem = obstacle(args.system_ros)
+    if problem is not None:
+        print(f"setup: {problem}", file=sys.stderr)
+        return 1
+    requirements = ["ros_apt.txt"] if args.system_ros else ["runtime.txt", "ros.txt"]
+    if args.dev:
+        requirements.append("dev.txt")
+    try:
+        create(args.venv, args.system_ros)
+    except subprocess.CalledProcessError:
+        hint = f"sudo apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        print(f"setup: {sys.executable} could not create {args.venv}. On Debian and Ubuntu: {hint}", file=sys.stderr)
+        return 1
+    print(f"setup: installing {', '.join(requirements)} into {args.venv}", flush=True)
+    try:
+        install(args.venv, requirements)
+    except subprocess.CalledProcessError:
+        print("setup: pip failed, see above. What is installed by now is kept: run make setup again.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
