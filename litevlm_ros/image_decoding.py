@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litevlm_ros import bridge_decoding, image_header
-from litevlm_ros.errors import ImageError
+from litevlm_ros.image_faults import ImageFault, MalformedImageError
 from litevlm_ros.types import RgbImage
 
 Buffer = Any
@@ -122,21 +122,27 @@ def decode_raw(
 
     `data` is never copied first: an rgb8 image is returned as a view of it.
 
-    Raises ImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
+    Raises MalformedImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
     """
     layout = _LAYOUTS.get(encoding)
     if layout is None:
-        raise ImageError(f"unknown encoding {encoding!r}; known are {', '.join(ENCODINGS)}")
+        raise MalformedImageError(
+            ImageFault.UNKNOWN_ENCODING, f"unknown encoding {encoding!r}; known are {', '.join(ENCODINGS)}"
+        )
     _check_size(encoding, layout, width, height, max_pixels)
     row_bytes = width * layout.samples * (2 if layout.wide else 1)
     if step < row_bytes:
-        raise ImageError(f"step {step} is too small: a row of {width} {encoding} pixels takes {row_bytes} bytes")
+        raise MalformedImageError(
+            ImageFault.WRONG_STEP,
+            f"step {step} is too small: a row of {width} {encoding} pixels takes {row_bytes} bytes",
+        )
     rows = int(height * layout.rows)
     needed = step * (rows - 1) + row_bytes  # drivers may leave out the padding after the last row
     buffer = _as_array(data)
     if buffer.size < needed:
-        raise ImageError(
-            f"data is too short: {buffer.size} bytes, but {width}x{height} {encoding} with step {step} takes {needed}"
+        raise MalformedImageError(
+            ImageFault.SHORT_DATA,
+            f"data is too short: {buffer.size} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
         )
     if step == row_bytes:
         bridged = bridge_decoding.decode(encoding, width, height, buffer[:needed], is_bigendian)
@@ -150,15 +156,22 @@ def decode_raw(
 
 def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise ImageError(f"the image has no pixels ({width}x{height})")
+        raise MalformedImageError(ImageFault.NO_PIXELS, f"the image has no pixels ({width}x{height})")
     if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} is more than the allowed {max_pixels} pixels; scale the image down first")
+        raise MalformedImageError(
+            ImageFault.TOO_LARGE,
+            f"{width}x{height} is more than the allowed {max_pixels} pixels; scale the image down first",
+        )
     if min(width, height) < layout.minimum:
-        raise ImageError(f"{encoding} needs at least {layout.minimum}x{layout.minimum} pixels, not {width}x{height}")
+        raise MalformedImageError(
+            ImageFault.ODD_SIZE,
+            f"{encoding} needs at least {layout.minimum}x{layout.minimum} pixels, not {width}x{height}",
+        )
     across, down = layout.multiple
     if width % across or height % down:
-        raise ImageError(
-            f"{encoding} needs a width divisible by {across} and a height divisible by {down}, not {width}x{height}"
+        raise MalformedImageError(
+            ImageFault.ODD_SIZE,
+            f"{encoding} needs a width divisible by {across} and a height divisible by {down}, not {width}x{height}",
         )
 
 
@@ -171,25 +184,29 @@ def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_
 
     The size is read from the header before anything is decoded, so a small message cannot ask for gigabytes.
 
-    Raises ImageError for another format, a damaged header, too many pixels or data that ends early.
+    Raises MalformedImageError for another format, a damaged header, too many pixels or data that ends early.
     """
     if "compresseddepth" in image_format.lower():
-        raise ImageError(f"format {image_format!r} is a depth image; subscribe to a colour or mono camera's topic")
+        raise MalformedImageError(
+            ImageFault.UNKNOWN_ENCODING,
+            f"format {image_format!r} is a depth image; subscribe to a colour or mono camera's topic",
+        )
     buffer = _as_array(data)
     try:
         header = image_header.read(buffer.tobytes())
-    except ImageError as error:
-        raise ImageError(f"compressed image (format {image_format!r}): {error}") from None
+    except MalformedImageError as error:
+        raise MalformedImageError(error.fault, f"compressed image (format {image_format!r}): {error}") from None
     if header.width * header.height > max_pixels:
-        raise ImageError(
+        raise MalformedImageError(
+            ImageFault.TOO_LARGE,
             f"the {header.codec} is {header.width}x{header.height}, more than the allowed {max_pixels} pixels; "
-            "scale the image down first"
+            "scale the image down first",
         )
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
     except cv2.error as error:
-        raise ImageError(f"the {header.codec} could not be decoded: {error}") from None
+        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: {error}") from None
     if image is None:
-        raise ImageError(f"the {header.codec} could not be decoded: its data is damaged")
+        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: its data is damaged")
     rgb = cast(RgbImage, image)
     return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from litevlm_ros.errors import ImageError
+from litevlm_ros.image_faults import ImageFault, MalformedImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START_OF_SCAN = 0xDA
@@ -27,18 +27,20 @@ class ImageHeader(NamedTuple):
 def read(data: bytes) -> ImageHeader:
     """Reads the header of a whole JPEG or PNG.
 
-    Raises ImageError for anything else, for a size of 0 and for data that ends early.
+    Raises MalformedImageError for anything else, for a size of 0 and for data that ends early.
     """
     if not data:
-        raise ImageError("it holds no data")
+        raise MalformedImageError(ImageFault.SHORT_DATA, "it holds no data")
     if data.startswith(b"\xff\xd8\xff"):
         header = _jpeg(data)
     elif data.startswith(_PNG_SIGNATURE):
         header = _png(data)
     else:
-        raise ImageError("it is neither a JPEG nor a PNG")
+        raise MalformedImageError(ImageFault.UNKNOWN_ENCODING, "it is neither a JPEG nor a PNG")
     if header.width < 1 or header.height < 1:
-        raise ImageError(f"the {header.codec} has no pixels ({header.width}x{header.height})")
+        raise MalformedImageError(
+            ImageFault.NO_PIXELS, f"the {header.codec} has no pixels ({header.width}x{header.height})"
+        )
     return header
 
 
@@ -47,14 +49,14 @@ def _jpeg(data: bytes) -> ImageHeader:
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
-            raise ImageError(f"the JPEG's header is damaged at byte {position}")
+            raise MalformedImageError(ImageFault.DAMAGED, f"the JPEG's header is damaged at byte {position}")
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte before the marker
             position += 1
             continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if length < 2:
-            raise ImageError(f"the JPEG's header is damaged at byte {position}")
+            raise MalformedImageError(ImageFault.DAMAGED, f"the JPEG's header is damaged at byte {position}")
         if marker in _JPEG_FRAMES:
             if position + 9 > len(data):
                 break
@@ -62,18 +64,18 @@ def _jpeg(data: bytes) -> ImageHeader:
         position += 2 + length
         if marker == _JPEG_START_OF_SCAN:
             if not (width or height):
-                raise ImageError("the JPEG has no frame header")
+                raise MalformedImageError(ImageFault.DAMAGED, "the JPEG has no frame header")
             # 0xFF is escaped inside the scan, so this marker can only be the end of the image.
             if data.rfind(b"\xff\xd9", position) < 0:
-                raise ImageError("the JPEG is truncated (no end marker)")
+                raise MalformedImageError(ImageFault.SHORT_DATA, "the JPEG is truncated (no end marker)")
             return ImageHeader("JPEG", width, height)
-    raise ImageError("the JPEG is truncated inside its header")
+    raise MalformedImageError(ImageFault.SHORT_DATA, "the JPEG is truncated inside its header")
 
 
 def _png(data: bytes) -> ImageHeader:
     if len(data) < 33 or data[12:16] != b"IHDR":
-        raise ImageError("the PNG is truncated inside its header")
+        raise MalformedImageError(ImageFault.SHORT_DATA, "the PNG is truncated inside its header")
     width, height = struct.unpack_from(">II", data, 16)
     if data.rfind(b"IEND") < 0:
-        raise ImageError("the PNG is truncated (no end chunk)")
+        raise MalformedImageError(ImageFault.SHORT_DATA, "the PNG is truncated (no end chunk)")
     return ImageHeader("PNG", width, height)

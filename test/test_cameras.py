@@ -1,0 +1,170 @@
+# ruff: noqa: E402 - what follows a skip cannot be at the top
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from litevlm_ros.cameras import Camera, CameraSource
+from litevlm_ros.image_faults import ImageFault, MalformedImageError
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def node(monkeypatch):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 90)
+    node = rclpy.create_node("camera_test", context=context)
+    node.test_executor = SingleThreadedExecutor(context=context)
+    node.test_executor.add_node(node)
+    yield node
+    node.test_executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def warnings(node, monkeypatch):
+    texts: list[str] = []
+    monkeypatch.setattr(type(node.get_logger()), "warning", lambda self, text: texts.append(text))
+    return texts
+
+
+def image(value: int = 0, **changes: object) -> Image:
+    message = Image(encoding="mono8", width=4, height=2, step=4, data=array.array("B", bytes([value]) * 8))
+    for name, change in changes.items():
+        setattr(message, name, change)
+    return message
+
+
+def make(node, topic="/front/image_raw", compressed=False, on_frame=lambda camera: None) -> Camera:
+    return Camera(node, CameraSource("front", topic, compressed), on_frame)
+
+
+def spin_until(node, condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing arrived"
+        node.test_executor.spin_once(timeout_sec=0.05)
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+@pytest.mark.parametrize("durability", [DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL])
+def test_frames_arrive_from_publishers_of_any_qos(node, reliability, durability):
+    seen: list[Camera] = []
+    camera = make(node, on_frame=seen.append)
+    publisher = node.create_publisher(
+        Image, "/front/image_raw", QoSProfile(depth=5, reliability=reliability, durability=durability)
+    )
+    spin_until(node, lambda: publisher.get_subscription_count() == 1)
+    publisher.publish(image(90))
+    spin_until(node, lambda: seen)
+    assert seen[0] is camera
+    assert camera.newest(5.0).image()[0, 0].tolist() == [90, 90, 90]
+
+
+def test_a_compressed_topic(node):
+    camera = make(node, "/front/image_raw/compressed", compressed=True)
+    publisher = node.create_publisher(CompressedImage, "/front/image_raw/compressed", 5)
+    spin_until(node, lambda: publisher.get_subscription_count() == 1)
+    import cv2
+
+    png = cv2.imencode(".png", np.full((3, 5, 3), 40, np.uint8))[1].tobytes()
+    publisher.publish(CompressedImage(format="png", data=png))
+    spin_until(node, lambda: camera.newest(5.0) is not None)
+    assert camera.newest(5.0).image().shape == (3, 5, 3)
+
+
+def test_only_the_newest_frame_is_kept_and_the_others_counted(node):
+    camera = make(node)
+    for value in (1, 2, 3):
+        camera._receive(image(value))
+    frame = camera.use(5.0)
+    assert frame.image()[0, 0, 0] == 3
+    camera._receive(image(4))
+    assert (camera.counters.received, camera.counters.replaced) == (4, 2)
+    assert camera.use(5.0).image()[0, 0, 0] == 4
+
+
+def test_an_old_frame_is_not_given_out(node):
+    camera = make(node)
+    camera._receive(image(1))
+    time.sleep(0.05)
+    assert camera.newest(0.01) is None
+    assert camera.use(0.01) is None
+    assert camera.newest(5.0) is not None
+    assert "0.1 s old, max_frame_age is 0.01 s" in camera.why_no_frame(0.01)
+
+
+def test_malformed_images_are_counted_and_logged_once_until_a_good_one(node, warnings):
+    camera = make(node)
+
+    def receive(message: Image) -> None:
+        camera._receive(message)
+        with contextlib.suppress(MalformedImageError):
+            camera.newest(5.0).image()
+
+    receive(image(step=1))
+    receive(image(step=1))
+    receive(image(encoding="nonsense"))
+    receive(image(width=0, height=0))
+    receive(image(data=array.array("B", b"123")))
+    assert len(warnings) == 1
+    assert "camera front on /front/image_raw: step 1 is too small" in warnings[0]
+    receive(image(1))
+    receive(image(data=array.array("B")))
+    assert len(warnings) == 2
+    assert camera.counters.dropped == {
+        ImageFault.WRONG_STEP: 2,
+        ImageFault.UNKNOWN_ENCODING: 1,
+        ImageFault.NO_PIXELS: 1,
+        ImageFault.SHORT_DATA: 2,
+    }
+
+
+def test_a_frame_is_decoded_once(node, warnings):
+    camera = make(node)
+    camera._receive(image(5))
+    assert camera.newest(5.0).image() is camera.newest(5.0).image()
+    camera._receive(image(step=0))
+    for _ in range(3):
+        with pytest.raises(MalformedImageError):
+            camera.newest(5.0).image()
+    assert camera.counters.dropped == {ImageFault.WRONG_STEP: 1}
+
+
+def test_why_there_is_no_frame(node):
+    camera = make(node)
+    assert camera.why_no_frame(1.0) == "front (nobody publishes /front/image_raw)"
+    elsewhere = rclpy.Context()  # a participant of its own, as another process would be
+    rclpy.init(context=elsewhere, domain_id=node.context.get_domain_id())
+    driver = rclpy.create_node("driver", context=elsewhere)
+    wrong = driver.create_publisher(CompressedImage, "/front/image_raw", 1)
+    spin_until(node, lambda: "nobody" not in camera.why_no_frame(1.0))
+    assert "carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image" in camera.why_no_frame(1.0)
+    driver.destroy_publisher(wrong)
+    driver.create_publisher(Image, "/front/image_raw", 1)
+    spin_until(node, lambda: "has a publisher but has brought no frame yet" in camera.why_no_frame(1.0))
+    driver.destroy_node()
+    rclpy.try_shutdown(context=elsewhere)
+
+
+def test_closing_unsubscribes(node):
+    camera = make(node)
+    camera._receive(image())
+    camera.close()
+    assert camera.newest(5.0) is None
+    assert node.count_subscribers("/front/image_raw") == 0
