@@ -33,9 +33,10 @@ help: ## list the commands
 
 setup: $(BUILD_DONE) ## create .venv, install the pinned packages, build into install/
 
-$(VENV_DONE): $(wildcard requirements/r*.txt) scripts/create_venv.py scripts/fix_ros_wheels.py
+$(VENV_DONE): $(wildcard requirements/r*.txt) scripts/create_venv.py scripts/adopt_ros_wheels.py \
+		scripts/wheels_local_setup.sh.in
 	$(PYTHON) scripts/create_venv.py .venv $(if $(SYSTEM_ROS),--system-ros)
-	$(if $(SYSTEM_ROS),,.venv/bin/python scripts/fix_ros_wheels.py)
+	$(if $(SYSTEM_ROS),,.venv/bin/python scripts/adopt_ros_wheels.py)
 	touch $@
 
 $(DEV_DONE): $(VENV_DONE) requirements/dev.txt
