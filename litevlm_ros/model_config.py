@@ -211,7 +211,7 @@ class _Section:
     # The whole model
 
     def vision(self) -> VisionConfig:
-        """Raises CheckpointError for anything but InternViT with LayerNorm and plain attention, as in InternViT-300M."""
+        """Raises CheckpointError for anything but InternViT with LayerNorm and plain attention: InternViT-300M."""
         native = is_native(self.values)
         tower = self.sub("vision_config")
         if native:

@@ -1,0 +1,70 @@
+"""Runs an exported graph in ONNX Runtime beside the torch module it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from litevlm_ros.convert.intern_vit import VisionEncoder
+from litevlm_ros.convert.onnx_export import text_inputs
+from litevlm_ros.convert.qwen2 import TextDecoder
+from litevlm_ros.errors import EngineError
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}
+"""Largest allowed relative error of a graph against its module, by dtype."""
+
+
+def check_vision_graph(file: Path, module: VisionEncoder) -> float:
+    """Relative error of `file` on random tiles; raises EngineError beyond TOLERANCE."""
+    size = module.config.image_size
+    pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = module(pixels)
+    return _compare(file, {"pixels": pixels}, {"visual_tokens": expected}, module.positions.dtype)
+
+
+def check_text_graph(file: Path, module: TextDecoder) -> float:
+    """Relative error of `file` for a prefill and for one decoded token; raises EngineError beyond TOLERANCE."""
+    prefill = _check_text(file, module, text_inputs(module, new=9, rows=8, wanted=3, visual=4))
+    decode = _check_text(file, module, text_inputs(module, new=1, rows=16, wanted=1, visual=1))
+    return max(prefill, decode)
+
+
+def _check_text(file: Path, module: TextDecoder, inputs: tuple[torch.Tensor | list[torch.Tensor], ...]) -> float:
+    with torch.no_grad():
+        logits, _, new_keys, new_values = module(*inputs)
+    scalars = ("input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens")
+    feeds = {name: value for name, value in zip(scalars, inputs[:5], strict=True) if isinstance(value, Tensor)}
+    expected = {"logits": logits}
+    for kind, values in (("key", inputs[5]), ("value", inputs[6])):
+        feeds |= {f"past_{kind}.{layer}": value for layer, value in enumerate(values)}
+    for kind, outputs in (("key", new_keys), ("value", new_values)):
+        expected |= {f"new_{kind}.{layer}": value for layer, value in enumerate(outputs)}
+    return _compare(file, feeds, expected, module.norm.weight.dtype)
+
+
+def _compare(file: Path, feeds: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> float:
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        results = session.run(list(expected), {name: value.numpy() for name, value in feeds.items()})
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise EngineError(f"ONNX Runtime cannot run {file}: {error}") from error
+    worst = 0.0
+    for (name, wanted), result in zip(expected.items(), results, strict=True):
+        off = relative_error(result, wanted.numpy())
+        if not off <= TOLERANCE[dtype]:
+            raise EngineError(
+                f"{file}: {name} is off by {off:.2g} against torch, relative; allowed {TOLERANCE[dtype]:.2g}"
+            )
+        worst = max(worst, off)
+    return worst
+
+
+def relative_error(result: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference over the largest absolute expected value; NaN if any number is not finite."""
+    difference = np.abs(result.astype(np.float64) - expected.astype(np.float64)).max()
+    return float(difference / np.abs(expected.astype(np.float64)).max())

@@ -1,0 +1,161 @@
+"""The two torch modules → `vision_encoder.onnx` and `text_decoder.onnx`, with the names of `docs/architecture.md`.
+
+torch's exporter gives a graph without shape noise but writes opset 18 at the lowest; the three operators that differ
+are rewritten so that the files declare opset 17, which TensorRT 10.3 reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from litevlm_ros.convert.intern_vit import VisionEncoder
+from litevlm_ros.convert.qwen2 import TextDecoder
+from litevlm_ros.errors import EngineError
+
+OPSET = 17
+_IR_VERSION = 8  # the one that belongs to opset 17
+_EXPORTER_OPSET = 18
+_PROTOBUF_LIMIT = 2**31 - 2**26  # bytes; leaves 64 MiB of the 2 GiB for the graph itself
+
+
+def vision_graph(module: VisionEncoder) -> ir.Model:
+    """The graph of `vision_encoder.onnx`; N is dynamic."""
+    size = module.config.image_size
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return _export(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"])
+
+
+def text_graph(module: TextDecoder) -> ir.Model:
+    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic."""
+    layers = range(module.config.num_layers)
+    inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
+    cache: list[dict[int, str]] = [{0: "C"} for _ in layers]
+    shapes = ({0: "S"}, {0: "S"}, None, {0: "K"}, {0: "M"}, cache, cache)
+    names = ["input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens"]
+    names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
+    results = ["logits", "next_tokens"]
+    results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
+    return _export(module, inputs, shapes, names, results)
+
+
+def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
+    """Random inputs of `TextDecoder.forward` for S = `new`, C = `rows`, K = `wanted`, M = `visual`; seeded."""
+    config, random = module.config, torch.Generator().manual_seed(0)
+    dtype = module.norm.weight.dtype
+    visual_rows = min(visual, new)
+    ids = torch.randint(0, config.vocab_size, (new,), generator=random)
+    ids[:visual_rows] = config.vocab_size + torch.arange(visual_rows)
+    valid = rows - rows // 4
+
+    def cache() -> list[Tensor]:
+        shape = (rows, config.num_kv_heads, config.head_dim)
+        return [torch.randn(shape, generator=random).to(dtype) for _ in range(config.num_layers)]
+
+    return (
+        ids,
+        torch.arange(valid, valid + new),
+        torch.tensor([valid]),
+        torch.arange(new - wanted, new),
+        torch.randn(visual, config.hidden_size, generator=random).to(dtype),
+        cache(),
+        cache(),
+    )
+
+
+def save_graph(model: ir.Model, file: Path) -> None:
+    """Write `file`; weights beyond what one protobuf file can hold go to `<file>.data` beside it.
+
+    The same model gives the same bytes. Raises onnx.checker.ValidationError if the graph is not valid ONNX.
+    """
+    inline = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor)
+    )
+    data = file.with_name(f"{file.name}.data")
+    data.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, file, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
+    onnx.checker.check_model(file, full_check=True)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], names: list[str], results: list[str]
+) -> ir.Model:
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=names,
+            output_names=results,
+            opset_version=_EXPORTER_OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise EngineError("torch.onnx.export returned nothing; install the torch version this package is pinned to")
+    model: ir.Model = program.model
+    _lower_to_opset_17(model)
+    _strip_origins(model)
+    return model
+
+
+def _lower_to_opset_17(model: ir.Model) -> None:
+    """Undo what opset 18 changed in the operators these graphs use."""
+    for node in model.graph:
+        if node.op_type == "Split":
+            node.attributes.pop("num_outputs", None)  # without sizes, opset 13 splits evenly as well
+        elif node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.inputs) == 2:
+            axes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+            if axes is None:
+                raise EngineError(
+                    f"{node.op_type} reduces over axes that are not constant; opset {OPSET} cannot say that"
+                )
+            node.resize_inputs(1)
+            node.attributes.pop("noop_with_empty_axes", None)
+            node.attributes.add(ir.AttrInt64s("axes", [int(axis) for axis in axes.numpy().reshape(-1)]))
+    model.graph.opset_imports[""] = OPSET
+    model.ir_version = _IR_VERSION
+
+
+def _strip_origins(model: ir.Model) -> None:
+    """Drop the exporter's notes on where each node came from: they hold paths of this machine and change nothing."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    used = {value for node in model.graph for value in node.inputs if value is not None}
+    for name, value in list(model.graph.initializers.items()):
+        if value not in used:
+            del model.graph.initializers[name]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its remarks on other packages off the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,151 @@
+"""The Qwen2 decoder with an explicit KV cache as one torch module, written to be exported.
+
+Source: Qwen2 (arXiv 2407.10671). The inputs and outputs are those of the `text_decoder.onnx` table in
+`docs/architecture.md`. There is no batch axis: activations are [S, channels] and every linear layer is one Gemm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from litevlm_ros.model_config import TextConfig
+
+MASKED = -30000.0
+"""Added to the score of a key that must not be seen: finite in fp16, and zero after any softmax."""
+
+
+class TextDecoder(nn.Module):
+    """New tokens and a cache to logits and the new tokens' keys and values."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
+        self.inverse_frequencies: Tensor
+        self.register_buffer("inverse_frequencies", 1.0 / config.rope_theta**exponents, persistent=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        past_length: Tensor,
+        logit_positions: Tensor,
+        visual_tokens: Tensor,
+        past_keys: list[Tensor],
+        past_values: list[Tensor],
+    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """Logits fp32 [K, V], next tokens int64 [K], and per layer the new keys and values [S, G, D].
+
+        int64 `input_ids` and `position_ids` [S], `past_length` [1], `logit_positions` [K]; `visual_tokens` [M, hidden];
+        per layer `past_keys` and `past_values` [C, G, D], whose rows from `past_length` on may hold any finite numbers.
+        """
+        hidden = self.embed(input_ids, visual_tokens)
+        cos, sin = self.rotary(position_ids, hidden.dtype)
+        mask = self.mask(input_ids.shape[0], past_length, past_keys[0].shape[0])
+        new_keys, new_values = [], []
+        for layer, past_key, past_value in zip(self.layers, past_keys, past_values, strict=True):
+            hidden, new_key, new_value = layer(hidden, cos, sin, mask, past_key, past_value)
+            new_keys.append(new_key)
+            new_values.append(new_value)
+        logits = self.lm_head(self.norm(hidden.index_select(0, logit_positions))).float()
+        return logits, logits.argmax(-1), new_keys, new_values
+
+    def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
+        """Rows of the embedding table, or of `visual_tokens` for ids from the vocabulary size on: [S, hidden]."""
+        visual = input_ids >= self.config.vocab_size
+        words = self.embed_tokens(torch.where(visual, 0, input_ids))
+        visuals = visual_tokens.index_select(0, torch.where(visual, input_ids - self.config.vocab_size, 0))
+        return torch.where(visual.unsqueeze(1), visuals, words)
+
+    def rotary(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines [S, 1, D] for `rotate`, computed in fp32."""
+        angles = position_ids.float().unsqueeze(1) * self.inverse_frequencies
+        cos, sin = angles.cos(), angles.sin()
+        signed = torch.cat((-sin, sin), -1)
+        return torch.cat((cos, cos), -1).to(dtype).unsqueeze(1), signed.to(dtype).unsqueeze(1)
+
+    def mask(self, new: int, past_length: Tensor, rows: int) -> Tensor:
+        """What is added to the scores, fp32 [S * heads per group, C + S]: 0 where a key is visible, MASKED elsewhere.
+
+        Visibility goes by index, not by position: cache rows below `past_length`, new tokens up to the token itself.
+        """
+        group = self.config.num_heads // self.config.num_kv_heads
+        order = torch.arange(new)
+        cached = (torch.arange(rows) < past_length).unsqueeze(0).expand(new, rows)
+        causal = order.unsqueeze(0) <= order.unsqueeze(1)
+        hidden_keys = torch.cat((cached, causal), 1).logical_not().float() * MASKED
+        return hidden_keys.unsqueeze(1).expand(-1, group, -1).reshape(new * group, rows + new)
+
+
+class TextLayer(nn.Module):
+    """One decoder layer. Q, K and V are one linear layer, and so are gate and up."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.intermediate_size = config.intermediate_size
+        self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gate_up = nn.Linear(config.hidden_size, 2 * self.intermediate_size, bias=False)
+        self.down = nn.Linear(self.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(
+        self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden [S, hidden], and the new keys (rotated) and values [S, G, D]."""
+        qkv = self.qkv(self.input_norm(hidden)).reshape(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        query_key, new_value = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 1)
+        query, new_key = torch.split(rotate(query_key, cos, sin), [self.heads, self.kv_heads], 1)
+        hidden = hidden + self.o_proj(self.attention(query, new_key, new_value, mask, past_key, past_value))
+        gate, up = self.gate_up(self.post_norm(hidden)).chunk(2, 1)
+        return hidden + self.down(functional.silu(gate) * up), new_key, new_value
+
+    def attention(
+        self, query: Tensor, new_key: Tensor, new_value: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
+    ) -> Tensor:
+        """Softmax over the scores of cache and new keys side by side: [S, heads * D].
+
+        The query heads that share a key head are rows of one matrix, [G, S * heads per group, D], so keys and values
+        are never repeated; cache and new rows are multiplied apart, so the cache is never copied.
+        """
+        groups, shared, dim = self.kv_heads, self.heads // self.kv_heads, self.head_dim
+        rows = (query * dim**-0.5).reshape(-1, groups, shared, dim).transpose(0, 1).reshape(groups, -1, dim)
+        past_scores = rows @ past_key.permute(1, 2, 0)
+        new_scores = rows @ new_key.permute(1, 2, 0)
+        scores = torch.cat((past_scores, new_scores), -1)
+        weights = (scores.float() + mask).softmax(-1).to(query.dtype)
+        # Slices, not a split: TensorRT 10.3 wants the sizes of a split to be constants.
+        past_weights, new_weights = weights[..., : past_key.shape[0]], weights[..., past_key.shape[0] :]
+        mixed = past_weights @ past_value.transpose(0, 1) + new_weights @ new_value.transpose(0, 1)
+        return mixed.reshape(groups, -1, shared, dim).transpose(0, 1).reshape(-1, self.heads * dim)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis, in fp32 whatever the weights are."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        # Division by the root, not multiplication by its inverse: the form that ONNX Runtime fuses into one kernel.
+        wide = hidden.float()
+        unit = wide / torch.sqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return unit.to(hidden.dtype) * self.weight
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of [S, heads, D]; `sin` carries the sign of the swapped halves."""
+    first, second = heads.chunk(2, -1)
+    return heads * cos + torch.cat((second, first), -1) * sin
