@@ -32,7 +32,7 @@ class StoredTensor:
 class SafetensorsDirectory:
     """All tensors of a directory that holds `model.safetensors`, or shards with `model.safetensors.index.json`.
 
-    Raises CheckpointError if there is neither, a shard is missing or lacks a tensor, a file is damaged, or a tensor is
+    Raises CheckpointError if there is neither, a shard is missing, a file is damaged, or a tensor is
     not fp32, fp16 or bf16.
     """
 
@@ -64,7 +64,8 @@ class SafetensorsDirectory:
             )
             raise CheckpointError(f"{self.directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}; {hint}")
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({str(name) for name in weight_map.values()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{index} is damaged ({error!r}). Download the model again") from error
         for name in names:
