@@ -1,0 +1,100 @@
+"""Settings of a run: one frozen dataclass per concern, validated when built.
+
+Every ConfigError names the field, its value, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from litevlm_ros.errors import ConfigError
+
+BACKENDS = ("auto", "onnxruntime")
+"""Values of `PipelineConfig.backend`."""
+
+MAX_TILES = 40
+"""The most tiles a view can be cut into; InternVL's own largest setting."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How one answer is generated.
+
+    `temperature` 0 always takes the likeliest token; above 0 it samples from softmax(logits / temperature), among the
+    `top_k` likeliest tokens (0: all) and the likeliest tokens whose probabilities reach `top_p` (1: all).
+    `repetition_penalty` above 1 makes tokens of the answer so far less likely (arXiv 1909.05858).
+    The same `seed` gives the same answer; None takes a new one each time.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_integer("max_new_tokens", self.max_new_tokens, 1, "give the most tokens an answer may have")
+        _check_number("temperature", self.temperature, "use 0 for the likeliest token", zero=True)
+        _check_integer("top_k", self.top_k, 0, "use 0 for no limit")
+        _check_number("top_p", self.top_p, "use 1 for no limit", high=1)
+        _check_number("repetition_penalty", self.repetition_penalty, "use 1 for none")
+        if self.seed is not None:
+            _check_integer("seed", self.seed, 0, "use None for a new seed each time")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the backend's own argmax is the next token, so that no logits are needed."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What `Pipeline.from_config` loads, and how it runs.
+
+    `model_dir` is a model directory with exported graphs. `backend` 'auto' takes the first that is installed and has
+    its files there. `max_context` counts the tokens of prompt, images and answer together (0: as many as the model
+    allows); `max_tiles` the tiles a view is cut into, without its thumbnail; `threads` the backend's CPU threads (0:
+    one for each core). `spin_threads` lets those threads burn CPU while they wait, which is faster where nothing else
+    needs it. `system_prompt` replaces the model family's own; '' leaves it out. `sampling` is the default of every
+    answer.
+    """
+
+    model_dir: Path
+    backend: str = "auto"
+    max_context: int = 0
+    max_tiles: int = 1
+    threads: int = 0
+    spin_threads: bool = False
+    system_prompt: str | None = None
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model_dir, (str, Path)) or not str(self.model_dir):
+            raise ConfigError(f"model_dir is {self.model_dir!r}; allowed: a path. Give the directory of the model")
+        object.__setattr__(self, "model_dir", Path(self.model_dir))
+        if self.backend not in BACKENDS:
+            raise ConfigError(f"backend is {self.backend!r}; allowed: {', '.join(BACKENDS)}. Use 'auto' if in doubt")
+        _check_integer("max_context", self.max_context, 0, "use 0 for as many tokens as the model allows")
+        _check_integer("max_tiles", self.max_tiles, 1, "use 1 to show the model each view as one tile", MAX_TILES)
+        _check_integer("threads", self.threads, 0, "use 0 for one thread for each core")
+        if self.system_prompt is not None and not isinstance(self.system_prompt, str):
+            raise ConfigError(
+                f"system_prompt is {self.system_prompt!r}; allowed: a text. Use None for the model family's own"
+            )
+
+
+def _check_integer(name: str, value: object, low: int, fix: str, high: int | None = None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
+    if not fits:
+        allowed = f"whole numbers from {low}" + (f" to {high}" if high is not None else "")
+        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}. To correct it, {fix}")
+
+
+def _check_number(name: str, value: object, fix: str, *, zero: bool = False, high: float = math.inf) -> None:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and number <= high and (number > 0 or (zero and number == 0))):
+        allowed = ("numbers from 0" if zero else "numbers above 0") + (f", at most {high:g}" if high < math.inf else "")
+        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}. To correct it, {fix}")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 1.5),
+        ("max_new_tokens", True),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.01),
+        ("top_p", float("nan")),
+        ("repetition_penalty", 0),
+        ("seed", -1),
+        ("seed", 0.5),
+    ],
+)
+def test_wrong_sampling_names_field_value_range_and_fix(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field} is .*{value!r}.*; allowed: .*\. To correct it, \w+"):
+        SamplingConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backend", "cuda"),
+        ("max_context", -1),
+        ("max_tiles", 0),
+        ("max_tiles", 41),
+        ("threads", -1),
+        ("threads", 2.0),
+        ("system_prompt", 5),
+    ],
+)
+def test_wrong_pipeline_settings_name_field_value_range_and_fix(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field} is {value!r}; allowed: .*\. (To correct it, )?[uU]se .+"):
+        PipelineConfig(Path("model"), **{field: value})
+
+
+def test_model_dir_is_required() -> None:
+    with pytest.raises(ConfigError, match="model_dir is ''"):
+        PipelineConfig("")  # type: ignore[arg-type]
+    assert PipelineConfig("a/b").model_dir == Path("a/b")  # type: ignore[arg-type]
+
+
+def test_limits_are_included() -> None:
+    SamplingConfig(max_new_tokens=1, temperature=0, top_k=0, top_p=1, repetition_penalty=0.5, seed=0)
+    PipelineConfig(Path("model"), max_tiles=40)
+
+
+def test_greedy_needs_no_logits() -> None:
+    assert SamplingConfig().greedy
+    assert SamplingConfig(top_k=5, top_p=0.5, seed=3).greedy
+    assert not SamplingConfig(temperature=0.1).greedy
+    assert not SamplingConfig(repetition_penalty=1.1).greedy
