@@ -1,0 +1,57 @@
+"""From logits to the next token: greedy, temperature, top-k, top-p and repetition penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from litevlm_ros.config import SamplingConfig
+
+Row = npt.NDArray[np.float32]
+"""float32 [V]."""
+
+
+class Sampler:
+    """Draws the tokens of one answer; the same settings, seed and logits give the same tokens."""
+
+    def __init__(self, config: SamplingConfig) -> None:
+        self._config = config
+        self._random = np.random.default_rng(config.seed)
+
+    def draw(self, logits: Row, generated: Sequence[int]) -> int:
+        """The next token. `generated` is the answer so far, to which the repetition penalty applies."""
+        config = self._config
+        if config.repetition_penalty != 1:
+            logits = _penalise(logits, generated, config.repetition_penalty)
+        if config.temperature == 0:
+            return int(logits.argmax())
+        tokens, probabilities = candidates(logits, config)
+        # The inverse of the cumulative distribution: one uniform number per token, whatever the limits are.
+        drawn = np.searchsorted(probabilities.cumsum(), self._random.random(), side="right")
+        return int(tokens[min(int(drawn), len(tokens) - 1)])
+
+
+def candidates(logits: Row, config: SamplingConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The tokens that may be drawn, likeliest first, and their probabilities, which add up to 1.
+
+    The token that makes the sum of probabilities reach `top_p` is still among them, so there is always one.
+    """
+    keep = min(config.top_k, len(logits)) or len(logits)
+    top = np.argpartition(logits, -keep)[-keep:] if keep < len(logits) else np.arange(len(logits))
+    order = top[np.argsort(-logits[top], kind="stable")]
+    scaled = logits[order].astype(np.float64) - float(logits[order[0]])
+    weights = np.exp(scaled / config.temperature)
+    probabilities = weights / weights.sum()
+    if config.top_p < 1:
+        count = int(np.searchsorted(probabilities.cumsum(), config.top_p)) + 1
+        order, probabilities = order[:count], probabilities[:count] / probabilities[:count].sum()
+    return order, probabilities
+
+
+def _penalise(logits: Row, tokens: Sequence[int], penalty: float) -> Row:
+    penalised = logits.copy()
+    seen = np.unique(np.asarray(tokens, np.int64))
+    penalised[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    return penalised
