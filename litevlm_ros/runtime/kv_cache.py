@@ -1,0 +1,68 @@
+"""The fixed-size key/value buffer in host memory, its length and its buckets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_config import TextConfig
+
+BUCKET = 64
+"""The rows offered to a graph are a multiple of this, so that it sees few shapes."""
+
+Rows = npt.NDArray[Any]
+"""fp32 or fp16 [layers, 2, rows, G, D]: keys at index 0, values at index 1; a view of the buffer."""
+
+
+def bucket(length: int, capacity: int) -> int:
+    """Rows to offer when `length` are valid: the next multiple of BUCKET, at least one bucket, at most `capacity`."""
+    return min(capacity, max(BUCKET, -(-length // BUCKET) * BUCKET))
+
+
+class HostKVCache:
+    """One row per token: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
+
+    Rows from `length` on hold zeros or what was there before `truncate`: finite numbers in any case.
+    """
+
+    def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
+        # Zeroed pages cost no memory until they are written.
+        self._rows = np.zeros((text.num_layers, 2, capacity, text.num_kv_heads, text.head_dim), dtype)
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Rows in use."""
+        return self._length
+
+    @property
+    def capacity(self) -> int:
+        """Rows there are."""
+        return int(self._rows.shape[2])
+
+    def truncate(self, length: int) -> None:
+        """Forgets all rows from `length` on. Raises EngineError if there are fewer."""
+        if not 0 <= length <= self._length:
+            raise EngineError(f"the cache has {self._length} rows; it cannot be cut to {length}")
+        self._length = length
+
+    def past(self, rows: int) -> Rows:
+        """The first `rows` rows, of which `length` are valid."""
+        return self._rows[:, :, :rows]
+
+    def next(self, count: int) -> Rows:
+        """The `count` rows behind the valid ones, to be written. Raises EngineError if they do not fit."""
+        if self._length + count > self.capacity:
+            raise EngineError(
+                f"{count} more tokens do not fit behind the {self._length} in the cache of {self.capacity}; "
+                "increase max_context"
+            )
+        return self._rows[:, :, self._length : self._length + count]
+
+    def extend(self, count: int) -> None:
+        """Makes the `count` rows behind the valid ones valid. Raises EngineError if they do not fit."""
+        self.next(count)
+        self._length += count

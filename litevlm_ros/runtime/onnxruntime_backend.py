@@ -1,0 +1,248 @@
+"""`VisionEncoder` and `TextDecoder` on ONNX Runtime, on the CPU.
+
+The graphs read and write our own buffers through IOBinding. Prefill binds the new keys and values straight onto the
+cache's next rows. Binding an output costs about 7 µs, more than copying the one row of a decoded token, so decoding
+keeps one binding for each cache bucket, writes to a fixed row and copies that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.runtime.engine import (
+    TEXT_GRAPH,
+    VISION_GRAPH,
+    Backend,
+    Logits,
+    Tiles,
+    TokenIds,
+    VisualTokens,
+    context_capacity,
+)
+from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
+
+TILES_AT_ONCE = 4
+"""Tiles in one run of the vision encoder: enough to fill the cores, and attention scores of 0.3 GB at 448 pixels."""
+
+Array = npt.NDArray[Any]
+
+_DTYPES: Mapping[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def load(config: PipelineConfig, model: ModelConfig) -> Backend:
+    """Loads both graphs of `config.model_dir`. Raises EngineError if one is damaged or of another model."""
+    threads = config.threads or physical_cores()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin between operators would take the cores from ROS callbacks.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
+    # Keep weights out of the arena, which grows in powers of two.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    vision = OnnxVisionEncoder(config.model_dir / VISION_GRAPH, model, options)
+    text = OnnxTextDecoder(config.model_dir / TEXT_GRAPH, model, context_capacity(config, model), options)
+    if vision.dtype != text.dtype:
+        raise EngineError(
+            f"{VISION_GRAPH} is {vision.dtype} and {TEXT_GRAPH} is {text.dtype}; {_export_hint(config.model_dir)}"
+        )
+    precision = {"float32": "fp32", "float16": "fp16"}[text.dtype.name]
+    return Backend(
+        name="onnxruntime",
+        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads, {precision}",
+        vision=vision,
+        text=text,
+    )
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, counting those that share an execution unit once."""
+    cpus = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in cpus:
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            return len(cpus)
+        cores.add(siblings)
+    return len(cores)
+
+
+@dataclass(frozen=True)
+class HostVisualTokens:
+    """Visual tokens in host memory, fp32 or fp16 [count, text width]."""
+
+    rows: Array
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+
+class OnnxVisionEncoder:
+    """`vision_encoder.onnx`."""
+
+    def __init__(self, file: Path, model: ModelConfig, options: Any) -> None:
+        size, tokens, width = model.vision.image_size, model.vision.tokens_per_tile, model.text.hidden_size
+        self._session = _open(file, options, {"pixels": ("N", size, size, 3), "visual_tokens": ("N", tokens, width)})
+        self._width = width
+        self.dtype = np.dtype(_DTYPES[self._session.get_outputs()[0].type])
+
+    def encode(self, pixels: Tiles) -> HostVisualTokens:
+        """See `VisionEncoder.encode`."""
+        try:
+            parts = [
+                self._session.run(["visual_tokens"], {"pixels": pixels[first : first + TILES_AT_ONCE]})[0]
+                for first in range(0, len(pixels), TILES_AT_ONCE)
+            ]
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise EngineError(f"the vision encoder failed on {list(pixels.shape)} pixels: {error}") from error
+        return HostVisualTokens(np.concatenate(parts).reshape(-1, self._width))
+
+
+class OnnxTextDecoder:
+    """`text_decoder.onnx` and its cache."""
+
+    def __init__(self, file: Path, model: ModelConfig, capacity: int, options: Any) -> None:
+        text = model.text
+        row = ("C", text.num_kv_heads, text.head_dim)
+        layers = range(text.num_layers)
+        caches = {f"past_{kind}.{layer}": row for kind in ("key", "value") for layer in layers}
+        news = {f"new_{kind}.{layer}": row for kind in ("key", "value") for layer in layers}
+        shapes = {"visual_tokens": ("M", text.hidden_size), "logits": ("K", text.vocab_size)}
+        lists = ("input_ids", "position_ids", "past_length", "logit_positions", "next_tokens")
+        self._session = _open(file, options, {**shapes, **dict.fromkeys(lists, ("S",)), **caches, **news})
+        types = {value.name: value.type for value in self._session.get_inputs()}
+        self.dtype = np.dtype(_DTYPES[types["visual_tokens"]])
+        self._vocab_size = text.vocab_size
+        self._cache = HostKVCache(text, capacity, self.dtype)
+        self._no_visual = np.zeros((1, text.hidden_size), self.dtype)
+        self._one = _Buffers(1, 1, text.vocab_size)
+        self._new_row: Rows = np.zeros_like(self._cache.past(1))
+        self._bindings_of_one: dict[int, Any] = {}
+
+    @property
+    def cache(self) -> HostKVCache:
+        """See `TextDecoder.cache`."""
+        return self._cache
+
+    def forward(
+        self,
+        input_ids: TokenIds,
+        position_ids: TokenIds,
+        visual_tokens: VisualTokens | None = None,
+        num_logits: int = 1,
+    ) -> _Buffers:
+        """See `TextDecoder.forward`."""
+        count = len(input_ids)
+        if not 1 <= num_logits <= count:
+            raise EngineError(f"{num_logits} logits of {count} tokens were asked for; allowed: 1 to {count}")
+        visual = visual_tokens.rows if isinstance(visual_tokens, HostVisualTokens) else self._no_visual[:0]
+        largest = int(input_ids.max())
+        if largest >= self._vocab_size + len(visual):
+            raise EngineError(
+                f"a token id is {largest}, but there are {self._vocab_size} words and {len(visual)} visual tokens"
+            )
+        new_rows = self._cache.next(count)
+        rows = bucket(self._cache.length, self._cache.capacity)
+        if count == 1 and not len(visual):
+            buffers, binding = self._one, self._binding_of_one(rows)
+        else:
+            buffers = _Buffers(count, num_logits, self._vocab_size)
+            visual = visual if len(visual) else self._no_visual
+            binding = self._bind(buffers, self._cache.past(rows), new_rows, visual)
+        buffers.input_ids[:] = input_ids
+        buffers.position_ids[:] = position_ids
+        buffers.past_length[0] = self._cache.length
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise EngineError(f"the text decoder failed on {count} tokens: {error}") from error
+        if buffers is self._one:
+            new_rows[:] = self._new_row
+        self._cache.extend(count)
+        return buffers
+
+    def _binding_of_one(self, rows: int) -> Any:
+        if rows not in self._bindings_of_one:
+            past = self._cache.past(rows)
+            self._bindings_of_one[rows] = self._bind(self._one, past, self._new_row, self._no_visual)
+        return self._bindings_of_one[rows]
+
+    def _bind(self, buffers: _Buffers, past: Rows, new: Rows, visual: Array) -> Any:
+        inputs: dict[str, Array] = {
+            "input_ids": buffers.input_ids,
+            "position_ids": buffers.position_ids,
+            "past_length": buffers.past_length,
+            "logit_positions": buffers.logit_positions,
+            "visual_tokens": visual,
+        }
+        outputs: dict[str, Array] = {"logits": buffers.logits(), "next_tokens": buffers.next_tokens}
+        for layer in range(len(past)):
+            for index, kind in enumerate(("key", "value")):
+                inputs[f"past_{kind}.{layer}"] = past[layer, index]
+                outputs[f"new_{kind}.{layer}"] = new[layer, index]
+        binding = self._session.io_binding()
+        for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        # ONNX Runtime keeps the addresses only.
+        binding.arrays = (buffers, past, new, visual)
+        return binding
+
+
+class _Buffers:
+    """What the text decoder reads and writes besides cache and visual tokens, for S tokens and K logits.
+
+    It is the DecoderOutput too.
+    """
+
+    def __init__(self, count: int, num_logits: int, vocab_size: int) -> None:
+        self.input_ids = np.zeros(count, np.int64)
+        self.position_ids = np.zeros(count, np.int64)
+        self.past_length = np.zeros(1, np.int64)
+        self.logit_positions = np.arange(count - num_logits, count)
+        self.next_tokens: TokenIds = np.zeros(num_logits, np.int64)
+        self._logits: Logits = np.zeros((num_logits, vocab_size), np.float32)
+
+    def logits(self) -> Logits:
+        """See `DecoderOutput.logits`."""
+        return self._logits
+
+
+def _open(file: Path, options: Any, shapes: Mapping[str, Sequence[int | str]]) -> Any:
+    """A session whose inputs and outputs have these names and sizes; texts stand for sizes that vary."""
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        raise EngineError(f"{file} cannot be loaded: {error}; {_export_hint(file.parent)}") from error
+    found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
+    if found.keys() != shapes.keys():
+        difference = ", ".join(sorted(found.keys() ^ shapes.keys()))
+        raise EngineError(f"{file} has other inputs or outputs than this version expects ({difference}); "
+                          f"{_export_hint(file.parent)}")  # fmt: skip
+    for name, shape in shapes.items():
+        fits = len(found[name]) == len(shape) and all(
+            isinstance(size, str) or isinstance(there, str) or size == there
+            for size, there in zip(shape, found[name], strict=True)
+        )
+        if not fits:
+            raise EngineError(f"{file} belongs to another model than the config.json files beside it: {name} is "
+                              f"{list(found[name])} instead of {list(shape)}; {_export_hint(file.parent)}")  # fmt: skip
+    return session
+
+
+def _export_hint(directory: Path) -> str:
+    return f"export the graphs again with `ros2 run litevlm_ros export_onnx --model {directory}`"
