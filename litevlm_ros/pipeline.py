@@ -1,0 +1,234 @@
+"""Views and a question to a streamed answer with its timings: encode -> prefill -> decode (arXiv 2506.07416).
+
+A pipeline belongs to one thread. After any exception, also one that a callback raised, it can be used as before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.errors import ConfigError, ContextOverflowError, ImageError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.runtime.engine import Backend, DecoderOutput, Tiles, TokenIds, VisualTokens, load_backend
+from litevlm_ros.text.prompt import PromptBuilder
+from litevlm_ros.text.sampling import Sampler
+from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
+from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
+from litevlm_ros.vision.preprocess import make_tiles
+
+OnText = Callable[[str], object]
+"""Called with each piece of the answer as it is decoded; the pieces add up to the text."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedViews:
+    """Some views as the text decoder sees them. Further questions about the same object reuse its keys and values."""
+
+    cameras: tuple[str, ...]
+    visual: VisualTokens
+    prefix: TokenIds
+    """int64: the prompt up to the newline behind the last image."""
+    preprocess_ms: float
+    vision_ms: float
+
+
+class Pipeline:
+    """A loaded model."""
+
+    def __init__(self, config: PipelineConfig, model: ModelConfig, tokenizer: TextTokenizer, backend: Backend) -> None:
+        """Raises ConfigError where the settings do not fit the model."""
+        if config.max_tiles > 1 and model.max_dynamic_tiles == 1:
+            raise ConfigError(f"max_tiles is {config.max_tiles}; allowed: 1, as this model sees each view whole. Use 1")
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.backend = backend
+        vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
+        self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
+        self._in_cache: EncodedViews | None = None
+
+    @classmethod
+    def from_config(cls, config: PipelineConfig) -> Pipeline:
+        """Loads model and backend. Raises ConfigError, CheckpointError or EngineError."""
+        model = ModelConfig.from_directory(config.model_dir)
+        tokenizer = TextTokenizer.from_directory(config.model_dir)
+        return cls(config, model, tokenizer, load_backend(config, model))
+
+    def generate(
+        self,
+        views: Sequence[View],
+        question: str,
+        sampling: SamplingConfig | None = None,
+        on_text: OnText | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Encodes the views and answers the question about them. See `encode` and `answer`."""
+        started = time.perf_counter()
+        encoded = self.encode(views)
+        answer = self.answer(encoded, question, sampling, on_text, cancel)
+        timings = replace(
+            answer.timings,
+            preprocess=encoded.preprocess_ms,
+            vision=encoded.vision_ms,
+            total=_milliseconds_since(started),
+        )
+        return replace(answer, timings=timings)
+
+    def encode(self, views: Sequence[View]) -> EncodedViews:
+        """Runs the vision encoder on the tiles of all views.
+
+        Raises ConfigError without views, ImageError that names the camera, and EngineError.
+        """
+        if not views:
+            raise ConfigError("there are no views; give at least one image")
+        cameras = tuple(view.camera for view in views)
+        started = time.perf_counter()
+        tiles = [self._tiles(view) for view in views]
+        pixels = np.concatenate(tiles)
+        preprocess_ms = _milliseconds_since(started)
+        started = time.perf_counter()
+        visual = self.backend.vision.encode(pixels)
+        vision_ms = _milliseconds_since(started)
+        prefix = self._prompt.prefix(list(zip(cameras, map(len, tiles), strict=True)))
+        return EncodedViews(cameras, visual, np.array(prefix, np.int64), preprocess_ms, vision_ms)
+
+    def answer(
+        self,
+        encoded: EncodedViews,
+        question: str,
+        sampling: SamplingConfig | None = None,
+        on_text: OnText | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Answers a question about encoded views.
+
+        `sampling` defaults to the configured one. `cancel` is looked at before prefill and before each token. The
+        timings are those of this call, so encoding is not in them. Where the context ends before `max_new_tokens`, the
+        answer ends there. Raises ConfigError for an empty question, ContextOverflowError, EngineError, and whatever
+        `on_text` raises.
+        """
+        sampling = sampling or self.config.sampling
+        started = time.perf_counter()
+        suffix = self._suffix(question)
+        prompt_length = len(encoded.prefix) + len(suffix)
+        most_tokens = min(sampling.max_new_tokens, self._room(encoded, len(suffix)))
+        generation = _Generation(Detokenizer(self.tokenizer), on_text)
+        prefill_ms = decode_ms = 0.0
+        if _is_set(cancel):
+            generation.finish_reason = FinishReason.CANCELLED
+        else:
+            output = self._prefill(encoded, suffix)
+            prefill_ms = _milliseconds_since(started)
+            decode_started = time.perf_counter()
+            self._decode(generation, output, prompt_length, most_tokens, sampling, cancel)
+            decode_ms = _milliseconds_since(decode_started)
+        return Answer(
+            text=generation.text,
+            prompt=question,
+            cameras=encoded.cameras,
+            finish_reason=generation.finish_reason,
+            tokens=TokenCounts(prompt_length, encoded.visual.count, len(generation.tokens)),
+            timings=Timings(prefill=prefill_ms, decode=decode_ms, total=_milliseconds_since(started)),
+        )
+
+    def _tiles(self, view: View) -> Tiles:
+        model = self.model
+        try:
+            return make_tiles(view.image, self.config.max_tiles, model.vision.image_size, model.use_thumbnail)
+        except ImageError as error:
+            raise ImageError(f"{view.camera}: {error}") from None
+
+    def _suffix(self, question: str) -> TokenIds:
+        if not question.strip():
+            raise ConfigError("the question is empty; ask something")
+        return np.array(self._prompt.suffix(question), np.int64)
+
+    def _room(self, encoded: EncodedViews, suffix: int) -> int:
+        """Tokens that an answer may have."""
+        capacity, prefix = self.backend.text.cache.capacity, len(encoded.prefix)
+        room = capacity - prefix - suffix
+        if room < 1:
+            raise ContextOverflowError(
+                f"the prompt needs {prefix + suffix} tokens ({encoded.visual.count} of them visual tokens of "
+                f"{len(encoded.cameras)} views, {suffix} for the question), but max_context is {capacity}. Use fewer "
+                f"views, a smaller max_tiles (now {self.config.max_tiles}), a shorter question, or a larger "
+                f"max_context (this model allows {self.model.text.max_position_embeddings})"
+            )
+        return room
+
+    def _prefill(self, encoded: EncodedViews, suffix: TokenIds) -> DecoderOutput:
+        """Reads the prompt, or only its suffix if the cache still holds the prefix."""
+        text = self.backend.text
+        if self._in_cache is encoded:
+            text.cache.truncate(len(encoded.prefix))
+            return text.forward(suffix, len(encoded.prefix) + np.arange(len(suffix)))
+        self._in_cache = None
+        text.cache.truncate(0)
+        prompt = np.concatenate((encoded.prefix, suffix))
+        output = text.forward(prompt, np.arange(len(prompt)), encoded.visual)
+        self._in_cache = encoded
+        return output
+
+    def _decode(
+        self,
+        generation: _Generation,
+        output: DecoderOutput,
+        position: int,
+        most_tokens: int,
+        sampling: SamplingConfig,
+        cancel: threading.Event | None,
+    ) -> None:
+        """One token at a time until a stop token, `most_tokens` or cancellation."""
+        sampler = None if sampling.greedy else Sampler(sampling)
+        while not _is_set(cancel):
+            if sampler is None:
+                token = int(output.next_tokens[-1])
+            else:
+                token = sampler.draw(output.logits()[-1], generation.tokens)
+            if token in self.tokenizer.stop_ids:
+                return generation.finish(FinishReason.STOP)
+            generation.add(token)
+            if len(generation.tokens) == most_tokens:
+                return generation.finish(FinishReason.LENGTH)
+            output = self.backend.text.forward(np.array([token]), np.array([position]))
+            position += 1
+        generation.finish(FinishReason.CANCELLED)
+
+
+class _Generation:
+    """An answer as it grows."""
+
+    def __init__(self, detokenizer: Detokenizer, on_text: OnText | None) -> None:
+        self.tokens: list[int] = []
+        self.text = ""
+        self.finish_reason = FinishReason.LENGTH
+        self._detokenizer = detokenizer
+        self._on_text = on_text
+
+    def add(self, token: int) -> None:
+        self.tokens.append(token)
+        self._emit(self._detokenizer.add(token))
+
+    def finish(self, reason: FinishReason) -> None:
+        self.finish_reason = reason
+        self._emit(self._detokenizer.flush())
+
+    def _emit(self, piece: str) -> None:
+        if piece:
+            self.text += piece
+            if self._on_text is not None:
+                self._on_text(piece)
+
+
+def _is_set(event: threading.Event | None) -> bool:
+    return event is not None and event.is_set()
+
+
+def _milliseconds_since(started: float) -> float:
+    return 1e3 * (time.perf_counter() - started)
