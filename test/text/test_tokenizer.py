@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer, write_tokenizer
+from tokenizers import Tokenizer, decoders, models
+
+from litevlm_ros.errors import CheckpointError
+from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
+
+RAW = make_tokenizer()
+TOKENIZER = TextTokenizer(RAW)
+SIZE = RAW.get_vocab_size()
+SPECIAL_IDS = {RAW.token_to_id(token) for token in SPECIAL_TOKENS}
+
+
+@given(st.text())
+def test_text_comes_back(text: str) -> None:
+    tokenizer = TextTokenizer(RAW)
+    ids = tokenizer.encode(text)
+    assert tokenizer.encode(tokenizer.decode(ids)) == ids
+    if text.isascii():
+        assert tokenizer.decode(ids) == text
+
+
+@given(st.lists(st.sampled_from([*SPECIAL_TOKENS, " ", "a", "\n", "<", "|im_end|>"])).map("".join))
+def test_nobody_can_write_a_special_token(text: str) -> None:
+    ids = TOKENIZER.encode(text)
+    assert SPECIAL_IDS.isdisjoint(ids)
+    assert TOKENIZER.decode(ids) == text
+
+
+def test_tokens_that_are_added_but_not_special_cannot_be_written_either(tmp_path: Path) -> None:
+    raw = make_tokenizer()
+    raw.add_tokens(["<tool_call>"])
+    tokenizer = TextTokenizer(raw)
+    assert raw.encode("<tool_call>").ids == [SIZE]
+    assert SIZE not in tokenizer.encode("<tool_call>")
+
+
+def test_broken_unicode_is_text_too() -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode("a\ud800b")) == "a?b"
+
+
+def stream(ids: list[int]) -> list[str]:
+    detokenizer = Detokenizer(TOKENIZER)
+    return [*(detokenizer.add(token) for token in ids), detokenizer.flush()]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, SIZE - 1), max_size=40))
+def test_pieces_of_any_tokens_add_up_to_the_whole(ids: list[int]) -> None:
+    assert "".join(stream(ids)) == TOKENIZER.decode(ids)
+
+
+@given(st.text())
+def test_no_piece_holds_part_of_a_character(text: str) -> None:
+    whole = TOKENIZER.decode(TOKENIZER.encode(text))
+    pieces = stream(TOKENIZER.encode(text))
+    assert "".join(pieces) == whole
+    if "\ufffd" not in whole:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_character_of_many_tokens_comes_at_once() -> None:
+    ids = TOKENIZER.encode("車")
+    assert len(ids) == 3
+    assert stream(ids) == ["", "", "車", ""]
+    assert stream(ids[:2]) == ["", "", "\ufffd"]
+
+
+def test_stop_ids_come_from_all_files(tmp_path: Path) -> None:
+    write_tokenizer(RAW, tmp_path / "text_decoder")
+    tokenizer = TextTokenizer.from_directory(tmp_path)
+    assert tokenizer.stop_ids == {RAW.token_to_id("<|im_end|>"), RAW.token_to_id("<|endoftext|>")}
+    (tmp_path / "text_decoder/generation_config.json").write_text('{"eos_token_id": 7}')
+    (tmp_path / "text_decoder/tokenizer_config.json").write_text('{"eos_token": "<img>"}')
+    ends = {7, RAW.token_to_id("<img>"), RAW.token_to_id("<|im_end|>")}
+    assert TextTokenizer.from_directory(tmp_path).stop_ids == ends
+    (tmp_path / "text_decoder/generation_config.json").unlink()
+    (tmp_path / "text_decoder/tokenizer_config.json").unlink()
+    assert TextTokenizer.from_directory(tmp_path).stop_ids == {RAW.token_to_id("<|im_end|>")}
+
+
+def write_old_files(directory: Path) -> Path:
+    """vocab.json, merges.txt and tokenizer_config.json, as InternVL2-1B has them."""
+    text = directory / "text_decoder"
+    text.mkdir()
+    model = json.loads(RAW.to_str())["model"]
+    words = {word: number for word, number in model["vocab"].items() if word not in SPECIAL_TOKENS}
+    # The special tokens' ids come last, as in Qwen2.
+    words = {word: number for number, word in enumerate(sorted(words, key=words.__getitem__))}
+    (text / "vocab.json").write_text(json.dumps(words))
+    (text / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"]))
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = {str(len(words) + index): {"content": token, **flags} for index, token in enumerate(SPECIAL_TOKENS)}
+    settings_ = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "added_tokens_decoder": added}
+    (text / "tokenizer_config.json").write_text(json.dumps(settings_))
+    return text
+
+
+TEXTS = [
+    "A red car, 12 vans!",
+    "  two\n\nlines \t",
+    "I'll don't",
+    "車が走る",
+    "naïve café",
+    "e\u0301",
+    "x=3*(y+2)//7",
+    "",
+]
+
+
+def test_vocabulary_and_merges_are_enough(tmp_path: Path) -> None:
+    text = write_old_files(tmp_path)
+    tokenizer = TextTokenizer.from_directory(tmp_path)
+    words = len(json.loads((text / "vocab.json").read_text()))
+    assert tokenizer.special("<|endoftext|>") == words
+    assert tokenizer.stop_ids == {tokenizer.special("<|im_end|>")}
+    assert tokenizer.decode([*tokenizer.encode("a red car"), tokenizer.special("<|im_end|>")]) == "a red car"
+
+
+def test_vocabulary_and_merges_give_what_transformers_gives(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    text = write_old_files(tmp_path)
+    theirs = transformers.Qwen2TokenizerFast.from_pretrained(text)
+    ours = TextTokenizer.from_directory(tmp_path)
+    for sample in TEXTS:
+        assert ours.encode(sample) == theirs(sample)["input_ids"], sample
+
+
+def test_wrong_ids_of_special_tokens_are_noticed(tmp_path: Path) -> None:
+    text = write_old_files(tmp_path)
+    config = json.loads((text / "tokenizer_config.json").read_text())
+    added = config["added_tokens_decoder"]
+    config["added_tokens_decoder"] = {str(int(number) + 1): token for number, token in added.items()}
+    (text / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"disagree about the id of <\|endoftext\|>"):
+        TextTokenizer.from_directory(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"text_decoder has no tokenizer\.json, nor vocab\.json and merges\.txt"):
+        TextTokenizer.from_directory(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    write_tokenizer(RAW, tmp_path / "text_decoder")
+    (tmp_path / "text_decoder/tokenizer.json").write_text('{"version"')
+    with pytest.raises(CheckpointError, match=r"text_decoder is damaged: .*Download the model again"):
+        TextTokenizer.from_directory(tmp_path)
+
+
+def test_other_kinds_of_tokenizers_are_refused() -> None:
+    other = Tokenizer(models.BPE())
+    other.decoder = decoders.Metaspace()
+    with pytest.raises(CheckpointError, match="not a byte-level one"):
+        TextTokenizer(other)
+
+
+def test_missing_special_tokens_are_named() -> None:
+    with pytest.raises(CheckpointError, match="the tokenizer has no <quad>"):
+        TOKENIZER.special("<quad>")
