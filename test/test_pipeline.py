@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted_backend import ScriptedText, ScriptedVision, make_backend
+from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
+from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.text.tokenizer import TextTokenizer
+from litevlm_ros.types import FinishReason, View
+
+RAW = make_tokenizer()
+V = RAW.get_vocab_size()
+END = RAW.token_to_id("<|im_end|>")
+WORDS = [token for token in range(V) if token >= len(SPECIAL_TOKENS)]
+
+
+def model(**changes: Any) -> ModelConfig:
+    vision = VisionConfig(32, 64, 2, 2, image_size=56, patch_size=14)
+    text = TextConfig(48, 80, 3, 6, 2, 8, 1e-6, 1e6, V, False, 512)
+    settings = {"template": "internvl2_5", "use_thumbnail": True, "max_dynamic_tiles": 6, **changes}
+    return ModelConfig(vision=vision, text=text, **settings)
+
+
+def pipeline(capacity: int = 512, config: dict[str, Any] | None = None, **model_changes: Any) -> Pipeline:
+    settings = PipelineConfig(Path("model"), **(config or {}))
+    tokenizer = TextTokenizer(RAW, [END])
+    return Pipeline(settings, model(**model_changes), tokenizer, make_backend(V, 4, capacity, WORDS))
+
+
+def text_of(pipe: Pipeline) -> ScriptedText:
+    assert isinstance(pipe.backend.text, ScriptedText)
+    return pipe.backend.text
+
+
+def view(camera: str = "front", shade: int = 0, width: int = 60, height: int = 40) -> View:
+    return View(camera, np.full((height, width, 3), shade, np.uint8))
+
+
+BRIEF = SamplingConfig(max_new_tokens=12)
+
+
+def say(pipe: Pipeline, text: str, *end: int) -> None:
+    text_of(pipe).script = [*pipe.tokenizer.encode(text), *end]
+
+
+# --- answers
+
+
+def test_an_answer_says_all_about_itself() -> None:
+    pipe = pipeline()
+    say(pipe, "a red car 車", END)
+    answer = pipe.generate([view("front"), view("back_left", 9)], "What is there?")
+    assert answer.text == "a red car 車"
+    assert answer.prompt == "What is there?"
+    assert answer.cameras == ("front", "back_left")
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.tokens.visual == 8
+    assert answer.tokens.generated == len(pipe.tokenizer.encode("a red car 車"))
+    assert answer.tokens.prompt == text_of(pipe).counts[0]
+    times = answer.timings
+    stages = times.preprocess + times.vision + times.prefill + times.decode
+    assert min(times.preprocess, times.vision, times.prefill, times.decode) > 0
+    assert stages <= times.total < stages + 50
+
+
+def test_the_decoder_reads_prompt_and_answer_at_consecutive_positions() -> None:
+    pipe = pipeline()
+    answer = pipe.generate([view()], "What?", BRIEF)
+    rows = text_of(pipe).cache.rows
+    assert [position for _, position, _ in rows] == list(range(answer.tokens.prompt + 11))
+    visual = [(token - V, content) for token, _, content in rows if token >= V]
+    encoded = pipe.encode([view()])
+    assert visual == list(enumerate(encoded.visual.rows))  # type: ignore[attr-defined]
+
+
+def test_tiles_and_thumbnail_count() -> None:
+    pipe = pipeline(config={"max_tiles": 6})
+    assert pipe.generate([view(width=300, height=200)], "What?", BRIEF).tokens.visual == (6 + 1) * 4
+    assert pipeline().generate([view(width=300, height=200)], "What?", BRIEF).tokens.visual == 4
+
+
+def test_pieces_add_up_to_the_text_and_hold_whole_characters() -> None:
+    pipe = pipeline()
+    say(pipe, "車 naïve 🚗 ok", END)
+    pieces: list[str] = []
+    answer = pipe.generate([view()], "What?", on_text=pieces.append)
+    assert answer.text == "".join(pieces) == "車 naïve 🚗 ok"
+    assert len(pieces) > 3
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_an_answer_may_be_empty() -> None:
+    pipe = pipeline()
+    say(pipe, "", END)
+    answer = pipe.generate([view()], "What?")
+    assert (answer.text, answer.tokens.generated, answer.finish_reason) == ("", 0, FinishReason.STOP)
+
+
+def test_length_ends_an_answer() -> None:
+    pipe = pipeline()
+    say(pipe, "abcdefghijklmnopqrstuvwxyz", END)
+    answer = pipe.generate([view()], "What?", SamplingConfig(max_new_tokens=3))
+    assert answer.finish_reason is FinishReason.LENGTH
+    assert answer.tokens.generated == 3
+    assert text_of(pipe).counts[1:] == [1, 1], "the last token need not be read"
+
+
+def test_an_answer_cut_inside_a_character_shows_it() -> None:
+    pipe = pipeline()
+    say(pipe, "車", END)
+    pieces: list[str] = []
+    answer = pipe.generate([view()], "What?", SamplingConfig(max_new_tokens=2), on_text=pieces.append)
+    assert answer.text == "".join(pieces) == "\ufffd"
+
+
+def test_the_configured_sampling_is_the_default() -> None:
+    pipe = pipeline(config={"sampling": SamplingConfig(max_new_tokens=5)})
+    assert pipe.generate([view()], "What?").tokens.generated == 5
+
+
+def test_sampling_repeats_with_its_seed_only() -> None:
+    pipe = pipeline()
+
+    def sampled(seed: int) -> str:
+        return pipe.generate([view()], "What?", SamplingConfig(20, temperature=3.0, top_k=50, seed=seed)).text
+
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)
+    assert sampled(1) != pipe.generate([view()], "What?", SamplingConfig(20)).text
+
+
+# --- reuse of the prefix
+
+
+def test_further_questions_reuse_the_prefix_and_get_the_answers_of_a_fresh_run() -> None:
+    questions = ["What is there?", "Is it red?", "How many cars are there on the left?", "What is there?"]
+    views = [view("front", 3), view("back", 7)]
+    pipe = pipeline()
+    encoded = pipe.encode(views)
+    reused = [pipe.answer(encoded, question, BRIEF) for question in questions]
+    fresh = [pipeline().generate(views, question, BRIEF) for question in questions]
+    assert [answer.text for answer in reused] == [answer.text for answer in fresh]
+    assert [answer.tokens for answer in reused] == [answer.tokens for answer in fresh]
+    assert len({answer.text for answer in reused}) == 3
+    assert isinstance(pipe.backend.vision, ScriptedVision)
+    assert pipe.backend.vision.runs == 1
+    prefills = [count for count in text_of(pipe).counts if count > 1]
+    assert prefills[0] == reused[0].tokens.prompt
+    assert prefills[1:] == [answer.tokens.prompt - len(encoded.prefix) for answer in reused[1:]]
+
+
+def test_other_views_between_questions_change_nothing() -> None:
+    pipe = pipeline()
+    first, second = pipe.encode([view(shade=1)]), pipe.encode([view(shade=2)])
+    answers = [pipe.answer(encoded, "What?", BRIEF).text for encoded in (first, second, first, second, second)]
+    assert answers[0] == answers[2]
+    assert answers[1] == answers[3] == answers[4]
+    assert answers[0] != answers[1]
+
+
+def test_a_later_encoding_does_not_disturb_an_earlier_one() -> None:
+    pipe = pipeline()
+    first = pipe.encode([view(shade=1)])
+    before = pipe.answer(first, "What?", BRIEF).text
+    pipe.encode([view(shade=2)])
+    assert pipe.answer(first, "What?", BRIEF).text == before
+
+
+# --- cancelling and failing
+
+
+def test_cancel_between_tokens() -> None:
+    pipe = pipeline()
+    cancel = threading.Event()
+    pieces: list[str] = []
+
+    def on_text(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            cancel.set()
+
+    say(pipe, "abc def ghi jkl", END)
+    answer = pipe.generate([view()], "What?", on_text=on_text, cancel=cancel)
+    assert answer.finish_reason is FinishReason.CANCELLED
+    assert len(pieces) == 3
+    assert answer.text == "".join(pieces)
+    assert answer.text
+    assert "abc def ghi jkl".startswith(answer.text)
+
+
+def test_cancelled_before_it_starts() -> None:
+    pipe = pipeline()
+    cancel = threading.Event()
+    cancel.set()
+    answer = pipe.generate([view()], "What?", cancel=cancel)
+    assert (answer.finish_reason, answer.text, answer.tokens.generated) == (FinishReason.CANCELLED, "", 0)
+    assert text_of(pipe).counts == []
+
+
+def same_as_fresh(pipe: Pipeline, encoded: Any) -> bool:
+    fresh = pipeline().generate([view()], "What now?", BRIEF)
+    return pipe.answer(encoded, "What now?", BRIEF).text == fresh.text
+
+
+def test_an_exception_in_the_callback_passes_through_and_harms_nothing() -> None:
+    pipe = pipeline()
+    encoded = pipe.encode([view()])
+    count = 0
+
+    def fail(piece: str) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise RuntimeError("listener gone")
+
+    with pytest.raises(RuntimeError, match="listener gone"):
+        pipe.answer(encoded, "What?", on_text=fail)
+    assert same_as_fresh(pipe, encoded)
+
+
+@pytest.mark.parametrize("failing_run", [0, 1, 5])
+@pytest.mark.parametrize("earlier_answer", [False, True])
+def test_a_failing_engine_harms_no_later_answer(failing_run: int, earlier_answer: bool) -> None:
+    pipe = pipeline()
+    encoded = pipe.encode([view()])
+    if earlier_answer:
+        pipe.answer(encoded, "What?", BRIEF)
+    runs = 0
+
+    def fail(count: int) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == failing_run + 1:
+            raise EngineError("out of memory")
+
+    text_of(pipe).before_run = fail
+    with pytest.raises(EngineError, match="out of memory"):
+        pipe.answer(encoded, "What?", BRIEF)
+    assert same_as_fresh(pipe, encoded)
+
+
+def test_failed_prefill_of_other_views_does_not_leave_a_wrong_prefix() -> None:
+    pipe = pipeline()
+    encoded, other = pipe.encode([view()]), pipe.encode([view(shade=200)])
+    pipe.answer(encoded, "What?", BRIEF)
+
+    def fail(count: int) -> None:
+        text_of(pipe).before_run = lambda count: None
+        raise EngineError("once")
+
+    text_of(pipe).before_run = fail
+    with pytest.raises(EngineError):
+        pipe.answer(other, "What?", BRIEF)
+    assert same_as_fresh(pipe, encoded)
+
+
+# --- limits
+
+
+def test_a_prompt_that_fills_the_context_is_refused_with_figures_and_remedies() -> None:
+    views = [view(f"camera_{index}") for index in range(6)]
+    pipe = pipeline(capacity=100, config={"max_context": 100})
+    with pytest.raises(ContextOverflowError) as caught:
+        pipe.generate(views, "What is there?")
+    encoded = pipe.encode(views)
+    needed = len(encoded.prefix) + len(pipe._prompt.suffix("What is there?"))
+    message = str(caught.value)
+    assert f"needs {needed} tokens (24 of them visual tokens of 6 views" in message
+    assert "max_context is 100" in message
+    for remedy in ("fewer views", "max_tiles (now 1)", "shorter question", "larger max_context"):
+        assert remedy in message
+    assert text_of(pipe).counts == []
+
+
+def test_the_answer_may_fill_the_context_to_the_last_token() -> None:
+    full = pipeline().generate([view()], "What?", SamplingConfig(1)).tokens.prompt
+    for room in (0, 1, 4):
+        pipe = pipeline(capacity=full + room)
+        if room == 0:
+            with pytest.raises(ContextOverflowError):
+                pipe.generate([view()], "What?", SamplingConfig(50))
+            continue
+        answer = pipe.generate([view()], "What?", SamplingConfig(50))
+        assert (answer.tokens.generated, answer.finish_reason) == (room, FinishReason.LENGTH)
+
+
+def test_empty_requests_are_refused() -> None:
+    pipe = pipeline()
+    with pytest.raises(ConfigError, match="there are no views"):
+        pipe.generate([], "What?")
+    for question in ("", " \n"):
+        with pytest.raises(ConfigError, match="the question is empty"):
+            pipe.generate([view()], question)
+
+
+def test_a_bad_image_names_its_camera() -> None:
+    pipe = pipeline()
+    with pytest.raises(ImageError, match=r"^back: the image is float64"):
+        pipe.generate([view(), View("back", np.zeros((4, 4, 3)))], "What?")  # type: ignore[arg-type]
+    assert pipe.generate([view()], "What?", BRIEF).text
+
+
+def test_tiles_are_refused_where_the_model_takes_views_whole() -> None:
+    with pytest.raises(ConfigError, match=r"max_tiles is 2; allowed: 1, as this model sees each view whole"):
+        pipeline(config={"max_tiles": 2}, max_dynamic_tiles=1)
+
+
+def test_a_missing_model_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        Pipeline.from_config(PipelineConfig(tmp_path / "nowhere"))
