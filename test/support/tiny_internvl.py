@@ -1,0 +1,99 @@
+"""A random InternVL of two thin layers: transformers' own class, and its weights as an exported model directory."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_tokenizer import make_tokenizer, write_tokenizer
+
+torch = pytest.importorskip("torch", reason="exports a model: pip install 'litevlm_ros[convert]'")
+transformers = pytest.importorskip("transformers", reason="the reference model is transformers' InternVL")
+
+from litevlm_ros.convert.checkpoint_split import split_checkpoint  # noqa: E402
+from litevlm_ros.convert.model_export import export_text_decoder, export_vision_encoder  # noqa: E402
+
+IMAGE_TOKEN = "<IMG_CONTEXT>"
+VOCAB_SIZE = 320
+"""More than the tokenizer has, as in published checkpoints."""
+_MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+@functools.cache
+def reference() -> Any:
+    """Weights scaled so that images matter and answers do not repeat one token."""
+    tokenizer = make_tokenizer()
+    config = transformers.InternVLConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": [56, 56],
+            "patch_size": [14, 14],
+            "attention_bias": True,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "vocab_size": VOCAB_SIZE,
+            "max_position_embeddings": 1024,
+            "rope_theta": 1e6,
+        },
+        image_seq_length=4,
+        image_token_id=tokenizer.token_to_id(IMAGE_TOKEN),
+        tie_word_embeddings=False,
+    )
+    model = transformers.InternVLForConditionalGeneration(config).eval().float()
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=random)
+            if parameter.dim() >= 2 and "embed" not in name:
+                parameter.copy_(noise * 1.5 / parameter[0].numel() ** 0.5)
+            elif name.endswith("norm.weight"):
+                parameter.copy_(1 + 0.2 * noise)
+            else:
+                parameter.copy_(0.5 * noise)
+    return model
+
+
+@functools.cache
+def model_directory() -> Path:
+    """The model with its graphs, in a directory that is removed at exit. Not to be changed: copy it first."""
+    root = Path(tempfile.mkdtemp(prefix="tiny_internvl_"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    reference().save_pretrained(root / "checkpoint")
+    directory = root / "model"
+    split_checkpoint(root / "checkpoint", directory)
+    write_tokenizer(make_tokenizer(), directory / "text_decoder")
+    export_vision_encoder(directory, directory)
+    export_text_decoder(directory, directory)
+    return directory
+
+
+def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
+    """transformers' greedy answer of `count` tokens. `prompt` has the image token; `tiles` are uint8 [N, 56, 56, 3]."""
+    pixels = (tiles / 255.0 - _MEAN) / _DEVIATION
+    with torch.no_grad():
+        ids = reference().generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            pixel_values=torch.tensor(pixels, dtype=torch.float32).permute(0, 3, 1, 2),
+            do_sample=False,
+            min_new_tokens=count,
+            max_new_tokens=count,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0]
+    return list(ids[len(prompt) :].tolist())

@@ -1,0 +1,104 @@
+"""The whole pipeline on ONNX Runtime against transformers' generate with the same random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_internvl import IMAGE_TOKEN, generate, model_directory
+from tiny_tokenizer import make_tokenizer
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.text.prompt import TEMPLATES
+from litevlm_ros.text.tokenizer import TextTokenizer
+from litevlm_ros.types import FinishReason, View
+from litevlm_ros.vision.preprocess import make_tiles
+
+COUNT = 24
+SAMPLING = SamplingConfig(max_new_tokens=COUNT)
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return model_directory()
+
+
+def picture(seed: int, width: int = 150, height: int = 100) -> Any:
+    rows, columns = np.indices((height, width))
+    waves = [127 + 127 * np.sin((rows * (seed + 1) + columns * (channel + 2)) / 15) for channel in range(3)]
+    return np.stack(waves, -1).astype(np.uint8)
+
+
+def endless(model: Path, **settings: Any) -> Pipeline:
+    """A pipeline that no token stops."""
+    pipe = Pipeline.from_config(PipelineConfig(model, **settings))
+    pipe.tokenizer.stop_ids = frozenset()
+    return pipe
+
+
+def reference_text(prompt: str, tiles: Any) -> str:
+    raw = make_tokenizer()
+    system = f"<|im_start|>system\n{TEMPLATES['internvl2_5'].system_message}<|im_end|>\n"
+    whole = f"{system}<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    return TextTokenizer(raw).decode(generate(raw.encode(whole, add_special_tokens=False).ids, tiles, COUNT))
+
+
+def image(tiles: int) -> str:
+    return "<img>" + IMAGE_TOKEN * (4 * tiles) + "</img>\n"
+
+
+def test_one_view_gets_the_answers_of_transformers(model: Path) -> None:
+    pipe = endless(model)
+    answers = set()
+    for seed in range(3):
+        encoded = pipe.encode([View("front", picture(seed))])
+        for question in ("What is there?", "Is the car red?"):
+            answer = pipe.answer(encoded, question, SAMPLING)
+            tiles = make_tiles(picture(seed), 1, 56, True)
+            assert answer.text == reference_text(image(1) + question, tiles)
+            assert answer.tokens.generated == COUNT
+            answers.add(answer.text)
+    assert len(answers) == 6, "answers that depend on neither image nor question compare nothing"
+
+
+def test_tiles_and_several_views_get_the_answers_of_transformers(model: Path) -> None:
+    pictures = [picture(1), picture(2, 56, 56)]
+    views = [View("front_left", pictures[0]), View("back", pictures[1])]
+    tiles = [make_tiles(image, 6, 56, True) for image in pictures]
+    assert [len(part) for part in tiles] == [7, 1]
+    prompt = f"Image-1 (front left): {image(7)}Image-2 (back): {image(1)}Which is red?"
+    answer = endless(model, max_tiles=6).generate(views, "Which is red?", SAMPLING)
+    assert answer.text == reference_text(prompt, np.concatenate(tiles))
+
+
+def test_the_reused_prefix_gives_the_tokens_of_a_fresh_run(model: Path) -> None:
+    pipe = endless(model)
+    view = View("front", picture(4))
+    encoded = pipe.encode([view])
+    sampled = SamplingConfig(COUNT, temperature=1.5, top_k=40, top_p=0.95, repetition_penalty=1.2, seed=3)
+    for question in ("What is there?", "a", "How many cars are on the left of the blue van?"):
+        for sampling in (SAMPLING, sampled):
+            pipe.answer(encoded, "Something else first?", SAMPLING)
+            assert pipe.answer(encoded, question, sampling).text == pipe.generate([view], question, sampling).text
+
+
+def test_answers_across_cache_buckets_do_not_depend_on_max_context(model: Path) -> None:
+    view, long = View("front", picture(5)), SamplingConfig(max_new_tokens=200)
+    whole = endless(model).generate([view], "What?", long)
+    tight = endless(model, max_context=whole.tokens.prompt + 200).generate([view], "What?", long)
+    assert whole.text == tight.text
+    short = endless(model, max_context=whole.tokens.prompt + 77).generate([view], "What?", long)
+    assert (short.tokens.generated, short.finish_reason) == (77, FinishReason.LENGTH)
+    assert whole.text.startswith(short.text.rstrip("\ufffd"))
+
+
+def test_threads_do_not_change_answers(model: Path) -> None:
+    view = View("front", picture(6))
+    texts = {
+        endless(model, threads=threads, spin_threads=spin).generate([view], "What?", SAMPLING).text
+        for threads, spin in ((1, False), (2, False), (2, True))
+    }
+    assert len(texts) == 1
