@@ -67,13 +67,11 @@ def read_text_decoder(directory: Path, config: TextConfig, dtype: torch.dtype) -
     reader = _Reader(files, module, dtype)
     spare = lm_head_key(files.tensors) if config.tie_word_embeddings else None
     reader.expect({key for keys in sources.values() for key in keys} | ({spare} if spare else set()))
-    state = {name: reader.concatenated(name, keys) for name, keys in sources.items()}
+    state = {name: reader.concatenated(name, sources[name]) for name in reader.shapes}
     reader.raise_problems()
+    module.load_state_dict(state, assign=True, strict=not config.tie_word_embeddings)
     if config.tie_word_embeddings:
-        state["lm_head.weight"] = state["embed_tokens.weight"]
-    module.load_state_dict(state, assign=True)
-    if config.tie_word_embeddings:
-        module.lm_head.weight = module.embed_tokens.weight  # one parameter again, so that it is exported once
+        module.lm_head.weight = module.embed_tokens.weight  # loading replaced one of the two names only
     return module.eval()
 
 

@@ -56,8 +56,8 @@ def text_sources(keys: Iterable[str], config: TextConfig) -> Sources | None:
         sources[f"{ours}.o_proj.weight"] = (f"{theirs}.self_attn.o_proj.weight",)
         sources[f"{ours}.gate_up.weight"] = (f"{theirs}.mlp.gate_proj.weight", f"{theirs}.mlp.up_proj.weight")
         sources[f"{ours}.down.weight"] = (f"{theirs}.mlp.down_proj.weight",)
-    if not config.tie_word_embeddings:
-        sources["lm_head.weight"] = (lm_head_key(known) or "lm_head.weight",)
+    own_head = lm_head_key(known) or "lm_head.weight"
+    sources["lm_head.weight"] = (mark if config.tie_word_embeddings else own_head,)
     return sources
 
 

@@ -56,13 +56,12 @@ def export_vision_encoder(
     the graph does not compute what torch does.
     """
     config = ModelConfig.from_directory(model)
-
-    def sources(files: SafetensorsDirectory) -> Sources:
-        return find_vision_sources(files, config.vision)[0]
-
     started = time.monotonic()
     module = load_vision_encoder(model, _dtype(dtype))
-    shared = _sharing(Path(model) / VISION_DIRECTORY, sources) if share else None
+    shared = None
+    if share:
+        files = SafetensorsDirectory(Path(model) / VISION_DIRECTORY)
+        shared = files, find_vision_sources(files, config.vision)[0]
     return _write(
         module, vision_graph, check_vision_graph if check else None, Path(output) / VISION_GRAPH, shared, started
     )
@@ -73,15 +72,12 @@ def export_text_decoder(
 ) -> ExportedGraph:
     """Write `text_decoder.onnx` of the model directory `model` into `output`; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
-
-    def sources(files: SafetensorsDirectory) -> Sources:
-        found = find_text_sources(files, config.text)
-        # A tied table has two names in the module; the exporter keeps either of them.
-        return found if "lm_head.weight" in found else found | {"lm_head.weight": found["embed_tokens.weight"]}
-
     started = time.monotonic()
     module = load_text_decoder(model, _dtype(dtype))
-    shared = _sharing(Path(model) / TEXT_DIRECTORY, sources) if share else None
+    shared = None
+    if share:
+        files = SafetensorsDirectory(Path(model) / TEXT_DIRECTORY)
+        shared = files, find_text_sources(files, config.text)
     return _write(module, text_graph, check_text_graph if check else None, Path(output) / TEXT_GRAPH, shared, started)
 
 
@@ -89,13 +85,6 @@ def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype is {name!r}; supported: {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-def _sharing(
-    directory: Path, sources: Callable[[SafetensorsDirectory], Sources]
-) -> tuple[SafetensorsDirectory, Sources]:
-    files = SafetensorsDirectory(directory)
-    return files, sources(files)
 
 
 def _write(

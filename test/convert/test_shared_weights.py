@@ -6,14 +6,25 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 
+from litevlm_ros.convert.checkpoint import (
+    find_text_sources,
+    find_vision_sources,
+    load_text_decoder,
+    load_vision_encoder,
+)
+from litevlm_ros.convert.checkpoint_keys import Sources
 from litevlm_ros.convert.checkpoint_split import split_checkpoint
-from litevlm_ros.convert.model_export import export_text_decoder, export_vision_encoder
-from litevlm_ros.convert.onnx_export import text_inputs
+from litevlm_ros.convert.model_export import export_vision_encoder
+from litevlm_ros.convert.onnx_export import save_graph, text_graph, text_inputs, vision_graph
+from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
+from litevlm_ros.convert.shared_weights import share_weights
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -43,43 +54,50 @@ def external(file: Path) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("name", ["original", "native-tied"])
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_vision_results_are_the_same_bits(name: str, dtype: str, half_models: Any, tmp_path: Path) -> None:
+def share(graph: ir.Model, sources: Sources, model: Path, half: str, directory: Path) -> tuple[Path, Path]:
+    """Save a graph plainly into `directory`, and with shared weights into `model`."""
+    plain, shared = directory / f"{half}.onnx", model / f"{half}.onnx"
+    save_graph(graph, plain)
+    assert share_weights(graph, sources, SafetensorsDirectory(model / half), model) > 30_000
+    save_graph(graph, shared)
+    assert shared.stat().st_size < plain.stat().st_size / 1.5
+    assert {entry["location"] for entry in external(shared).values()} == {f"{half}/model.safetensors"}
+    return plain, shared
+
+
+CASES = [("original", torch.float32), ("native-tied", torch.float16)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_vision_results_are_the_same_bits(name: str, dtype: Any, half_models: Any, tmp_path: Path) -> None:
     model = half_models[name]
-    plain = export_vision_encoder(model, tmp_path, dtype)
-    shared = export_vision_encoder(model, model, dtype, share=True)
-    assert plain.shared_bytes == 0
-    assert shared.shared_bytes > 30_000
-    assert shared.bytes < plain.bytes / 1.5
+    config = ModelConfig.from_directory(model)
+    sources, _ = find_vision_sources(SafetensorsDirectory(model / "vision_encoder"), config.vision)
+    graph = vision_graph(load_vision_encoder(model, dtype))
+    plain, shared = share(graph, sources, model, "vision_encoder", tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    for left, right in zip(run(plain.file, {"pixels": pixels}), run(shared.file, {"pixels": pixels}), strict=True):
+    for left, right in zip(run(plain, {"pixels": pixels}), run(shared, {"pixels": pixels}), strict=True):
         np.testing.assert_array_equal(left, right)
-    assert {entry["location"] for entry in external(shared.file).values()} == {"vision_encoder/model.safetensors"}
 
 
-@pytest.mark.parametrize("name", ["original", "native-tied"])
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_text_results_are_the_same_bits(name: str, dtype: str, half_models: Any, tmp_path: Path) -> None:
-    from litevlm_ros.convert.checkpoint import load_text_decoder
-
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_text_results_are_the_same_bits(name: str, dtype: Any, half_models: Any, tmp_path: Path) -> None:
     model = half_models[name]
-    plain = export_text_decoder(model, tmp_path, dtype)
-    shared = export_text_decoder(model, model, dtype, share=True)
-    assert shared.shared_bytes > 80_000
-    module = load_text_decoder(model, torch.float16 if dtype == "fp16" else torch.float32)
+    config = ModelConfig.from_directory(model)
+    sources = find_text_sources(SafetensorsDirectory(model / "text_decoder"), config.text)
+    module = load_text_decoder(model, dtype)
+    plain, shared = share(text_graph(module), sources, model, "text_decoder", tmp_path)
     ids, positions, length, wanted, visual, keys, values = text_inputs(module, new=6, rows=9, wanted=2, visual=3)
     feeds = {"input_ids": ids, "position_ids": positions, "past_length": length, "logit_positions": wanted}
     feeds |= {"visual_tokens": visual}
     feeds |= {f"past_key.{layer}": key for layer, key in enumerate(keys)}
     feeds |= {f"past_value.{layer}": value for layer, value in enumerate(values)}
     arrays = {key: value.numpy() for key, value in feeds.items()}
-    for left, right in zip(run(plain.file, arrays), run(shared.file, arrays), strict=True):
+    for left, right in zip(run(plain, arrays), run(shared, arrays), strict=True):
         np.testing.assert_array_equal(left, right)
-    pointers = external(shared.file)
+    pointers = external(shared)
     assert any("gate_proj" in key for key in pointers)
     assert any("embed_tokens" in key for key in pointers), "a tied table must be shared too"
-    assert {entry["location"] for entry in pointers.values()} == {"text_decoder/model.safetensors"}
 
 
 def test_the_directory_can_be_moved(half_models: Any, tmp_path: Path) -> None:
@@ -93,9 +111,10 @@ def test_the_directory_can_be_moved(half_models: Any, tmp_path: Path) -> None:
 
 def test_bf16_checkpoints_can_be_shared(reference: Any, save_original: Any, tmp_path: Path) -> None:
     split_checkpoint(save_original(reference, tmp_path / "whole", dtype=torch.bfloat16), tmp_path / "model")
-    shared = export_text_decoder(tmp_path / "model", tmp_path / "model", share=True)
+    shared = export_vision_encoder(tmp_path / "model", tmp_path / "model", share=True)
     assert shared.error is not None
     assert shared.error < 1e-4
+    assert shared.shared_bytes > 30_000
 
 
 def test_weights_outside_the_output_are_refused(half_models: Any, tmp_path: Path) -> None:
