@@ -23,7 +23,7 @@ from litevlm_ros.convert.checkpoint_keys import Sources
 from litevlm_ros.convert.onnx_check import check_text_graph, check_vision_graph
 from litevlm_ros.convert.onnx_export import save_graph, text_graph, vision_graph
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
-from litevlm_ros.convert.shared_weights import share_weights
+from litevlm_ros.convert.shared_weights import check_location, share_weights
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY, ModelConfig
 
@@ -57,11 +57,12 @@ def export_vision_encoder(
     """
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
-    module = load_vision_encoder(model, _dtype(dtype))
     shared = None
     if share:
         files = SafetensorsDirectory(Path(model) / VISION_DIRECTORY)
+        check_location(files, Path(output))
         shared = files, find_vision_sources(files, config.vision)[0]
+    module = load_vision_encoder(model, _dtype(dtype))
     return _write(
         module, vision_graph, check_vision_graph if check else None, Path(output) / VISION_GRAPH, shared, started
     )
@@ -73,11 +74,12 @@ def export_text_decoder(
     """Write `text_decoder.onnx` of the model directory `model` into `output`; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
-    module = load_text_decoder(model, _dtype(dtype))
     shared = None
     if share:
         files = SafetensorsDirectory(Path(model) / TEXT_DIRECTORY)
+        check_location(files, Path(output))
         shared = files, find_text_sources(files, config.text)
+    module = load_text_decoder(model, _dtype(dtype))
     return _write(module, text_graph, check_text_graph if check else None, Path(output) / TEXT_GRAPH, shared, started)
 
 
@@ -95,13 +97,13 @@ def _write(
     shared: tuple[SafetensorsDirectory, Sources] | None,
     started: float,
 ) -> ExportedGraph:
+    if shared is None:
+        _check_space(module, file)
     graph = graph_of(module)
     shared_bytes = 0
     if shared is not None:
         files, sources = shared
         shared_bytes = share_weights(graph, sources, files, file.parent)
-    if shared is None:
-        _check_space(module, file)
     save_graph(graph, file)
     data = file.with_name(f"{file.name}.data")
     return ExportedGraph(

@@ -26,6 +26,7 @@ def share_weights(model: ir.Model, sources: Sources, files: SafetensorsDirectory
     `sources` says which tensors each initializer came from, by name. `base` is the directory the graph will be saved
     in; raises ConfigError unless `files` lie inside it, for ONNX Runtime reads nothing outside the model's directory.
     """
+    check_location(files, base)
     shared = 0
     for name, keys in sources.items():
         value = model.graph.initializers.get(name)
@@ -38,13 +39,18 @@ def share_weights(model: ir.Model, sources: Sources, files: SafetensorsDirectory
     return shared
 
 
+def check_location(files: SafetensorsDirectory, base: Path) -> None:
+    """Raises ConfigError unless a graph saved in `base` may point at `files`."""
+    for file in {stored.file for stored in files.tensors.values()}:
+        if not file.resolve().is_relative_to(base.resolve()):
+            raise ConfigError(
+                f"weights can be shared only from below {base}, but they are in {file}; set --output to --model"
+            )
+
+
 def _pointer(stored: StoredTensor, key: str, shape: tuple[int, ...], base: Path) -> ir.Value:
     """An initializer named `key` over the stored bytes; `shape` is the parameter's, of which it gives some rows."""
     file, root = stored.file.resolve(), base.resolve()
-    if not file.is_relative_to(root):
-        raise ConfigError(
-            f"weights can be shared only from below {root}, but they are in {file}; set --output to --model"
-        )
     dims = ir.Shape((stored.shape[0], *shape[1:]))
     dtype = _DTYPES[stored.dtype]
     tensor = ir.ExternalTensor(
