@@ -10,6 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from litevlm_ros import types
+from litevlm_ros.errors import ConfigError
 from litevlm_ros.image_decoding import MAX_PIXELS, decode_compressed, decode_raw
 from litevlm_ros.msg import Answer, Caption, Timings
 
@@ -54,14 +55,14 @@ def timings_message(timings: types.Timings) -> Any:
 def image_names(cameras: Sequence[str], count: int) -> list[str]:
     """Names for the images of a query: the request's `cameras`, or image_0, image_1, ...
 
-    Raises ValueError when there are names, but not a different one for each image.
+    Raises ConfigError when there are names, but not a different one for each image.
     """
     if not cameras:
         return [f"image_{index}" for index in range(count)]
     if len(cameras) != count:
-        raise ValueError(f"the query has {count} images but {len(cameras)} names in cameras; give one each, or none")
+        raise ConfigError(f"the query has {count} images but {len(cameras)} names in cameras; give one each, or none")
     if len(set(cameras)) != count:
-        raise ValueError(f"two images have the same name in cameras ({', '.join(cameras)})")
+        raise ConfigError(f"two images have the same name in cameras ({', '.join(cameras)})")
     return list(cameras)
 
 

@@ -1,0 +1,70 @@
+"""When to caption which camera, and the job that does it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from litevlm_ros.cameras import Camera
+from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.inference_jobs import Ask, Submit
+from litevlm_ros.messages import caption_message
+from litevlm_ros.parameters import NodeSettings
+from litevlm_ros.scheduler import Priority
+from litevlm_ros.views import CameraViews, NoFrameError
+
+
+class Captioner:
+    """Captions each camera at most once a period, always on its newest frame.
+
+    The arrival of a frame starts a caption where one is due. So a camera without new frames has none, and each camera
+    has at most one waiting.
+    """
+
+    def __init__(
+        self, settings: NodeSettings, views: CameraViews, submit: Submit, publish: Callable[[Any], None], log: Any
+    ) -> None:
+        """`publish` takes a litevlm_ros/Caption, on the inference thread."""
+        self._settings = settings
+        self._views = views
+        self._submit = submit
+        self._publish = publish
+        self._log = log
+        self._due = dict.fromkeys(settings.caption_cameras, 0.0) if settings.caption_period else {}
+        self._waiting: set[str] = set()
+        self._lock = threading.Lock()
+
+    def on_frame(self, camera: Camera) -> None:
+        """To be called after each new frame. Returns at once."""
+        now = time.monotonic()
+        with self._lock:
+            if camera.name in self._waiting or now < self._due.get(camera.name, float("inf")):
+                return
+            self._waiting.add(camera.name)
+            self._due[camera.name] = now + self._settings.caption_period
+
+        def job(ask: Ask) -> None:
+            # From here on a newer frame may ask for the next caption.
+            with self._lock:
+                self._waiting.discard(camera.name)
+            views = self._views.take([camera.name])
+            answer = ask(views, self._settings.caption_prompt, views.arrival)
+            self._publish(caption_message(answer, camera.name, views.headers[camera.name]))
+
+        def finished(future: Future[None]) -> None:
+            with self._lock:
+                self._waiting.discard(camera.name)
+            self._report(camera, future)
+
+        self._submit(Priority.CAPTION, job).add_done_callback(finished)
+
+    def _report(self, camera: Camera, future: Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        # A frame that grew old or was malformed: the camera has counted and logged it.
+        if error is None or isinstance(error, NoFrameError):
+            return
+        what = str(error) if isinstance(error, LiteVLMError) else f"internal error: {error!r}"
+        self._log.error(f"No caption of camera {camera.name}: {what}", throttle_duration_sec=10.0)

@@ -1,0 +1,52 @@
+"""How captions and queries use the inference thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from litevlm_ros.config import SamplingConfig
+from litevlm_ros.scheduler import InferenceThread, Priority
+from litevlm_ros.types import Answer
+from litevlm_ros.views import Views
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Asks the pipeline about views, on the inference thread."""
+
+    def __call__(self, views: Views, question: str, since: float, sampling: SamplingConfig | None = None) -> Answer:
+        """`since` is when the request or the frame arrived, in seconds on the monotonic clock."""
+
+
+class Submit(Protocol):
+    """Queues a job for the inference thread."""
+
+    def __call__(self, priority: Priority, job: Callable[[Ask], T]) -> Future[T]:
+        """The job must not keep `ask` beyond its return."""
+
+
+def submit_to(thread: InferenceThread[Any]) -> Submit:
+    """The Submit of one thread."""
+
+    def submit(priority: Priority, job: Callable[[Ask], T]) -> Future[T]:
+        def run(pipeline: Any, cancel: threading.Event) -> T:
+            began = time.monotonic()
+
+            def ask(views: Views, question: str, since: float, sampling: SamplingConfig | None = None) -> Answer:
+                answer: Answer = pipeline.generate(views.views, question, sampling, cancel=cancel)
+                queue = 1e3 * max(0.0, began - since)
+                total = queue + 1e3 * (time.monotonic() - began)
+                timings = replace(answer.timings, queue=queue, decode_image=views.decode_ms, total=total)
+                return replace(answer, timings=timings)
+
+            return job(ask)
+
+        return thread.submit(priority, run)
+
+    return submit

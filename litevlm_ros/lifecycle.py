@@ -1,0 +1,235 @@
+"""The lifecycle node `litevlm`: what is loaded, subscribed and published in which state.
+
+unconfigured: nothing but the query service, which says why there are no answers.
+inactive: the model is loaded; no camera is subscribed to.
+active: cameras, captions and answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.task import Future as RosFuture
+from std_msgs.msg import String
+
+from litevlm_ros.cameras import Camera
+from litevlm_ros.captions import Captioner
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.inference_jobs import submit_to
+from litevlm_ros.model_parameters import MODEL_PARAMETERS, read_pipeline_config
+from litevlm_ros.msg import Answer, Caption
+from litevlm_ros.parameters import PARAMETERS, NodeSettings, Values, declare, read_node_settings
+from litevlm_ros.queries import QueryHandler
+from litevlm_ros.scheduler import InferenceThread
+from litevlm_ros.srv import Query
+from litevlm_ros.views import CameraViews
+
+INFERENCE_STOP_SECONDS = 1.0
+"""How long running inference gets to notice that it is cancelled."""
+
+_QUEUE_DEPTH = 10
+
+
+def load_pipeline(config: PipelineConfig) -> Any:
+    """Loads the pipeline. Raises LiteVLMError."""
+    # Imported here, on the inference thread: the backends take seconds to import.
+    from litevlm_ros.pipeline import Pipeline
+
+    return Pipeline.from_config(config)
+
+
+class LiteVLMNode(LifecycleNode):
+    """Captions cameras and answers questions about them."""
+
+    def __init__(
+        self,
+        stopping: threading.Event | None = None,
+        pipeline_factory: Callable[[PipelineConfig], Any] = load_pipeline,
+        **node_options: Any,
+    ) -> None:
+        """`stopping` ends long waits when it is set. `pipeline_factory` loads what has Pipeline's generate(), on the
+        inference thread; tests put another one here."""
+        super().__init__("litevlm", **node_options)
+        self._stopping = stopping or threading.Event()
+        self._pipeline_factory = pipeline_factory
+        self._inference: InferenceThread[Any] | None = None
+        self._settings: NodeSettings | None = None
+        self._queries: QueryHandler | None = None
+        self._failure = ""
+        self.cameras: dict[str, Camera] = {}
+        declare(self, {**PARAMETERS, **MODEL_PARAMETERS})
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        # A query waits for its answer without a thread: its callback is a coroutine, beside which others may run.
+        self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
+
+    def start(self) -> None:
+        """Configures and activates the node, unless the parameter autostart is false."""
+        try:
+            autostart = Values(self).flag("autostart")
+        except LiteVLMError as error:
+            self._fail(str(error))
+            return
+        if autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Cancels everything and waits a moment for it to end. The node is of no use afterwards."""
+        self._disconnect()
+        self._unload()
+
+    # --- transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Reads the parameters and loads the model."""
+        self._failure = ""
+        began = time.monotonic()
+        try:
+            values = Values(self)
+            settings = read_node_settings(values)
+            config = read_pipeline_config(values)
+            self._inference = InferenceThread(partial(self._pipeline_factory, config))
+            self._wait_for_pipeline(self._inference.loaded)
+        except LiteVLMError as error:
+            return self._fail(str(error))
+        except Exception as error:
+            self.get_logger().error(traceback.format_exc())
+            return self._fail(f"internal error: {error!r}")
+        self._settings, self._sampling = settings, config.sampling
+        self._captions = self.create_lifecycle_publisher(Caption, "~/caption", _QUEUE_DEPTH)
+        self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
+        self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
+        self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes to the cameras."""
+        settings, inference = self._settings, self._inference
+        assert settings is not None
+        assert inference is not None
+        result = super().on_activate(state)
+        views = CameraViews(self.cameras, settings.max_frame_age)
+        submit = submit_to(inference)
+        self._queries = QueryHandler(settings, self._sampling, views, submit, self._answers.publish, self.get_logger())
+        captioner = Captioner(settings, views, submit, self._publish_caption, self.get_logger())
+        group = MutuallyExclusiveCallbackGroup()
+        for source in settings.sources:
+            self.cameras[source.name] = Camera(
+                self, source, captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
+            )
+        topics = ", ".join(camera.topic for camera in self.cameras.values())
+        self.get_logger().info(f"Ready: captions on {self._captions.topic_name}, questions on "
+                               f"{self.resolve_service_name('~/query')}; cameras: {topics}")  # fmt: skip
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribes from the cameras; the model stays loaded."""
+        self._disconnect()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unloads the model."""
+        self._unload()
+        for publisher in (self._captions, self._caption_texts, self._answers):
+            self.destroy_lifecycle_publisher(publisher)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends everything, from any state."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Returns to unconfigured after an error in a transition."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _fail(self, reason: str) -> TransitionCallbackReturn:
+        self._unload()
+        self._failure = reason
+        self.get_logger().error(f"Not ready: {reason}")
+        if not self._stopping.is_set():
+            name = self.get_fully_qualified_name()
+            self.get_logger().info(f"After correcting it: ros2 lifecycle set {name} configure, then activate")
+        return TransitionCallbackReturn.FAILURE
+
+    def _wait_for_pipeline(self, loaded: Future[None]) -> None:
+        while not wait([loaded], timeout=0.1).done:
+            if self._stopping.is_set():
+                raise LiteVLMError("stopped while the model was loading")
+        loaded.result()
+
+    def _disconnect(self) -> None:
+        self._queries = None
+        for camera in self.cameras.values():
+            camera.close()
+            counters = camera.counters
+            dropped = ", ".join(f"{count} {fault.value}" for fault, count in counters.dropped.items()) or "none"
+            self.get_logger().info(
+                f"Camera {camera.name}: {counters.received} images received, {counters.replaced} replaced by newer "
+                f"ones, dropped: {dropped}"
+            )
+        self.cameras.clear()
+
+    def _unload(self) -> None:
+        self._settings = None
+        inference, self._inference = self._inference, None
+        if inference is not None:
+            inference.stop(INFERENCE_STOP_SECONDS)
+
+    # --- callbacks
+
+    def _publish_caption(self, message: Any) -> None:
+        self._captions.publish(message)
+        self._caption_texts.publish(String(data=f"{message.camera}: {message.text}"))
+
+    async def _on_query(self, request: Any, response: Any) -> Any:
+        handler = self._queries
+        if handler is None:
+            response.error = self._why_not_active()
+            return response
+        try:
+            future = handler.start(request)
+            await self._finished(future)
+            response.answer = future.result()
+            response.success = True
+        except Exception as error:
+            response.error = handler.describe(error)
+        return response
+
+    def _finished(self, future: Future[Any]) -> RosFuture:
+        """Something to await in a callback until `future` is done in another thread."""
+        executor = self.executor
+        finished = RosFuture(executor=executor)
+
+        def wake(_: Future[Any]) -> None:
+            finished.set_result(None)
+            executor.wake()
+
+        future.add_done_callback(wake)
+        return finished
+
+    def _why_not_active(self) -> str:
+        name = self.get_fully_qualified_name()
+        if self._failure:
+            return f"{name} could not be configured: {self._failure}"
+        if self._settings is None:
+            return f"{name} is not configured (yet); without autostart: ros2 lifecycle set {name} configure"
+        return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
+
+    def _on_set_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
+        ours = [parameter.name for parameter in parameters if parameter.name in {**PARAMETERS, **MODEL_PARAMETERS}]
+        if ours and self._settings is not None:
+            reason = f"{', '.join(ours)} can only be set while unconfigured: first deactivate and clean up"
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)

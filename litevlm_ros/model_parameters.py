@@ -1,0 +1,72 @@
+"""The ROS parameters that concern the model, and the pipeline they describe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+from litevlm_ros.config import BACKENDS, PipelineConfig, SamplingConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.parameters import Parameter, Values
+
+_DEMO_MODEL = Path("models") / "demo"
+
+MODEL_PARAMETERS: Mapping[str, Parameter] = {
+    "model_dir": Parameter("", "Directory of the model. Empty: the demo model that ships with the package."),
+    "backend": Parameter("auto", f"Inference backend: {', '.join(BACKENDS)}."),
+    "threads": Parameter(0, "CPU threads of the backend. 0: one for each core."),
+    "max_tiles": Parameter(1, "Most tiles that a view is cut into. More see finer detail and take longer. At least 1."),
+    "max_context": Parameter(0, "Most tokens of prompt, images and answer together. 0: as many as the model allows."),
+    "system_prompt": Parameter("", "Replaces the system prompt of the model family. Empty: the family's own."),
+    "max_new_tokens": Parameter(64, "Most tokens of a caption, or of an answer whose query does not say. At least 1."),
+    "temperature": Parameter(
+        0.0, "Of captions; a query has its own. 0: always the likeliest token. Above 0: sample, more freely if higher."
+    ),
+    "top_k": Parameter(0, "Of captions, where temperature is above 0: this many of the likeliest tokens. 0: no limit."),
+    "top_p": Parameter(
+        1.0, "Of captions, where temperature is above 0: the likeliest tokens that reach this probability. 1: all."
+    ),
+    "repetition_penalty": Parameter(1.0, "Above 1 makes tokens of the text so far less likely. 1: none."),
+}  # fmt: skip
+
+
+def read_pipeline_config(values: Values) -> PipelineConfig:
+    """Reads and checks the model's parameters. Raises ConfigError."""
+    try:
+        return PipelineConfig(
+            model_dir=Path(values.text("model_dir")).expanduser() if values.text("model_dir") else demo_model(),
+            backend=values.text("backend"),
+            max_context=values.integer("max_context"),
+            max_tiles=values.integer("max_tiles"),
+            threads=values.integer("threads"),
+            system_prompt=values.text("system_prompt") or None,
+            sampling=SamplingConfig(
+                max_new_tokens=values.integer("max_new_tokens"),
+                temperature=values.number("temperature"),
+                top_k=values.integer("top_k"),
+                top_p=values.number("top_p"),
+                repetition_penalty=values.number("repetition_penalty"),
+            ),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None
+
+
+def demo_model() -> Path:
+    """Where the demo model is: in the installed package, in pip's prefix, or in the source tree.
+
+    Raises ConfigError if it is in none of them.
+    """
+    candidates = [Path(sys.prefix) / "share" / "litevlm_ros" / _DEMO_MODEL, Path(__file__).parent.parent / _DEMO_MODEL]
+    try:
+        candidates.insert(0, Path(get_package_share_directory("litevlm_ros")) / _DEMO_MODEL)
+    except PackageNotFoundError:
+        pass
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    tried = ", ".join(str(candidate) for candidate in candidates)
+    raise ConfigError(f"model_dir is empty, but the demo model is not installed (looked in {tried}). Give a directory")

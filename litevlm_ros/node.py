@@ -1,0 +1,96 @@
+"""The node's process: signals, the executor and the exit. The node itself is in lifecycle.py.
+
+The main thread only waits for a signal; everything else happens in other threads. So Ctrl-C ends the process in every
+phase, also while a library is being imported or a model loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+SHUTDOWN_SECONDS = 1.5
+"""How long the node may take to end before the process ends without it."""
+
+
+class NodeProcess:
+    """One node, spinning in a thread of its own until it is told to stop."""
+
+    def __init__(
+        self, arguments: Sequence[str] | None, make_node: Callable[[threading.Event], Any] | None = None
+    ) -> None:
+        """`make_node` takes the event that is set on stopping and returns a LiteVLMNode; the default builds a real one."""
+        self._arguments = arguments
+        self._make_node = make_node
+        self._stop = threading.Event()
+        self._wake: Callable[[], object] = lambda: None
+        self._failed = False
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Asks the process to end. Also a signal handler."""
+        self._stop.set()
+
+    def run(self) -> int:
+        """Runs until stop() is called. Returns the exit status: 0, or 1 after an internal error."""
+        spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
+        spinner.start()
+        self._stop.wait()
+        self._wake()
+        spinner.join(SHUTDOWN_SECONDS)
+        return int(self._failed)
+
+    def _spin(self) -> None:
+        try:
+            self._spin_until_stopped()
+        except Exception:
+            self._failed = not self._stop.is_set()
+            if self._failed:
+                traceback.print_exc()
+            self._stop.set()
+
+    def _spin_until_stopped(self) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from litevlm_ros.lifecycle import LiteVLMNode
+
+        if self._stop.is_set():
+            return
+        rclpy.init(args=self._arguments, signal_handler_options=SignalHandlerOptions.NO)
+        executor = SingleThreadedExecutor()
+        # Not executor.wake(), after which spin_once() would go on waiting for work.
+        self._wake = lambda: executor.create_task(lambda: None)
+        node = (self._make_node or LiteVLMNode)(self._stop)
+        executor.add_node(node)
+        executor.create_task(node.start)
+        while not self._stop.is_set():
+            executor.spin_once()
+        node.close()
+        executor.shutdown(timeout_sec=0.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
+    process = NodeProcess(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, process.stop)
+    status = process.run()
+    if threading.active_count() > 1:
+        # A library call that cannot be interrupted, most likely the loading of a model: do not wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

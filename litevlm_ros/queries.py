@@ -1,0 +1,103 @@
+"""The query service: checks a request, asks the pipeline and answers, always in words and never with an exception."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from typing import Any
+
+from litevlm_ros.config import SamplingConfig
+from litevlm_ros.errors import ConfigError, LiteVLMError
+from litevlm_ros.inference_jobs import Ask, Submit
+from litevlm_ros.messages import answer_message, image_names
+from litevlm_ros.parameters import NodeSettings
+from litevlm_ros.scheduler import Priority
+from litevlm_ros.types import FinishReason
+from litevlm_ros.views import CameraViews, Views, decode_query_images
+
+
+class QueryHandler:
+    """Answers litevlm_ros/Query requests beside the captions, and before them."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        sampling: SamplingConfig,
+        views: CameraViews,
+        submit: Submit,
+        publish: Callable[[Any], None],
+        log: Any,
+    ) -> None:
+        """`publish` takes a litevlm_ros/Answer, on the inference thread."""
+        self._settings = settings
+        self._sampling = sampling
+        self._views = views
+        self._submit = submit
+        self._publish = publish
+        self._log = log
+
+    def start(self, request: Any) -> Future[Any]:
+        """Checks a request and queues it. The future's result is the litevlm_ros/Answer.
+
+        Raises LiteVLMError for a request that cannot be answered. So does the future, for what turns out later.
+        """
+        received = time.monotonic()
+        question = request.question.strip()
+        self._check(question, request)
+        names: tuple[str, ...] = tuple(dict.fromkeys(request.cameras))
+        if request.images:
+            names = tuple(image_names(request.cameras, len(request.images)))
+        else:
+            self._views.check(names)
+        sampling = sampling_of(request, self._sampling)
+
+        def take() -> Views:
+            if request.images:
+                return decode_query_images(request.images, names, self._settings.max_image_pixels)
+            return self._views.take(names)
+
+        def job(ask: Ask) -> Any:
+            views = take()
+            answer = ask(views, question, received, sampling)
+            if answer.finish_reason is FinishReason.CANCELLED:
+                raise CancelledError
+            message = answer_message(answer, views.headers)
+            self._publish(message)
+            return message
+
+        return self._submit(Priority.QUESTION, job)
+
+    def describe(self, error: BaseException) -> str:
+        """What a failed request is told."""
+        if isinstance(error, LiteVLMError):
+            return str(error)
+        if isinstance(error, CancelledError):
+            return "the node stopped before the answer was complete"
+        self._log.error("".join(traceback.format_exception(error)))
+        return f"internal error: {error!r}; the node's log has the details"
+
+    def _check(self, question: str, request: Any) -> None:
+        if not question:
+            raise ConfigError("the question is empty")
+        limit = self._settings.max_question_chars
+        if len(question) > limit:
+            raise ConfigError(f"the question has {len(question)} characters; max_question_chars allows {limit}")
+        if len(request.images) > self._settings.max_query_images:
+            raise ConfigError(
+                f"the query has {len(request.images)} images; max_query_images allows {self._settings.max_query_images}"
+            )
+
+
+def sampling_of(request: Any, defaults: SamplingConfig) -> SamplingConfig:
+    """The sampling that a litevlm_ros/Query asks for, whose zeros stand for defaults. Raises ConfigError."""
+    return replace(
+        defaults,
+        max_new_tokens=request.max_new_tokens or defaults.max_new_tokens,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p or 1.0,
+        seed=request.seed or None,
+    )
