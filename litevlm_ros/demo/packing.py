@@ -15,8 +15,17 @@ from PIL import Image
 
 from litevlm_ros.demo.captions import caption
 from litevlm_ros.demo.questions import Question, ask, ask_for_caption
-from litevlm_ros.demo.render import CAMERA_HEIGHT_METRES, Canvas, render
-from litevlm_ros.demo.scene import CAMERAS, COLOURS, SIZE_METRES, Distance, Kind, LightState, Scene
+from litevlm_ros.demo.render import Canvas, render
+from litevlm_ros.demo.scene import (
+    CAMERAS,
+    COLOURS,
+    HELD_OUT_USERS,
+    SIZE_METRES,
+    Distance,
+    Kind,
+    LightState,
+    Scene,
+)
 
 IGNORED = -100
 """Target of a position that no loss is taken on."""
@@ -25,6 +34,8 @@ SINGLE_VIEW_LENGTH = 288
 MULTI_VIEW_LENGTH = 768
 _SINGLE_VIEW_QUESTIONS = 8
 _MULTI_VIEW_QUESTIONS = 12
+_MISREAD_COLOURS = 0.2
+_HELD_OUT_NAMES = tuple(f"{colour} {kind.value}" for kind, colour in HELD_OUT_USERS)
 _RENDER_SIZES = ((640, 480), (320, 240), (480, 360), (448, 252))
 
 KIND_CLASSES = 1 + len(Kind) + 1
@@ -45,6 +56,8 @@ class Vocabulary:
     """Question -> ids from the question to the assistant's header."""
     text: EncodeQuestion
     end: int
+    colours: tuple[int, ...]
+    """The ids of the colours' names."""
 
 
 @dataclass(frozen=True)
@@ -101,25 +114,28 @@ def single_view_pack(
 ) -> Pack:
     """One view with its caption (first) and questions. The view's rows are numbered from 0."""
     turns = [(ask_for_caption(camera, (camera,), rng), caption(scene, camera))]
-    turns += _turns(ask(scene, (camera,), _SINGLE_VIEW_QUESTIONS, rng, unseen=unseen), rng)
+    turns += _turns(ask(scene, (camera,), _SINGLE_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
     # A user's camera may have any name.
     name = camera if rng.random() < 0.85 else ("camera", "cam0", "image", "usb_cam")[int(rng.integers(4))]
-    return _pack(vocabulary.prefix((name,)), turns, vocabulary, SINGLE_VIEW_LENGTH)
+    return _pack(vocabulary.prefix((name,)), turns, vocabulary, SINGLE_VIEW_LENGTH, rng if not unseen else None)
 
 
 def multi_view_pack(
     scene: Scene, cameras: Sequence[str], vocabulary: Vocabulary, rng: np.random.Generator, *, unseen: bool = False
 ) -> Pack:
-    """Several views with a caption (first) and questions about one or all. Rows are numbered in the order of `cameras`."""
+    """Several views with a caption (first) and questions about one or all. Rows are numbered as `cameras` are."""
     described = cameras[int(rng.integers(len(cameras)))]
     turns = [(ask_for_caption(described, cameras, rng), caption(scene, described))]
-    turns += _turns(ask(scene, cameras, _MULTI_VIEW_QUESTIONS, rng, unseen=unseen), rng)
-    return _pack(vocabulary.prefix(cameras), turns, vocabulary, MULTI_VIEW_LENGTH)
+    turns += _turns(ask(scene, cameras, _MULTI_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
+    return _pack(vocabulary.prefix(cameras), turns, vocabulary, MULTI_VIEW_LENGTH, rng if not unseen else None)
 
 
-def _turns(questions: Sequence[Question], rng: np.random.Generator) -> list[tuple[str, str]]:
+def _turns(questions: Sequence[Question], rng: np.random.Generator, unseen: bool) -> list[tuple[str, str]]:
     turns = []
     for question in questions:
+        # Training shows no yellow car; asking for one would teach that there never is one.
+        if not unseen and any(name in question.text for name in _HELD_OUT_NAMES):
+            continue
         text = question.text
         if rng.random() < 0.15:
             text = text.lower().rstrip("?.")
@@ -127,7 +143,14 @@ def _turns(questions: Sequence[Question], rng: np.random.Generator) -> list[tupl
     return turns
 
 
-def _pack(prefix: list[int], turns: Sequence[tuple[str, str]], vocabulary: Vocabulary, length: int) -> Pack:
+def _pack(
+    prefix: list[int],
+    turns: Sequence[tuple[str, str]],
+    vocabulary: Vocabulary,
+    length: int,
+    misread: np.random.Generator | None,
+) -> Pack:
+    """With `misread`, some colours in the answers are read wrong where the next word is to be predicted."""
     ids = np.zeros(length, np.int32)
     targets = np.full(length, IGNORED, np.int32)
     segment = np.full(length, -1, np.int32)
@@ -140,10 +163,22 @@ def _pack(prefix: list[int], turns: Sequence[tuple[str, str]], vocabulary: Vocab
         end = filled + len(asked) + len(answered)
         if end > length:
             break
-        ids[filled:end] = asked + answered
+        ids[filled:end] = asked + (_misread(answered, vocabulary.colours, misread) if misread else answered)
         segment[filled:end] = number
         positions[filled:end] = len(prefix) + np.arange(end - filled)
         # Position p predicts the token at p + 1.
         targets[end - len(answered) - 1 : end - 1] = answered
         filled = end
     return Pack(ids, targets, segment, positions)
+
+
+def _misread(answer: list[int], colours: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """The answer with some colours swapped.
+
+    The targets stay true: so what follows "a yellow" has to be looked up in the picture, not in a memory of which
+    kinds have been yellow.
+    """
+    return [
+        colours[int(rng.integers(len(colours)))] if token in colours and rng.random() < _MISREAD_COLOURS else token
+        for token in answer
+    ]

@@ -1,0 +1,1 @@
+"""Training of the demo model. PyTorch is imported here."""
