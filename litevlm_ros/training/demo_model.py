@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import InternVLConfig, InternVLModel
 
 from litevlm_ros.demo.packing import COLOUR_CLASSES, DISTANCE_CLASSES, IGNORED, KIND_CLASSES
+from litevlm_ros.text.prompt import DEMO_TEMPLATE
 
 IMAGE_SIZE = 224
 PATCH_SIZE = 14
@@ -112,7 +113,7 @@ class DemoModel(nn.Module):
         }
         vision = {n: v for n, v in weights.items() if not n.startswith("language_model.")}
         whole = json.loads(self.config.to_json_string(use_diff=False))
-        whole["template"] = "litevlm-demo"
+        whole |= {"template": DEMO_TEMPLATE, "max_dynamic_patch": 1}
         qwen2 = whole["text_config"] | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
         for name, tensors, config in (("vision_encoder", vision, whole), ("text_decoder", text, qwen2)):
             folder = directory / name
