@@ -6,13 +6,17 @@ Every ConfigError names the field, its value, what is allowed and what to do.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
 
-BACKENDS = ("auto", "onnxruntime")
+BACKENDS = ("auto", "tensorrt", "onnxruntime")
 """Values of `PipelineConfig.backend`."""
+
+PRECISIONS = ("auto", "fp16", "fp8", "int8", "int4")
+"""Values of `PipelineConfig.vision_precision` and `text_precision`: which engine TensorRT loads."""
 
 MAX_TILES = 40
 """The most tiles a view can be cut into; InternVL's own largest setting."""
@@ -54,16 +58,19 @@ class SamplingConfig:
 class PipelineConfig:
     """What `Pipeline.from_config` loads, and how it runs.
 
-    `model_dir` is a model directory with exported graphs. `backend` 'auto' takes the first that is installed and has
-    its files there. `max_context` counts the tokens of prompt, images and answer together (0: as many as the model
-    allows); `max_tiles` the tiles a view is cut into, without its thumbnail; `threads` the backend's CPU threads (0:
-    one for each core). `spin_threads` lets those threads burn CPU while they wait, which is faster where nothing else
-    needs it. `system_prompt` replaces the model family's own; '' leaves it out. `sampling` is the default of every
-    answer.
+    `model_dir` is a model directory with engines or exported graphs. `backend` 'auto' is TensorRT where engines that
+    fit this machine are in `model_dir`, else ONNX Runtime. `vision_precision` and `text_precision` name the engine if
+    there are several; 'auto' takes the most accurate one that fits. `max_context` counts the tokens of prompt, images
+    and answer together (0: as many as model and engine allow); `max_tiles` the tiles a view is cut into, without its
+    thumbnail; `threads` ONNX Runtime's CPU threads (0: one for each core). `spin_threads` lets threads burn CPU while
+    they wait, for each other or for the GPU, which is faster where nothing else needs it. `system_prompt` replaces the
+    model family's own; '' leaves it out. `sampling` is the default of every answer.
     """
 
     model_dir: Path
     backend: str = "auto"
+    vision_precision: str = "auto"
+    text_precision: str = "auto"
     max_context: int = 0
     max_tiles: int = 1
     threads: int = 0
@@ -75,8 +82,9 @@ class PipelineConfig:
         if not isinstance(self.model_dir, (str, Path)) or not str(self.model_dir):
             raise ConfigError(f"model_dir is {self.model_dir!r}; allowed: a path. Give the directory of the model")
         object.__setattr__(self, "model_dir", Path(self.model_dir))
-        if self.backend not in BACKENDS:
-            raise ConfigError(f"backend is {self.backend!r}; allowed: {', '.join(BACKENDS)}. Use 'auto' if in doubt")
+        _check_choice("backend", self.backend, BACKENDS)
+        _check_choice("vision_precision", self.vision_precision, PRECISIONS)
+        _check_choice("text_precision", self.text_precision, PRECISIONS)
         _check_integer("max_context", self.max_context, 0, "use 0 for as many tokens as the model allows")
         _check_integer("max_tiles", self.max_tiles, 1, "use 1 to show the model each view as one tile", MAX_TILES)
         _check_integer("threads", self.threads, 0, "use 0 for one thread for each core")
@@ -84,6 +92,11 @@ class PipelineConfig:
             raise ConfigError(
                 f"system_prompt is {self.system_prompt!r}; allowed: a text. Use None for the model family's own"
             )
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(choices)}. Use 'auto' if in doubt")
 
 
 def _check_integer(name: str, value: object, low: int, fix: str, high: int | None = None) -> None:

@@ -5,9 +5,10 @@ A pipeline belongs to one thread. After any exception, also one that a callback 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, ContextOverflowError, ImageError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.engine import Backend, DecoderOutput, Tiles, TokenIds, VisualTokens, load_backend
+from litevlm_ros.runtime.backends import load_backend
+from litevlm_ros.runtime.engine import Backend, DecoderOutput, Tiles, TokenIds, VisualTokens
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
@@ -59,6 +61,10 @@ class Pipeline:
         model = ModelConfig.from_directory(config.model_dir)
         tokenizer = TextTokenizer.from_directory(config.model_dir)
         return cls(config, model, tokenizer, load_backend(config, model))
+
+    def close(self) -> None:
+        """Gives the model's memory back. Called on the pipeline's thread, and nothing may be called after it."""
+        self.backend.close()
 
     def generate(
         self,
@@ -185,20 +191,31 @@ class Pipeline:
         cancel: threading.Event | None,
     ) -> None:
         """One token at a time until a stop token, `most_tokens` or cancellation."""
-        sampler = None if sampling.greedy else Sampler(sampling)
+        if sampling.greedy:
+            tokens = self._greedy(output, position, most_tokens)
+        else:
+            tokens = self._sampled(output, position, Sampler(sampling), generation.tokens)
         while not _is_set(cancel):
-            if sampler is None:
-                token = int(output.next_tokens[-1])
-            else:
-                token = sampler.draw(output.logits()[-1], generation.tokens)
+            token = next(tokens)
             if token in self.tokenizer.stop_ids:
                 return generation.finish(FinishReason.STOP)
             generation.add(token)
             if len(generation.tokens) == most_tokens:
                 return generation.finish(FinishReason.LENGTH)
-            output = self.backend.text.forward(np.array([token]), np.array([position]))
-            position += 1
         generation.finish(FinishReason.CANCELLED)
+
+    def _greedy(self, output: DecoderOutput, position: int, most_tokens: int) -> Iterator[int]:
+        """The backend's own choices, which it need not wait for us to make."""
+        first = int(output.next_tokens[-1])
+        yield first
+        yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
+
+    def _sampled(self, output: DecoderOutput, position: int, sampler: Sampler, said: Sequence[int]) -> Iterator[int]:
+        """Drawn from the logits; `said` are the answer's tokens so far."""
+        for place in itertools.count(position):
+            token = sampler.draw(output.logits()[-1], said)
+            yield token
+            output = self.backend.text.forward(np.array([token]), np.array([place]))
 
 
 class _Generation:

@@ -1,27 +1,20 @@
-"""What a backend implements: `VisionEncoder` and `TextDecoder`, and how one is chosen.
+"""What a backend implements: `VisionEncoder` and `TextDecoder`.
 
 The interface leaves data where the backend wants it. Visual tokens and the KV cache may live on a device and are never
 looked into from outside; the next token is the backend's own argmax; logits are copied out only when someone asks.
 `forward` takes any number of new tokens and returns logits of the last few, so prefill, decoding and the verification
-of drafts are the same call, and taking tokens back is `cache.truncate`.
+of drafts are the same call, and taking tokens back is `cache.truncate`. `decode_greedy` is what remains of that when
+nobody looks at logits: a backend may then choose and read tokens on its own, ahead of the one who takes them.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from litevlm_ros.config import PipelineConfig
-from litevlm_ros.errors import ConfigError, EngineError
-from litevlm_ros.model_config import ModelConfig
-
-VISION_GRAPH = "vision_encoder.onnx"
-TEXT_GRAPH = "text_decoder.onnx"
 
 Tiles = npt.NDArray[np.uint8]
 """uint8 [N, size, size, 3], RGB."""
@@ -95,6 +88,25 @@ class TextDecoder(Protocol):
         if any id is a visual one. Raises EngineError, and the cache then has the length that it had before.
         """
 
+    def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
+        """Reads `token` at `position` and gives the likeliest next token, reads that and gives the next: `limit` times.
+
+        Whenever a token is given, the cache ends with the one before it, whatever the backend has computed ahead, and
+        the iterator may be dropped for any other call. Raises EngineError, and the cache then ends with the token
+        before the last one given.
+        """
+
+
+def read_one_by_one(text: TextDecoder, token: int, position: int, limit: int) -> Iterator[int]:
+    """`TextDecoder.decode_greedy` by `forward`, for a backend that gains nothing by running ahead."""
+    for place in range(position, position + limit):
+        token = int(text.forward(np.array([token]), np.array([place])).next_tokens[-1])
+        yield token
+
+
+def _nothing() -> None:
+    pass
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -105,70 +117,7 @@ class Backend:
     """Versions, device and precision in words."""
     vision: VisionEncoder
     text: TextDecoder
-
-
-def context_capacity(config: PipelineConfig, model: ModelConfig) -> int:
-    """Rows of the KV cache. Raises ConfigError if `config.max_context` is more than the model was made for."""
-    most = model.text.max_position_embeddings
-    if config.max_context > most:
-        raise ConfigError(
-            f"max_context is {config.max_context}; allowed: up to this model's {most}. Use 0 for as many as it allows"
-        )
-    return config.max_context or most
-
-
-@dataclass(frozen=True)
-class _Choice:
-    name: str
-    title: str
-    module: str
-    install: str
-    files: Sequence[str]
-    prepare: str
-    """The command that makes the files."""
-    load: Callable[[PipelineConfig, ModelConfig], Backend]
-
-
-def load_backend(config: PipelineConfig, model: ModelConfig) -> Backend:
-    """Loads the backend that `config.backend` names, or with 'auto' the first that can run here.
-
-    Raises EngineError that says what is not installed or which file is missing, with the command that helps.
-    """
-    reasons = []
-    for choice in _CHOICES:
-        if config.backend in ("auto", choice.name):
-            obstacle = _obstacle(choice, config)
-            if obstacle is None:
-                return choice.load(config, model)
-            reasons.append(obstacle)
-    raise EngineError("; ".join(reasons))
-
-
-def _obstacle(choice: _Choice, config: PipelineConfig) -> str | None:
-    if importlib.util.find_spec(choice.module) is None:
-        return f"{choice.title} is not installed (backend {choice.name}): `{choice.install}`"
-    missing = [name for name in choice.files if not (config.model_dir / name).is_file()]
-    if missing:
-        directory = config.model_dir
-        command = choice.prepare.format(directory)
-        return f"{' and '.join(missing)} missing in {directory} (backend {choice.name}): make them with `{command}`"
-    return None
-
-
-def _load_onnxruntime(config: PipelineConfig, model: ModelConfig) -> Backend:
-    from litevlm_ros.runtime.onnxruntime_backend import load
-
-    return load(config, model)
-
-
-_CHOICES = (
-    _Choice(
-        name="onnxruntime",
-        title="ONNX Runtime",
-        module="onnxruntime",
-        install="pip install onnxruntime",
-        files=(VISION_GRAPH, TEXT_GRAPH),
-        prepare="ros2 run litevlm_ros export_onnx --model {}",
-        load=_load_onnxruntime,
-    ),
-)
+    close: Callable[[], None] = _nothing
+    """Gives back what garbage collection would not. Called once, on the thread that used the model."""
+    memory: Callable[[], Mapping[str, int]] = dict
+    """Bytes of device memory by purpose; nothing where the model lives in the host's memory."""

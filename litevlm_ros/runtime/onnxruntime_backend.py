@@ -8,7 +8,7 @@ keeps one binding for each cache bucket, writes to a fixed row and copies that.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,8 @@ import onnxruntime
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.engine import (
-    TEXT_GRAPH,
-    VISION_GRAPH,
-    Backend,
-    Logits,
-    Tiles,
-    TokenIds,
-    VisualTokens,
-    context_capacity,
-)
+from litevlm_ros.runtime.backends import TEXT_GRAPH, VISION_GRAPH, context_capacity
+from litevlm_ros.runtime.engine import Backend, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
 
 TILES_AT_ONCE = 4
@@ -174,6 +166,10 @@ class OnnxTextDecoder:
             new_rows[:] = self._new_row
         self._cache.extend(count)
         return buffers
+
+    def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
+        """See `TextDecoder.decode_greedy`."""
+        return read_one_by_one(self, token, position, limit)
 
     def _binding_of_one(self, rows: int) -> Any:
         if rows not in self._bindings_of_one:

@@ -12,7 +12,8 @@ from tiny_internvl import model_directory
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.engine import Backend, load_backend
+from litevlm_ros.runtime.backends import load_backend
+from litevlm_ros.runtime.engine import Backend
 from litevlm_ros.runtime.onnxruntime_backend import physical_cores
 
 
@@ -163,7 +164,7 @@ def test_missing_graphs_name_the_export(copy: Path, backend: str) -> None:
 
 def test_a_missing_library_names_its_installation(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"ONNX Runtime is not installed .*`pip install onnxruntime`"):
+    with pytest.raises(EngineError, match=r"on ONNX Runtime: it is not installed: `pip install onnxruntime`"):
         load(directory)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from litevlm_ros.errors import EngineError
-from litevlm_ros.runtime.engine import Backend, Logits, Tiles, TokenIds
+from litevlm_ros.runtime.engine import Backend, Logits, Tiles, TokenIds, read_one_by_one
 
 Read = tuple[int, int, str]
 """Id, position and, for a visual token, its content."""
@@ -93,6 +93,9 @@ class ScriptedText:
         logits = np.random.default_rng(token).normal(size=(1, self._vocab_size)).astype(np.float32)
         logits[0, token] = 6.0
         return Output(np.array([token]), logits)
+
+    def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
+        return read_one_by_one(self, token, position, limit)
 
     def _next(self) -> int:
         if self.script is not None:
