@@ -1,7 +1,7 @@
 """Camera subscriptions: the newest frame of each camera, and nothing older.
 
-A subscription's callback only stores the message. It is decoded by whoever uses it, so that the executor is never
-busy with pictures nobody asked about.
+A subscription's callback looks at a message's header fields and stores it. Its pixels are decoded by whoever uses
+them, so that the executor is never busy with pictures nobody asked about.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from litevlm_ros.image_decoding import MAX_PIXELS
 from litevlm_ros.image_faults import ImageFault, MalformedImageError
-from litevlm_ros.messages import decode_image
+from litevlm_ros.messages import check_image, decode_image
 from litevlm_ros.types import RgbImage
 
 # Best effort and volatile match publishers of every kind; one message deep, because only the newest counts.
@@ -44,13 +44,18 @@ class CameraSource:
 
 @dataclass
 class CameraCounters:
-    """What became of a camera's messages since the node was configured."""
+    """What became of a camera's messages since the node was activated."""
 
     received: int = 0
     replaced: int = 0
     """Overtaken by a newer message before anybody used them. Normal: cameras are faster than models."""
     dropped: Counter[ImageFault] = field(default_factory=Counter)
-    """Malformed ones, by cause."""
+    """Malformed ones, by cause. They never replace a good one."""
+
+    def summary(self) -> str:
+        """One line for the log."""
+        causes = ", ".join(f"{count} {fault.value}" for fault, count in self.dropped.items()) or "none"
+        return f"{self.received} images received, {self.replaced} replaced by newer ones, dropped: {causes}"
 
 
 class Frame:
@@ -96,32 +101,43 @@ class Camera:
         max_pixels: int = MAX_PIXELS,
         callback_group: Any = None,
     ) -> None:
-        """Subscribes; `on_frame` is called in the executor after each message and must return at once."""
+        """`on_frame` is called in the executor after each good message and must return at once. Nothing comes before
+        open()."""
         self.source = source
+        self.topic: str = node.resolve_topic_name(source.topic)
+        """The topic after namespace and remappings."""
         self.counters = CameraCounters()
         self._node = node
         self._on_frame = on_frame
         self._max_pixels = max_pixels
+        self._callback_group = callback_group
+        self._subscription: Any = None
         self._newest: Frame | None = None
-        self._healthy = True
+        self._fault = ""
+        self._closed = False
         self._lock = threading.Lock()
-        self._subscription = node.create_subscription(
-            CompressedImage if source.compressed else Image,
-            source.topic,
-            self._receive,
-            NEWEST_ONLY,
-            callback_group=callback_group,
-        )
 
     @property
     def name(self) -> str:
         """The camera's name in parameters, queries and captions."""
         return self.source.name
 
-    @property
-    def topic(self) -> str:
-        """The topic after namespace and remappings."""
-        return self._subscription.topic_name
+    def open(self) -> None:
+        """Subscribes."""
+        self._subscription = self._node.create_subscription(
+            CompressedImage if self.source.compressed else Image,
+            self.source.topic,
+            self._receive,
+            NEWEST_ONLY,
+            callback_group=self._callback_group,
+        )
+
+    def close(self) -> None:
+        """Unsubscribes and forgets the newest frame, for good."""
+        self._closed = True
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._newest = None
 
     def newest(self, max_age: float) -> Frame | None:
         """The newest frame if it arrived less than `max_age` seconds ago."""
@@ -138,10 +154,15 @@ class Camera:
 
     def why_no_frame(self, max_age: float) -> str:
         """What a query waits for when newest() gives nothing, in words for the person who asked."""
+        if self._closed:
+            return f"{self.name} (the node has stopped listening to {self.topic})"
         frame = self._newest
         if frame is not None:
             age = f"{frame.age():.1f} s old, max_frame_age is {max_age:g} s"
-            return f"{self.name} (the last frame on {self.topic} is {age})"
+            since = f"; only malformed images came after it: {self._fault}" if self._fault else ""
+            return f"{self.name} (the last frame on {self.topic} is {age}{since})"
+        if self._fault:
+            return f"{self.name} ({self.topic} has brought only malformed images: {self._fault})"
         wanted = "sensor_msgs/msg/CompressedImage" if self.source.compressed else "sensor_msgs/msg/Image"
         found = [publisher.topic_type for publisher in self._node.get_publishers_info_by_topic(self.topic)]
         if not found:
@@ -150,31 +171,35 @@ class Camera:
             return f"{self.name} ({self.topic} carries {found[0]}, not {wanted}; change camera_topics or transport)"
         return f"{self.name} ({self.topic} has a publisher but has brought no frame yet)"
 
-    def close(self) -> None:
-        """Unsubscribes and forgets the newest frame."""
-        self._node.destroy_subscription(self._subscription)
-        self._newest = None
-
     def _receive(self, message: Any) -> None:
         frame = Frame(self, message)
+        self.counters.received += 1
+        try:
+            check_image(message, max_pixels=self._max_pixels)
+        except MalformedImageError as error:
+            self._drop(error)
+            return
         with self._lock:
-            self.counters.received += 1
             if self._newest is not None and not self._newest.used:
                 self.counters.replaced += 1
             self._newest = frame
+            self._fault = ""
         self._on_frame(self)
 
     def _decode(self, message: Any) -> RgbImage | MalformedImageError:
         try:
-            image = decode_image(message, max_pixels=self._max_pixels)
+            return decode_image(message, max_pixels=self._max_pixels)
         except MalformedImageError as error:
-            self.counters.dropped[error.fault] += 1
-            if self._healthy:
-                self._healthy = False
-                self._node.get_logger().warning(
-                    f"Dropped an image of camera {self.name} on {self.topic}: {error}. "
-                    "More like it are counted but not logged until a good one arrives."
-                )
+            self._drop(error)
             return error
-        self._healthy = True
-        return image
+
+    def _drop(self, error: MalformedImageError) -> None:
+        with self._lock:
+            first = not self.counters.dropped
+            self.counters.dropped[error.fault] += 1
+            self._fault = str(error)
+        if first:
+            self._node.get_logger().warning(
+                f"Dropped an image of camera {self.name} on {self.topic}: {error}. "
+                "Further malformed images of this camera are counted, not logged."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.scheduler import Priority
 from litevlm_ros.views import CameraViews, NoFrameError
 
+_EARLY = 0.1
+"""How much of a period a frame may be early, so that one that comes just before the caption is due is not missed."""
+
 
 class Captioner:
-    """Captions each camera at most once a period, always on its newest frame.
+    """Captions each camera once a period, always on its newest frame.
 
     The arrival of a frame starts a caption where one is due. So a camera without new frames has none, and each camera
-    has at most one waiting.
+    has at most one waiting: where inference is slower than the period asks for, cameras take turns.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Captioner:
         self._submit = submit
         self._publish = publish
         self._log = log
+        # When each camera's next caption is due, in seconds on the monotonic clock.
         self._due = dict.fromkeys(settings.caption_cameras, 0.0) if settings.caption_period else {}
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
@@ -41,10 +46,9 @@ class Captioner:
         """To be called after each new frame. Returns at once."""
         now = time.monotonic()
         with self._lock:
-            if camera.name in self._waiting or now < self._due.get(camera.name, float("inf")):
+            if camera.name in self._waiting or not self._is_due(camera.name, now):
                 return
             self._waiting.add(camera.name)
-            self._due[camera.name] = now + self._settings.caption_period
 
         def job(ask: Ask) -> None:
             # From here on a newer frame may ask for the next caption.
@@ -60,6 +64,16 @@ class Captioner:
             self._report(camera, future)
 
         self._submit(Priority.CAPTION, job).add_done_callback(finished)
+
+    def _is_due(self, camera: str, now: float) -> bool:
+        """Whether to caption a frame of this moment; if so, sets when the next one is due."""
+        period = self._settings.caption_period
+        late = now - self._due.get(camera, math.inf)
+        if late < -_EARLY * period:
+            return False
+        # Counting on from the due time, not from now, keeps the rate where frames come at nearly the same period.
+        self._due[camera] = (self._due[camera] if late < period / 2 else now) + period
+        return True
 
     def _report(self, camera: Camera, future: Future[None]) -> None:
         error = None if future.cancelled() else future.exception()

@@ -124,6 +124,30 @@ def decode_raw(
 
     Raises MalformedImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
     """
+    buffer = _as_array(data)
+    layout, rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
+    needed = step * (rows - 1) + row_bytes
+    if step == row_bytes:
+        bridged = bridge_decoding.decode(encoding, width, height, buffer[:needed], is_bigendian)
+        if bridged is not None:
+            return bridged
+    plane: Plane = np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
+    if layout.wide:
+        plane = plane[:, 0 if is_bigendian else 1 :: 2]
+    return layout.convert(plane, width, height)
+
+
+def check_raw(
+    encoding: str, width: int, height: int, step: int, data_bytes: int, *, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Raises what decode_raw would raise for an image with so many bytes of data, in microseconds."""
+    _shape(encoding, width, height, step, data_bytes, max_pixels)
+
+
+def _shape(
+    encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int
+) -> tuple[_Layout, int, int]:
+    """Layout, rows in memory and bytes of a row without its padding."""
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise MalformedImageError(
@@ -138,20 +162,12 @@ def decode_raw(
         )
     rows = int(height * layout.rows)
     needed = step * (rows - 1) + row_bytes  # drivers may leave out the padding after the last row
-    buffer = _as_array(data)
-    if buffer.size < needed:
+    if data_bytes < needed:
         raise MalformedImageError(
             ImageFault.SHORT_DATA,
-            f"data is too short: {buffer.size} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
+            f"data is too short: {data_bytes} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
         )
-    if step == row_bytes:
-        bridged = bridge_decoding.decode(encoding, width, height, buffer[:needed], is_bigendian)
-        if bridged is not None:
-            return bridged
-    plane: Plane = np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
-    if layout.wide:
-        plane = plane[:, 0 if is_bigendian else 1 :: 2]
-    return layout.convert(plane, width, height)
+    return layout, rows, row_bytes
 
 
 def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pixels: int) -> None:
@@ -186,22 +202,8 @@ def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_
 
     Raises MalformedImageError for another format, a damaged header, too many pixels or data that ends early.
     """
-    if "compresseddepth" in image_format.lower():
-        raise MalformedImageError(
-            ImageFault.UNKNOWN_ENCODING,
-            f"format {image_format!r} is a depth image; subscribe to a colour or mono camera's topic",
-        )
     buffer = _as_array(data)
-    try:
-        header = image_header.read(buffer.tobytes())
-    except MalformedImageError as error:
-        raise MalformedImageError(error.fault, f"compressed image (format {image_format!r}): {error}") from None
-    if header.width * header.height > max_pixels:
-        raise MalformedImageError(
-            ImageFault.TOO_LARGE,
-            f"the {header.codec} is {header.width}x{header.height}, more than the allowed {max_pixels} pixels; "
-            "scale the image down first",
-        )
+    header = check_compressed(image_format, buffer, max_pixels=max_pixels)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
     except cv2.error as error:
@@ -210,3 +212,23 @@ def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_
         raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: its data is damaged")
     rgb = cast(RgbImage, image)
     return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb
+
+
+def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> image_header.ImageHeader:
+    """Reads the header, without decoding. Raises what decode_compressed would raise, except for damage further in."""
+    if "compresseddepth" in image_format.lower():
+        raise MalformedImageError(
+            ImageFault.UNKNOWN_ENCODING,
+            f"format {image_format!r} is a depth image; subscribe to a colour or mono camera's topic",
+        )
+    try:
+        header = image_header.read(_as_array(data).tobytes())
+    except MalformedImageError as error:
+        raise MalformedImageError(error.fault, f"compressed image (format {image_format!r}): {error}") from None
+    if header.width * header.height > max_pixels:
+        raise MalformedImageError(
+            ImageFault.TOO_LARGE,
+            f"the {header.codec} is {header.width}x{header.height}, more than the allowed {max_pixels} pixels; "
+            "scale the image down first",
+        )
+    return header

@@ -1,6 +1,6 @@
 """The lifecycle node `litevlm`: what is loaded, subscribed and published in which state.
 
-unconfigured: nothing but the query service, which says why there are no answers.
+unconfigured: nothing but the query service, which says why there are no answers. Also while the model loads.
 inactive: the model is loaded; no camera is subscribed to.
 active: cameras, captions and answers.
 """
@@ -67,24 +67,35 @@ class LiteVLMNode(LifecycleNode):
         self._settings: NodeSettings | None = None
         self._queries: QueryHandler | None = None
         self._failure = ""
+        self._closed = False
+        self._open_queries = 0
         self.cameras: dict[str, Camera] = {}
         declare(self, {**PARAMETERS, **MODEL_PARAMETERS})
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # A query waits for its answer without a thread: its callback is a coroutine, beside which others may run.
         self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
 
+    @property
+    def has_open_queries(self) -> bool:
+        """Whether a client still waits for its response."""
+        return self._open_queries > 0
+
     def start(self) -> None:
-        """Configures and activates the node, unless the parameter autostart is false."""
+        """Configures and activates the node, unless the parameter autostart is false.
+
+        Loading takes its time: called outside the executor, so that services answer meanwhile.
+        """
         try:
-            autostart = Values(self).flag("autostart")
+            if Values(self).flag("autostart") and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
         except LiteVLMError as error:
             self._fail(str(error))
-            return
-        if autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        except Exception as error:  # rclpy's own, when somebody else asked for a transition meanwhile
+            self.get_logger().warning(f"Autostart ended: {error}")
 
     def close(self) -> None:
         """Cancels everything and waits a moment for it to end. The node is of no use afterwards."""
+        self._closed = True
         self._disconnect()
         self._unload()
 
@@ -105,31 +116,23 @@ class LiteVLMNode(LifecycleNode):
         except Exception as error:
             self.get_logger().error(traceback.format_exc())
             return self._fail(f"internal error: {error!r}")
-        self._settings, self._sampling = settings, config.sampling
         self._captions = self.create_lifecycle_publisher(Caption, "~/caption", _QUEUE_DEPTH)
         self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
         self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
+        self._settings, self._sampling = settings, config.sampling
         self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes to the cameras."""
-        settings, inference = self._settings, self._inference
-        assert settings is not None
-        assert inference is not None
         result = super().on_activate(state)
-        views = CameraViews(self.cameras, settings.max_frame_age)
-        submit = submit_to(inference)
-        self._queries = QueryHandler(settings, self._sampling, views, submit, self._answers.publish, self.get_logger())
-        captioner = Captioner(settings, views, submit, self._publish_caption, self.get_logger())
-        group = MutuallyExclusiveCallbackGroup()
-        for source in settings.sources:
-            self.cameras[source.name] = Camera(
-                self, source, captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
-            )
-        topics = ", ".join(camera.topic for camera in self.cameras.values())
-        self.get_logger().info(f"Ready: captions on {self._captions.topic_name}, questions on "
-                               f"{self.resolve_service_name('~/query')}; cameras: {topics}")  # fmt: skip
+        try:
+            self._connect()
+        except Exception as error:
+            self.get_logger().error(f"Not activated: {error!r}\n{traceback.format_exc()}")
+            self._disconnect()
+            super().on_deactivate(state)
+            return TransitionCallbackReturn.FAILURE
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -151,8 +154,30 @@ class LiteVLMNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Returns to unconfigured after an error in a transition."""
-        self.close()
+        self._disconnect()
+        self._unload()
         return TransitionCallbackReturn.SUCCESS
+
+    def _connect(self) -> None:
+        settings, inference = self._settings, self._inference
+        assert settings is not None
+        assert inference is not None
+        self.cameras = {}
+        views = CameraViews(self.cameras, settings.max_frame_age)
+        submit = submit_to(inference)
+        self._queries = QueryHandler(settings, self._sampling, views, submit, self._answers.publish, self.get_logger())
+        captioner = Captioner(settings, views, submit, self._publish_caption, self.get_logger())
+        group = MutuallyExclusiveCallbackGroup()
+        for source in settings.sources:
+            self.cameras[source.name] = Camera(
+                self, source, captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
+            )
+        # All of them are known before the first frame comes.
+        for camera in self.cameras.values():
+            camera.open()
+        topics = ", ".join(camera.topic for camera in self.cameras.values())
+        self.get_logger().info(f"Ready: captions on {self._captions.topic_name}, questions on "
+                               f"{self.resolve_service_name('~/query')}; cameras: {topics}")  # fmt: skip
 
     def _fail(self, reason: str) -> TransitionCallbackReturn:
         self._unload()
@@ -171,15 +196,10 @@ class LiteVLMNode(LifecycleNode):
 
     def _disconnect(self) -> None:
         self._queries = None
-        for camera in self.cameras.values():
+        cameras, self.cameras = self.cameras, {}
+        for camera in cameras.values():
             camera.close()
-            counters = camera.counters
-            dropped = ", ".join(f"{count} {fault.value}" for fault, count in counters.dropped.items()) or "none"
-            self.get_logger().info(
-                f"Camera {camera.name}: {counters.received} images received, {counters.replaced} replaced by newer "
-                f"ones, dropped: {dropped}"
-            )
-        self.cameras.clear()
+            self.get_logger().info(f"Camera {camera.name}: {camera.counters.summary()}")
 
     def _unload(self) -> None:
         self._settings = None
@@ -198,6 +218,7 @@ class LiteVLMNode(LifecycleNode):
         if handler is None:
             response.error = self._why_not_active()
             return response
+        self._open_queries += 1
         try:
             future = handler.start(request)
             await self._finished(future)
@@ -205,31 +226,38 @@ class LiteVLMNode(LifecycleNode):
             response.success = True
         except Exception as error:
             response.error = handler.describe(error)
+        finally:
+            self._open_queries -= 1
         return response
 
     def _finished(self, future: Future[Any]) -> RosFuture:
         """Something to await in a callback until `future` is done in another thread."""
         executor = self.executor
-        finished = RosFuture(executor=executor)
+        finished = RosFuture()
 
         def wake(_: Future[Any]) -> None:
             finished.set_result(None)
-            executor.wake()
+            if executor is not None:
+                executor.wake()
 
         future.add_done_callback(wake)
         return finished
 
     def _why_not_active(self) -> str:
         name = self.get_fully_qualified_name()
+        if self._closed:
+            return f"{name} is shutting down"
         if self._failure:
             return f"{name} could not be configured: {self._failure}"
+        if self._settings is None and self._inference is not None:
+            return f"{name} is loading the model; ask again in a moment"
         if self._settings is None:
-            return f"{name} is not configured (yet); without autostart: ros2 lifecycle set {name} configure"
+            return f"{name} is not configured (yet); where autostart is false: ros2 lifecycle set {name} configure"
         return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
 
     def _on_set_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
         ours = [parameter.name for parameter in parameters if parameter.name in {**PARAMETERS, **MODEL_PARAMETERS}]
-        if ours and self._settings is not None:
+        if ours and self._inference is not None:
             reason = f"{', '.join(ours)} can only be set while unconfigured: first deactivate and clean up"
             return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

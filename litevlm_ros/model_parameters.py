@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,10 +62,8 @@ def demo_model() -> Path:
     Raises ConfigError if it is in none of them.
     """
     candidates = [Path(sys.prefix) / "share" / "litevlm_ros" / _DEMO_MODEL, Path(__file__).parent.parent / _DEMO_MODEL]
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         candidates.insert(0, Path(get_package_share_directory("litevlm_ros")) / _DEMO_MODEL)
-    except PackageNotFoundError:
-        pass
     for candidate in candidates:
         if candidate.is_dir():
             return candidate

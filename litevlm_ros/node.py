@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -18,6 +19,12 @@ from typing import Any
 SHUTDOWN_SECONDS = 1.5
 """How long the node may take to end before the process ends without it."""
 
+START_STOP_SECONDS = 0.5
+"""Of these, how long a start that is under way may take to notice."""
+
+LAST_RESPONSES_SECONDS = 0.2
+"""And how long the responses to open queries may take."""
+
 
 class NodeProcess:
     """One node, spinning in a thread of its own until it is told to stop."""
@@ -25,7 +32,7 @@ class NodeProcess:
     def __init__(
         self, arguments: Sequence[str] | None, make_node: Callable[[threading.Event], Any] | None = None
     ) -> None:
-        """`make_node` takes the event that is set on stopping and returns a LiteVLMNode; the default builds a real one."""
+        """`make_node` takes the event that is set on stopping and returns a LiteVLMNode; by default a real one."""
         self._arguments = arguments
         self._make_node = make_node
         self._stop = threading.Event()
@@ -58,24 +65,43 @@ class NodeProcess:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
+        from rclpy.utilities import ok, try_shutdown
 
         from litevlm_ros.lifecycle import LiteVLMNode
 
         if self._stop.is_set():
             return
-        rclpy.init(args=self._arguments, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=None if self._arguments is None else list(self._arguments),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
         executor = SingleThreadedExecutor()
         # Not executor.wake(), after which spin_once() would go on waiting for work.
         self._wake = lambda: executor.create_task(lambda: None)
         node = (self._make_node or LiteVLMNode)(self._stop)
         executor.add_node(node)
-        executor.create_task(node.start)
+        start = threading.Thread(target=node.start, name="start", daemon=True)
+        start.start()
         while not self._stop.is_set():
-            executor.spin_once()
+            try:
+                executor.spin_once()
+            except Exception:
+                # rclpy raises here what a callback did, for example on a service request that it cannot handle.
+                if self._stop.is_set() or not ok():
+                    raise
+                node.get_logger().error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
+        start.join(START_STOP_SECONDS)
         node.close()
+        self._send_last_responses(executor, node)
         executor.shutdown(timeout_sec=0.0)
         node.destroy_node()
-        rclpy.try_shutdown()
+        try_shutdown()
+
+    def _send_last_responses(self, executor: Any, node: Any) -> None:
+        """A client that is not told about the end would wait forever."""
+        deadline = time.monotonic() + LAST_RESPONSES_SECONDS
+        while node.has_open_queries and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.02)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

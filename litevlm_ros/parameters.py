@@ -36,7 +36,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     # --- cameras
     "cameras": Parameter(list(DEMO_CAMERAS), "Names of the cameras, as captions and queries call them."),
     "camera_topics": Parameter(
-        [], "Image topic of each camera, in the order of `cameras`. Empty: /NAME/image_raw, or with transport "
+        [""], "Image topic of each camera, in the order of `cameras`. Empty: /NAME/image_raw, or with transport "
         "`compressed` /NAME/image_raw/compressed."
     ),
     "transport": Parameter(
@@ -48,9 +48,9 @@ PARAMETERS: Mapping[str, Parameter] = {
         64_000_000, "Larger images are refused, from cameras and in queries alike. At least 1."
     ),
     # --- captions
-    "caption_period": Parameter(1.0, "Least seconds between two captions of one camera. 0: no captions."),
+    "caption_period": Parameter(1.0, "Seconds from one caption of a camera to its next. 0: no captions."),
     "caption_prompt": Parameter("Describe the scene.", "Instruction that captions follow."),
-    "caption_cameras": Parameter([], "Cameras to caption, by name. Empty: all."),
+    "caption_cameras": Parameter([""], "Cameras to caption, by name. Empty: all."),
     # --- queries
     "max_question_chars": Parameter(2000, "Longer questions are refused. At least 1."),
     "max_query_images": Parameter(8, "Most images that may come with one query. At least 1."),
@@ -174,7 +174,7 @@ def _sources(names: Sequence[str], topics: Sequence[str], transport: str) -> tup
     if not topics:
         suffix = "/compressed" if transport == "compressed" else ""
         topics = [f"/{name}/image_raw{suffix}" for name in names]
-    for name, topic in zip(names, topics):
+    for name, topic in zip(names, topics, strict=True):
         try:
             validate_topic_name(topic)
         except InvalidTopicNameException as error:
@@ -182,5 +182,5 @@ def _sources(names: Sequence[str], topics: Sequence[str], transport: str) -> tup
     compressed = {"raw": False, "compressed": True}
     return tuple(
         CameraSource(name, topic, compressed.get(transport, topic.endswith("/compressed")))
-        for name, topic in zip(names, topics)
+        for name, topic in zip(names, topics, strict=True)
     )

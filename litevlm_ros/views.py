@@ -85,12 +85,12 @@ def decode_query_images(images: Sequence[Image], names: Sequence[str], max_pixel
     started = time.perf_counter()
     arrival = time.monotonic()
     views = []
-    for name, image in zip(names, images):
+    for name, image in zip(names, images, strict=True):
         try:
             views.append(View(name, decode_image(image, max_pixels=max_pixels)))
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from None
-    headers = {name: image.header for name, image in zip(names, images)}
+    headers = {name: image.header for name, image in zip(names, images, strict=True)}
     return Views(tuple(views), headers, arrival, _milliseconds(started))
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import array
 import contextlib
-import os
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -23,10 +23,9 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def node(monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def node():
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 90)
+    rclpy.init(context=context)
     node = rclpy.create_node("camera_test", context=context)
     node.test_executor = SingleThreadedExecutor(context=context)
     node.test_executor.add_node(node)
@@ -51,7 +50,9 @@ def image(value: int = 0, **changes: object) -> Image:
 
 
 def make(node, topic="/front/image_raw", compressed=False, on_frame=lambda camera: None) -> Camera:
-    return Camera(node, CameraSource("front", topic, compressed), on_frame)
+    camera = Camera(node, CameraSource("front", topic, compressed), on_frame)
+    camera.open()
+    return camera
 
 
 def spin_until(node, condition, seconds: float = 10.0) -> None:
@@ -80,8 +81,6 @@ def test_a_compressed_topic(node):
     camera = make(node, "/front/image_raw/compressed", compressed=True)
     publisher = node.create_publisher(CompressedImage, "/front/image_raw/compressed", 5)
     spin_until(node, lambda: publisher.get_subscription_count() == 1)
-    import cv2
-
     png = cv2.imencode(".png", np.full((3, 5, 3), 40, np.uint8))[1].tobytes()
     publisher.publish(CompressedImage(format="png", data=png))
     spin_until(node, lambda: camera.newest(5.0) is not None)
@@ -109,41 +108,55 @@ def test_an_old_frame_is_not_given_out(node):
     assert "0.1 s old, max_frame_age is 0.01 s" in camera.why_no_frame(0.01)
 
 
-def test_malformed_images_are_counted_and_logged_once_until_a_good_one(node, warnings):
+def test_malformed_images_are_counted_and_logged_once(node, warnings):
     camera = make(node)
-
-    def receive(message: Image) -> None:
+    for message in (
+        image(step=1),
+        image(step=1),
+        image(encoding="nonsense"),
+        image(width=0, height=0),
+        image(data=array.array("B", b"123")),
+        image(1),
+        image(data=array.array("B")),
+    ):
         camera._receive(message)
-        with contextlib.suppress(MalformedImageError):
-            camera.newest(5.0).image()
-
-    receive(image(step=1))
-    receive(image(step=1))
-    receive(image(encoding="nonsense"))
-    receive(image(width=0, height=0))
-    receive(image(data=array.array("B", b"123")))
     assert len(warnings) == 1
     assert "camera front on /front/image_raw: step 1 is too small" in warnings[0]
-    receive(image(1))
-    receive(image(data=array.array("B")))
-    assert len(warnings) == 2
+    assert camera.counters.received == 7
     assert camera.counters.dropped == {
         ImageFault.WRONG_STEP: 2,
         ImageFault.UNKNOWN_ENCODING: 1,
         ImageFault.NO_PIXELS: 1,
         ImageFault.SHORT_DATA: 2,
     }
+    assert "7 images received, 0 replaced by newer ones, dropped: 2 wrong step, 1 unknown" in camera.counters.summary()
 
 
-def test_a_frame_is_decoded_once(node, warnings):
-    camera = make(node)
-    camera._receive(image(5))
-    assert camera.newest(5.0).image() is camera.newest(5.0).image()
+def test_a_malformed_image_neither_replaces_a_good_one_nor_is_announced(node, warnings):
+    seen: list[Camera] = []
+    camera = make(node, on_frame=seen.append)
+    camera._receive(image(7))
     camera._receive(image(step=0))
+    assert len(seen) == 1
+    assert camera.newest(5.0).image()[0, 0, 0] == 7
+
+
+def test_damage_that_only_decoding_finds_is_counted(node, warnings):
+    camera = make(node, compressed=True)
+    png = bytearray(cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8))[1].tobytes())
+    png[60:2000] = bytes(1940)
+    camera._receive(CompressedImage(format="png", data=bytes(png)))
     for _ in range(3):
         with pytest.raises(MalformedImageError):
             camera.newest(5.0).image()
-    assert camera.counters.dropped == {ImageFault.WRONG_STEP: 1}
+    assert camera.counters.dropped == {ImageFault.DAMAGED: 1}
+    assert len(warnings) == 1
+
+
+def test_a_frame_is_decoded_once(node):
+    camera = make(node)
+    camera._receive(image(5))
+    assert camera.newest(5.0).image() is camera.newest(5.0).image()
 
 
 def test_why_there_is_no_frame(node):
@@ -158,6 +171,16 @@ def test_why_there_is_no_frame(node):
     driver.destroy_publisher(wrong)
     driver.create_publisher(Image, "/front/image_raw", 1)
     spin_until(node, lambda: "has a publisher but has brought no frame yet" in camera.why_no_frame(1.0))
+    camera._receive(image(step=2))
+    assert camera.why_no_frame(1.0).startswith("front (/front/image_raw has brought only malformed images: step 2 is")
+    camera._receive(image(1))
+    camera._receive(image(step=3))
+    time.sleep(0.02)
+    assert "is 0.0 s old, max_frame_age is 0.01 s; only malformed images came after it: step 3" in camera.why_no_frame(
+        0.01
+    )
+    camera.close()
+    assert camera.why_no_frame(1.0) == "front (the node has stopped listening to /front/image_raw)"
     driver.destroy_node()
     rclpy.try_shutdown(context=elsewhere)
 
