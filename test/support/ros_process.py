@@ -1,0 +1,145 @@
+"""What the tests over DDS share: a client in this process, image messages, and waiting."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+_domains = itertools.count()
+
+
+def next_domain() -> int:
+    """Another domain for each test, so that one that ends late is not seen by the next."""
+    return 1 + (int(os.environ["ROS_DOMAIN_ID"]) + 17 * next(_domains)) % 101
+
+
+def image(value: int = 0, stamp: tuple[int, int] = (0, 0), **changes: Any) -> Any:
+    """A sensor_msgs/Image of 8x6 grey pixels."""
+    from builtin_interfaces.msg import Time
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+    header = Header(stamp=Time(sec=stamp[0], nanosec=stamp[1]), frame_id="optical")
+    fields: dict[str, Any] = {
+        "header": header, "encoding": "mono8", "width": 8, "height": 6, "step": 8,
+        "data": array.array("B", bytes([value]) * 48),
+    }  # fmt: skip
+    return Image(**{**fields, **changes})
+
+
+def compressed(value: int = 0, stamp: tuple[int, int] = (0, 0)) -> Any:
+    """The same as a sensor_msgs/CompressedImage."""
+    import cv2
+    from sensor_msgs.msg import CompressedImage
+
+    png = cv2.imencode(".png", np.full((6, 8), value, np.uint8))[1].tobytes()
+    return CompressedImage(header=image(stamp=stamp).header, format="png", data=png)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 15.0, step: Callable[[], Any] | None = None) -> Any:
+    """The first true value of `condition`, between whose calls `step` runs."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        step() if step else time.sleep(0.01)
+    return value
+
+
+@contextmanager
+def process(arguments: list[str], log: Path, domain: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`python arguments` in a domain, killed on leaving if it still runs."""
+    paths = [str(ROOT), str(ROOT / "test" / "support"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": os.pathsep.join(paths)}
+    with log.open("wb") as output:
+        child = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+class Client:
+    """A node of another process, as far as the one under test can tell."""
+
+    def __init__(self, domain: int) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        from litevlm_ros.srv import Query
+
+        self._rclpy = rclpy
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("client", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._query = self.node.create_client(Query, "/litevlm/query")
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._rclpy.try_shutdown(context=self.context)
+
+    def spin(self, seconds: float = 0.02) -> None:
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+        return wait_for(condition, seconds, self.spin)
+
+    def listen(self, kind: Any, topic: str, qos: Any = 50) -> list[Any]:
+        """A list to which every message is added."""
+        messages: list[Any] = []
+        self.node.create_subscription(kind, topic, messages.append, qos)
+        return messages
+
+    def publisher(self, kind: Any, topic: str) -> Any:
+        """A publisher that a subscription has found already."""
+        publisher = self.node.create_publisher(kind, topic, 5)
+        self.wait_for(publisher.get_subscription_count)
+        return publisher
+
+    def call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(kind, service)
+        self.wait_for(client.service_is_ready)
+        return self.result(client.call_async(request))
+
+    def ask(self, question: str, **fields: Any) -> Any:
+        """The response to a query."""
+        return self.result(self.start_query(question, **fields))
+
+    def start_query(self, question: str, **fields: Any) -> Any:
+        """The future response to a query."""
+        from litevlm_ros.srv import Query
+
+        self.wait_for(self._query.service_is_ready)
+        return self._query.call_async(Query.Request(question=question, **fields))
+
+    def result(self, future: Any) -> Any:
+        self.wait_for(future.done)
+        return future.result()
+
+    def change_state(self, label: str) -> bool:
+        """Asks for a transition of the node, as `ros2 lifecycle set` does."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(label=label))
+        return bool(self.call(ChangeState, "/litevlm/change_state", request).success)
+
+    def state(self) -> str:
+        from lifecycle_msgs.srv import GetState
+
+        return str(self.call(GetState, "/litevlm/get_state", GetState.Request()).current_state.label)

@@ -1,0 +1,44 @@
+"""A pipeline that answers at once with what it was asked, or as slowly as a test wants it to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from litevlm_ros.config import SamplingConfig
+from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
+
+
+class ScriptedPipeline:
+    """Its text names the views with the red value of their first pixel: "front=7 What is ahead?"."""
+
+    def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.calls: list[tuple[tuple[str, ...], str, SamplingConfig | None]] = []
+
+    def generate(
+        self,
+        views: Sequence[View],
+        question: str,
+        sampling: SamplingConfig | None = None,
+        on_text: Any = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        self.calls.append((tuple(view.camera for view in views), question, sampling))
+        if self.error is not None:
+            raise self.error
+        deadline = time.monotonic() + self.seconds
+        while time.monotonic() < deadline and not (cancel and cancel.is_set()):
+            time.sleep(0.002)
+        seen = " ".join(f"{view.camera}={view.image[0, 0, 0]}" for view in views)
+        return Answer(
+            text=f"{seen} {question}",
+            prompt=question,
+            cameras=tuple(view.camera for view in views),
+            finish_reason=FinishReason.CANCELLED if cancel and cancel.is_set() else FinishReason.STOP,
+            tokens=TokenCounts(prompt=10, visual=4 * len(views), generated=3),
+            timings=Timings(preprocess=1.0, vision=2.0, prefill=3.0, decode=4.0, total=10.0),
+        )

@@ -1,0 +1,172 @@
+# ruff: noqa: E402 - what follows a skip cannot be at the top
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from ros_process import image, wait_for
+from scripted_pipeline import ScriptedPipeline
+
+from litevlm_ros import captions
+from litevlm_ros.cameras import Camera, CameraSource
+from litevlm_ros.captions import Captioner
+from litevlm_ros.errors import EngineError
+from litevlm_ros.inference_jobs import submit_to
+from litevlm_ros.parameters import NodeSettings
+from litevlm_ros.scheduler import InferenceThread
+from litevlm_ros.views import CameraViews
+
+pytestmark = pytest.mark.ros
+
+SETTINGS = NodeSettings(
+    sources=(), max_frame_age=5.0, max_image_pixels=100, caption_period=1.0, caption_prompt="Describe.",
+    caption_cameras=frozenset({"front", "back"}), max_question_chars=20, max_query_images=2,
+)  # fmt: skip
+
+
+class Clock:
+    """time's functions at a time that tests set."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A captioner on a scripted pipeline; frames come by hand."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+        self.pipeline = ScriptedPipeline()
+        self.thread: InferenceThread[Any] = InferenceThread(lambda: self.pipeline)
+        self.published: list[Any] = []
+        self.logged: list[str] = []
+        self.cameras: dict[str, Camera] = {}
+        self.use(SETTINGS)
+
+    def use(self, settings: NodeSettings) -> None:
+        views = CameraViews(self.cameras, settings.max_frame_age)
+        captioner = Captioner(settings, views, submit_to(self.thread), self.published.append, self)
+        for name in ("front", "back", "other"):
+            self.cameras[name] = Camera(self.node, CameraSource(name, f"/{name}", False), captioner.on_frame)
+
+    def error(self, text: str, throttle_duration_sec: float) -> None:
+        self.logged.append(text)
+
+    def frame(self, camera: str = "front", value: int = 0) -> None:
+        self.cameras[camera]._receive(image(value, (1, value)))
+
+    def settle(self) -> None:
+        """Waits until nothing is queued or running."""
+        from litevlm_ros.scheduler import Priority
+
+        self.thread.submit(Priority.CAPTION, lambda pipeline, cancel: None).result(5)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("captions_test", context=context)
+    bench = Bench(node)
+    yield bench
+    assert bench.thread.stop()
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(captions, "time", clock)
+    return clock
+
+
+def count(bench: Bench, clock: Clock, times: list[float]) -> int:
+    """How many captions frames at these times lead to, when inference is fast."""
+    start, before = clock.now, len(bench.published)
+    for moment in times:
+        clock.now = start + moment
+        bench.frame()
+        bench.settle()
+    return len(bench.published) - before
+
+
+def test_the_first_frame_is_captioned_at_once(bench: Bench) -> None:
+    bench.frame(value=6)
+    wait_for(lambda: bench.published)
+    caption = bench.published[0]
+    assert (caption.camera, caption.text, caption.prompt) == ("front", "front=6 Describe.", "Describe.")
+    assert caption.header.stamp.nanosec == 6
+    assert caption.timings.total >= 0
+
+
+def test_a_fast_camera_is_captioned_once_a_period(bench: Bench, clock: Clock) -> None:
+    assert 10 <= count(bench, clock, [index / 30 for index in range(300)]) <= 11
+
+
+def test_frames_at_nearly_the_period_are_all_captioned(bench: Bench, clock: Clock) -> None:
+    assert count(bench, clock, [index + (0.03 if index % 2 else -0.03) for index in range(20)]) == 20
+
+
+def test_a_pause_is_not_made_up_for(bench: Bench, clock: Clock) -> None:
+    assert count(bench, clock, [0, 7.6, 7.7, 7.8, 8.4]) == 2
+
+
+def test_each_camera_has_its_own_period_and_others_have_none(bench: Bench) -> None:
+    for camera in ("front", "back", "other", "front"):
+        bench.frame(camera)
+    bench.settle()
+    assert [caption.camera for caption in bench.published] == ["front", "back"]
+
+
+def test_one_caption_waits_for_each_camera_and_takes_the_newest_frame(bench: Bench) -> None:
+    bench.use(replace(SETTINGS, caption_period=0.001))
+    bench.pipeline.seconds = 0.1
+    bench.frame("front", 1)
+    wait_for(lambda: bench.pipeline.calls)
+    for value in (2, 3, 4):
+        for camera in ("back", "front"):
+            bench.frame(camera, value)
+            time.sleep(0.002)
+    bench.settle()
+    assert [caption.text.split()[0] for caption in bench.published] == ["front=1", "back=4", "front=4"]
+
+
+def test_a_period_of_0_means_none(bench: Bench) -> None:
+    bench.use(replace(SETTINGS, caption_period=0.0))
+    bench.frame()
+    bench.settle()
+    assert bench.published == []
+
+
+def test_failures_are_logged_and_the_next_caption_follows(bench: Bench) -> None:
+    bench.use(replace(SETTINGS, caption_period=0.001))
+    for error, text in ((EngineError("no graph"), "no graph"), (KeyError("x"), "internal error: KeyError('x')")):
+        bench.pipeline.error = error
+        bench.frame()
+        bench.settle()
+        time.sleep(0.005)
+        assert bench.logged[-1] == f"No caption of camera front: {text}"
+    bench.pipeline.error = None
+    bench.frame()
+    bench.settle()
+    assert len(bench.published) == 1
+
+
+def test_a_frame_that_grew_old_is_left_out_in_silence(bench: Bench) -> None:
+    bench.use(replace(SETTINGS, max_frame_age=0.3))
+    bench.pipeline.seconds = 0.5
+    bench.frame("front")
+    bench.frame("back")
+    bench.settle()
+    assert [caption.camera for caption in bench.published] == ["front"]
+    assert bench.logged == []

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from scripted_pipeline import ScriptedPipeline
+
+from litevlm_ros.config import SamplingConfig
+from litevlm_ros.errors import EngineError
+from litevlm_ros.inference_jobs import Ask, Submit, submit_to
+from litevlm_ros.scheduler import InferenceThread, Priority
+from litevlm_ros.types import Answer, FinishReason, View
+from litevlm_ros.views import Views
+
+pytestmark = pytest.mark.ros
+
+VIEWS = Views((View("front", np.full((2, 2, 3), 9, np.uint8)),), {}, arrival=0.0, decode_ms=1.5)
+
+
+@pytest.fixture
+def pipeline() -> ScriptedPipeline:
+    return ScriptedPipeline()
+
+
+@pytest.fixture
+def thread(pipeline: ScriptedPipeline) -> Iterator[InferenceThread[ScriptedPipeline]]:
+    thread = InferenceThread(lambda: pipeline)
+    yield thread
+    assert thread.stop()
+
+
+def test_an_answer_has_the_time_it_waited_and_its_images_took(
+    thread: InferenceThread[ScriptedPipeline], pipeline: ScriptedPipeline
+) -> None:
+    pipeline.seconds = 0.05
+    submit: Submit = submit_to(thread)
+    sampling = SamplingConfig(max_new_tokens=3)
+    arrived = time.monotonic() - 0.2
+
+    def job(ask: Ask) -> Answer:
+        time.sleep(0.03)  # taking and decoding the views
+        return ask(VIEWS, "What?", arrived, sampling)
+
+    answer = submit(Priority.QUESTION, job).result(5)
+    assert answer.text == "front=9 What?"
+    assert pipeline.calls == [(("front",), "What?", sampling)]
+    timings = answer.timings
+    assert 200 <= timings.queue < 1000
+    assert timings.decode_image == 1.5
+    assert (timings.vision, timings.prefill) == (2.0, 3.0)
+    assert timings.queue + 80 <= timings.total < timings.queue + 1000
+
+
+def test_waiting_is_never_negative(thread: InferenceThread[ScriptedPipeline]) -> None:
+    # A frame may arrive after its job has begun.
+    later = time.monotonic() + 5
+    assert submit_to(thread)(Priority.CAPTION, lambda ask: ask(VIEWS, "?", later)).result(5).timings.queue == 0
+
+
+def test_what_the_pipeline_raises_is_the_futures(
+    thread: InferenceThread[ScriptedPipeline], pipeline: ScriptedPipeline
+) -> None:
+    pipeline.error = EngineError("no")
+    with pytest.raises(EngineError, match="no"):
+        submit_to(thread)(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0)).result(5)
+
+
+def test_stopping_cancels_what_runs(pipeline: ScriptedPipeline) -> None:
+    pipeline.seconds = 30
+    thread = InferenceThread(lambda: pipeline)
+    future = submit_to(thread)(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0))
+    while not pipeline.calls:
+        time.sleep(0.005)
+    assert thread.stop()
+    assert future.result(1).finish_reason is FinishReason.CANCELLED

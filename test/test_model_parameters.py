@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from litevlm_ros import model_parameters
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_parameters import MODEL_PARAMETERS, demo_model, read_pipeline_config
+from litevlm_ros.parameters import Values
+
+pytestmark = pytest.mark.ros
+
+
+def config(**changes: Any) -> PipelineConfig:
+    known = {name: parameter.default for name, parameter in MODEL_PARAMETERS.items()}
+    assert set(changes) <= set(known)
+    node: Any = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value={**known, **changes}[name]))
+    return read_pipeline_config(Values(node))
+
+
+def test_defaults_are_those_of_the_pipeline() -> None:
+    directory = demo_model()
+    assert (directory / "text_decoder" / "config.json").exists()
+    assert config() == PipelineConfig(model_dir=directory)
+
+
+def test_every_parameter_arrives() -> None:
+    assert config(
+        model_dir="/some/where", backend="onnxruntime", threads=3, max_tiles=4.0, max_context=900, system_prompt="Be.",
+        max_new_tokens=9, temperature=1, top_k=5, top_p=0.5, repetition_penalty=1.2,
+    ) == PipelineConfig(
+        model_dir=Path("/some/where"), backend="onnxruntime", threads=3, max_tiles=4, max_context=900,
+        system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
+    )  # fmt: skip
+
+
+def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/robot")
+    assert config(model_dir="~/models").model_dir == Path("/home/robot/models")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backend": "magic"}, "^parameter backend is 'magic'; allowed: auto"),
+        ({"max_tiles": 0}, "^parameter max_tiles is 0"),
+        ({"top_p": 2.0}, "^parameter top_p is 2.0"),
+        ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),
+        ({"system_prompt": True}, "^parameter system_prompt must be a text, not True"),
+    ],
+)
+def test_mistakes_name_the_parameter(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**changes)
+
+
+def test_a_missing_demo_model_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_parameters, "_DEMO_MODEL", Path("models") / "nothing")
+    with pytest.raises(
+        ConfigError, match=r"model_dir is empty, but the demo model is not installed .looked in .*nothing"
+    ):
+        config()

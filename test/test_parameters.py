@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from litevlm_ros.cameras import CameraSource
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.parameters import DEMO_CAMERAS, PARAMETERS, NodeSettings, Values, read_node_settings
+
+pytestmark = pytest.mark.ros
+
+
+def values(**changes: Any) -> Values:
+    known = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    assert set(changes) <= set(known)
+    node: Any = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value={**known, **changes}[name]))
+    return Values(node)
+
+
+def settings(**changes: Any) -> NodeSettings:
+    return read_node_settings(values(**changes))
+
+
+def test_defaults_are_the_demonstrations_cameras() -> None:
+    sources = settings().sources
+    assert [source.name for source in sources] == list(DEMO_CAMERAS)
+    assert sources[1] == CameraSource("front_left", "/front_left/image_raw", False)
+    assert settings().caption_cameras == set(DEMO_CAMERAS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"transport": "compressed"}, [("/a/image_raw/compressed", True), ("/b/image_raw/compressed", True)]),
+        ({"camera_topics": ["x", "y/compressed"]}, [("x", False), ("y/compressed", True)]),
+        ({"camera_topics": ["x", "y/compressed"], "transport": "raw"}, [("x", False), ("y/compressed", False)]),
+        ({"camera_topics": ["x", "y"], "transport": "compressed"}, [("x", True), ("y", True)]),
+        ({"camera_topics": []}, [("/a/image_raw", False), ("/b/image_raw", False)]),
+        ({"camera_topics": None}, [("/a/image_raw", False), ("/b/image_raw", False)]),
+        ({"cameras": "a, b"}, [("/a/image_raw", False), ("/b/image_raw", False)]),
+    ],
+)
+def test_topics_and_transport(changes: dict[str, Any], expected: list[tuple[str, bool]]) -> None:
+    sources = settings(**{"cameras": ["a", "b"], **changes}).sources
+    assert [source.name for source in sources] == ["a", "b"]
+    assert [(source.topic, source.compressed) for source in sources] == expected
+
+
+def test_numbers_may_be_written_either_way() -> None:
+    chosen = settings(caption_period=2, max_frame_age=1, max_query_images=3.0)
+    assert (chosen.caption_period, chosen.max_frame_age, chosen.max_query_images) == (2.0, 1.0, 3)
+    assert isinstance(chosen.max_query_images, int)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cameras": [""]}, "parameter cameras is empty; name at least one"),
+        ({"cameras": [1, 2]}, r"parameter cameras must be a list of texts, not \[1, 2\]"),
+        ({"cameras": ["a", "a"]}, "parameter cameras has a name twice: a, a"),
+        ({"camera_topics": ["x"]}, "camera_topics has 1 topics for 6 cameras"),
+        ({"cameras": ["a"], "camera_topics": ["no spaces"]}, "topic of camera a is not a valid name"),
+        ({"cameras": ["front left"]}, "topic of camera front left is not a valid name"),
+        ({"transport": "theora"}, "transport must be one of auto, raw, compressed, not 'theora'"),
+        ({"max_frame_age": 0}, "max_frame_age must be above 0 seconds, not 0"),
+        ({"max_frame_age": float("nan")}, "max_frame_age must be a number, not nan"),
+        ({"max_frame_age": True}, "max_frame_age must be a number, not True"),
+        ({"caption_period": -1.0}, "caption_period must be 0 .no captions. or more, not -1"),
+        ({"caption_period": "often"}, "caption_period must be a number, not 'often'"),
+        ({"caption_prompt": " "}, "caption_prompt is empty"),
+        ({"caption_prompt": 7}, "caption_prompt must be a text, not 7"),
+        ({"caption_cameras": ["top"]}, "caption_cameras names top; cameras has front, "),
+        ({"max_query_images": 0}, "max_query_images must be at least 1, not 0"),
+        ({"max_question_chars": 1.5}, "max_question_chars must be a whole number, not 1.5"),
+    ],
+)
+def test_mistakes_name_the_parameter(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings(**changes)
+
+
+def test_captions_may_be_off_without_a_prompt() -> None:
+    assert settings(caption_period=0, caption_prompt="").caption_period == 0
+
+
+def test_flags() -> None:
+    assert values(autostart=False).flag("autostart") is False
+    with pytest.raises(ConfigError, match="parameter autostart must be true or false, not 'yes'"):
+        values(autostart="yes").flag("autostart")
