@@ -16,6 +16,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+SIGNAL_SECONDS = 0.1
+"""How long a signal may go unnoticed."""
+
 SHUTDOWN_SECONDS = 1.5
 """How long the node may take to end before the process ends without it."""
 
@@ -25,14 +28,15 @@ START_STOP_SECONDS = 0.5
 LAST_RESPONSES_SECONDS = 0.2
 """And how long the responses to open queries may take."""
 
+MakeNode = Callable[[threading.Event], Any]
+"""Takes the event that is set on stopping and returns a LiteVLMNode."""
+
 
 class NodeProcess:
     """One node, spinning in a thread of its own until it is told to stop."""
 
-    def __init__(
-        self, arguments: Sequence[str] | None, make_node: Callable[[threading.Event], Any] | None = None
-    ) -> None:
-        """`make_node` takes the event that is set on stopping and returns a LiteVLMNode; by default a real one."""
+    def __init__(self, arguments: Sequence[str] | None, make_node: MakeNode | None = None) -> None:
+        """`arguments` are the process's own, ROS's among them; None takes sys.argv."""
         self._arguments = arguments
         self._make_node = make_node
         self._stop = threading.Event()
@@ -47,7 +51,10 @@ class NodeProcess:
         """Runs until stop() is called. Returns the exit status: 0, or 1 after an internal error."""
         spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
         spinner.start()
-        self._stop.wait()
+        # In steps: the kernel may hand a signal to any thread, which leaves this one asleep, and only here Python calls
+        # the handler.
+        while not self._stop.wait(SIGNAL_SECONDS):
+            pass
         self._wake()
         spinner.join(SHUTDOWN_SECONDS)
         return int(self._failed)
@@ -104,9 +111,9 @@ class NodeProcess:
             executor.spin_once(timeout_sec=0.02)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
-    process = NodeProcess(arguments)
+    process = NodeProcess(arguments, make_node)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, process.stop)
     status = process.run()

@@ -1,0 +1,35 @@
+"""The node's process with a scripted pipeline: `python scripted_node.py --seconds 0.5 --ros-args ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from scripted_pipeline import ScriptedPipeline
+
+from litevlm_ros import node
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=0.0, help="time of one answer")
+    parser.add_argument("--load-seconds", type=float, default=0.0, help="in a call that cannot be interrupted")
+    options, others = parser.parse_known_args()
+
+    def load(config: Any) -> ScriptedPipeline:
+        print("loading", flush=True)
+        time.sleep(options.load_seconds)
+        return ScriptedPipeline(options.seconds)
+
+    def make_node(stop: Any) -> Any:
+        from litevlm_ros.lifecycle import LiteVLMNode
+
+        return LiteVLMNode(stop, load)
+
+    return node.main([sys.argv[0], *others], make_node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
