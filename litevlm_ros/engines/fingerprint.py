@@ -1,0 +1,89 @@
+"""What an engine depends on: TensorRT and its version, the GPU, the weights and the code that draws the graph."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from litevlm_ros.engines.cuda_driver import find_device
+from litevlm_ros.engines.tensorrt_module import load_tensorrt, title
+from litevlm_ros.errors import CheckpointError, ConfigError
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs engines: TensorRT's flavour ('tensorrt' or 'tensorrt_rtx') and version, and the GPU's capability.
+
+    `compute_capability` is written as '8.7'; '' if there is no GPU.
+    """
+
+    flavour: str
+    version: str
+    compute_capability: str
+
+    @property
+    def tensorrt(self) -> str:
+        """For people: 'TensorRT-RTX 1.4.0.76'."""
+        return title(self.flavour, self.version)
+
+
+def this_machine() -> Machine:
+    """The installed TensorRT and the first GPU. Raises EngineError if no TensorRT is installed."""
+    tensorrt = load_tensorrt()
+    device = find_device()
+    return Machine(tensorrt.flavour, tensorrt.version, format_capability(device.compute_capability) if device else "")
+
+
+def format_capability(capability: tuple[int, int]) -> str:
+    """(8, 7) → '8.7'."""
+    return f"{capability[0]}.{capability[1]}"
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """'87', 'sm_87', '8.7', '120' or '12.0' → (8, 7) or (12, 0). Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", text.strip().lower())
+    if not match:
+        raise ConfigError(f"compute capability {text!r} is not understood; write it as 87 or 8.7 (Jetson Orin)")
+    return int(match[1]), int(match[2])
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits. Raises OSError."""
+    return _hash_files([file], named=False)
+
+
+def hash_weights(directory: Path) -> str:
+    """SHA-256 over `config.json` and all safetensors files of `vision_encoder/` or `text_decoder/`, by name.
+
+    Raises CheckpointError if there are none.
+    """
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{directory} holds no safetensors files; download the model again with "
+                              "`ros2 run litevlm_ros download_models`")  # fmt: skip
+    return _hash_files([directory / "config.json", *files], named=True)
+
+
+def hash_sources(files: Iterable[Path]) -> str:
+    """SHA-256 over Python sources, comments and layout left out: equal if they draw the same graph."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(ast.unparse(ast.parse(file.read_text(encoding="utf-8"))).encode())
+    return digest.hexdigest()
+
+
+def _hash_files(files: list[Path], named: bool) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        if named:
+            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

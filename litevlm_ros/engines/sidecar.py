@@ -1,0 +1,192 @@
+"""`NAME.engine.json` beside each `NAME.engine`: what the engine was built from, by what, and for what.
+
+An engine file says none of this itself before TensorRT has loaded it, or has refused to without a reason. So the
+sidecar is read first, and a mismatch is explained with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
+from litevlm_ros.engines.tensorrt_module import title
+from litevlm_ros.errors import CheckpointError, EngineError
+from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
+
+FORMAT = 1
+"""Of the JSON. Readers refuse other numbers."""
+
+VISION = VISION_DIRECTORY
+TEXT = TEXT_DIRECTORY
+PARTS = (VISION, TEXT)
+"""Values of `EngineSidecar.part`: also the start of the engine's file name and the directory of its weights."""
+
+PRECISIONS = ("fp16", "fp8", "int8", "int4")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One optimization profile, by its index in the engine.
+
+    `shapes` gives for each input with varying sizes, without its layer number, the smallest, the likeliest and the
+    largest size of its first dimension.
+    """
+
+    name: str
+    shapes: dict[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class EngineSidecar:
+    """Everything there is to know about an engine. Sizes in bytes, hashes as hex digits of SHA-256.
+
+    `file` is the engine's file name; `part` is VISION or TEXT. `compute_capabilities` lists the GPUs it runs on.
+    `target` is the compute capability that was asked for and decided on the precision. `precision_reason` says why
+    `precision_built` is not `precision_asked`; '' if it is. `calibration` says in words which data scaled the quantized
+    values; '' if none was needed. `max_prompt` is the most new tokens of a call, `max_context` the most cache rows
+    (both 0 for the vision encoder); `max_tiles` the most tiles of a call (0 for the text decoder). `activation_bytes`
+    is what TensorRT reserves besides the weights; 0 if it does not say. `built_at` is UTC as ISO 8601.
+    """
+
+    file: str
+    part: str
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    target: str
+    engine_sha256: str
+    engine_bytes: int
+    weights_sha256: str
+    graph_sha256: str
+    precision_asked: str
+    precision_built: str
+    precision_reason: str
+    calibration: str
+    profiles: tuple[Profile, ...]
+    max_prompt: int
+    max_context: int
+    max_tiles: int
+    activation_bytes: int
+    build_seconds: float
+    built_at: str
+    format: int = field(default=FORMAT)
+
+    # Files
+
+    def write(self, directory: Path) -> Path:
+        """Write the JSON file beside the engine in `directory`; never leaves half a file."""
+        file = sidecar_file(directory / self.file)
+        unfinished = file.with_name(f"{file.name}.part")
+        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(file)
+        return file
+
+    @classmethod
+    def read(cls, engine: Path) -> EngineSidecar:
+        """The sidecar of the file `engine`. Raises EngineError if it is missing, damaged or of another format."""
+        file = sidecar_file(engine)
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                raise ValueError(f"it is not of format {FORMAT}")
+            sidecar = cls._from_json(values)
+        except FileNotFoundError:
+            raise EngineError(f"{file} is missing, so it is not known what {engine.name} was built for; build the "
+                              f"engine again with `{rebuild_command(engine)}`") from None  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"{file} cannot be used ({error}); build the engine again with "
+                              f"`{rebuild_command(engine)}`") from error  # fmt: skip
+        if sidecar.file != engine.name:
+            raise EngineError(f"{file} describes {sidecar.file}, not {engine.name}: one of them was renamed. Give them "
+                              f"their names back, or build again with `{rebuild_command(engine)}`")  # fmt: skip
+        return sidecar
+
+    @classmethod
+    def _from_json(cls, values: dict[str, Any]) -> EngineSidecar:
+        expected = {entry.name: entry.type for entry in dataclasses.fields(cls)}
+        if values.keys() != expected.keys():
+            raise ValueError(f"unknown or missing keys: {', '.join(sorted(values.keys() ^ expected.keys()))}")
+        simple: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+        for name, kind in expected.items():
+            if str(kind) in simple and not isinstance(values[name], simple[str(kind)]):
+                raise ValueError(f"{name} is {values[name]!r}, not of type {kind}")
+        profiles = tuple(
+            Profile(str(profile["name"]), {name: _three(sizes) for name, sizes in profile["shapes"].items()})
+            for profile in values["profiles"]
+        )
+        capabilities = tuple(str(capability) for capability in values["compute_capabilities"])
+        return cls(**{**values, "profiles": profiles, "compute_capabilities": capabilities})
+
+    # Checks
+
+    def check(self, machine: Machine, directory: Path | None = None) -> list[str]:
+        """Why this engine does not run on `machine`, each reason with the command that mends it; empty if it does.
+
+        `directory` is the engine's, for the command. The GPU is not compared if the machine has none.
+        """
+        reasons = []
+        if (self.flavour, self.version) != (machine.flavour, machine.version):
+            reasons.append(f"it was built by {title(self.flavour, self.version)} and {machine.tensorrt} is installed")
+        if machine.compute_capability and machine.compute_capability not in self.compute_capabilities:
+            reasons.append(f"it was built for compute capability {' and '.join(self.compute_capabilities)} and this "
+                           f"GPU is {machine.compute_capability}")  # fmt: skip
+        fix = f"build it again with `{self.command(directory)}`"
+        return [f"{self.file} does not fit this machine: {reason}; {fix}" for reason in reasons]
+
+    def check_file(self, engine: Path, *, contents: bool = True) -> list[str]:
+        """Why the file `engine` is not the one that was built: its size and, with `contents`, its SHA-256."""
+        fix = f"copy it again, or build it with `{self.command(engine.parent)}`"
+        if not engine.is_file():
+            return [f"{engine} is missing; {fix}"]
+        size = engine.stat().st_size
+        if size != self.engine_bytes:
+            return [f"{engine} has {size} bytes instead of {self.engine_bytes}; {fix}"]
+        if contents and hash_file(engine) != self.engine_sha256:
+            return [f"{engine} is damaged, its SHA-256 is not that of the engine that was built; {fix}"]
+        return []
+
+    def check_weights(self, model: Path) -> list[str]:
+        """Why this engine is not one of the model directory `model`; empty if it is, or if that has no weights."""
+        try:
+            found = hash_weights(model / self.part)
+        except CheckpointError:
+            return []
+        if found == self.weights_sha256:
+            return []
+        return [f"{self.file} was built from other weights than those in {model / self.part}; build it again with "
+                f"`{self.command(model)}`"]  # fmt: skip
+
+    def command(self, directory: Path | None = None) -> str:
+        """The command that builds this engine again."""
+        flags = f"--{self.part.split('_')[0]}-precision {self.precision_asked} --skip-{_OTHER[self.part]} --force"
+        return f"ros2 run litevlm_ros build_engines --model {directory or 'models'} {flags}"
+
+
+_OTHER = {VISION: "text", TEXT: "vision"}
+
+
+def sidecar_file(engine: Path) -> Path:
+    """`NAME.engine` → `NAME.engine.json`."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def engine_name(part: str, precision: str) -> str:
+    """'text_decoder_fp8.engine'."""
+    return f"{part}_{precision}.engine"
+
+
+def rebuild_command(engine: Path) -> str:
+    """The command that builds whatever `engine` is, going by its name alone."""
+    part, _, precision = engine.stem.rpartition("_")
+    known = part in PARTS and precision in PRECISIONS
+    flags = f" --precision {precision} --skip-{_OTHER[part]} --force" if known else ""
+    return f"ros2 run litevlm_ros build_engines --model {engine.parent}{flags}"
+
+
+def _three(sizes: list[int]) -> tuple[int, int, int]:
+    smallest, likeliest, largest = (int(size) for size in sizes)
+    return smallest, likeliest, largest

@@ -1,0 +1,128 @@
+"""Whichever TensorRT is installed, and its messages in Python's log.
+
+TensorRT (`tensorrt`, part of JetPack) and TensorRT-RTX (`tensorrt_rtx`, `tensorrt_rtx_bindings`) have one API; an
+engine of the one is of no use to the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from litevlm_ros.errors import EngineError
+
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+"""Import names, in the order in which they are tried."""
+
+INSTALL_HINT = (
+    "on a Jetson `sudo apt-get install --reinstall python3-libnvinfer-dev`, and create the virtual environment with "
+    "--system-site-packages; elsewhere `pip install tensorrt-rtx-cu13-libs==1.4.0.76 "
+    "tensorrt-rtx-cu13-bindings==1.4.0.76`, or `pip install tensorrt`"
+)
+
+_MINIMUM = {"tensorrt": (10, 3), "tensorrt_rtx": (1, 2)}
+_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+_LOGGER = logging.getLogger("litevlm_ros.tensorrt")
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """An imported TensorRT. `flavour` is 'tensorrt' or 'tensorrt_rtx', `version` such as '10.3.0'."""
+
+    module: Any
+    flavour: str
+    version: str
+
+    @property
+    def title(self) -> str:
+        """For people: 'TensorRT-RTX 1.4.0.76'."""
+        return title(self.flavour, self.version)
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether this is TensorRT-RTX, which builds without a GPU and compiles its kernels when an engine runs."""
+        return self.flavour == "tensorrt_rtx"
+
+
+def title(flavour: str, version: str) -> str:
+    """'TensorRT 10.3.0' or 'TensorRT-RTX 1.4.0.76'."""
+    return f"{_TITLES.get(flavour, flavour)} {version}"
+
+
+def is_installed() -> bool:
+    """Whether there is any TensorRT to import; imports nothing."""
+    return any(importlib.util.find_spec(name) is not None for name in MODULES)
+
+
+@functools.cache
+def load_tensorrt() -> TensorRT:
+    """The first of MODULES that imports. Raises EngineError that says what is missing or too old, and the fix."""
+    broken = []
+    for name in MODULES:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            module = importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:  # its libraries, or the CUDA runtime, are missing
+            broken.append(f"{name} is installed but does not start ({error})")
+            continue
+        found = TensorRT(module, "tensorrt_rtx" if "rtx" in name else "tensorrt", str(module.__version__))
+        _check_version(found)
+        return found
+    happened = "; ".join(broken) if broken else "TensorRT is not installed"
+    raise EngineError(f"{happened}; install it: {INSTALL_HINT}")
+
+
+def _check_version(found: TensorRT) -> None:
+    minimum = _MINIMUM[found.flavour]
+    numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
+    if numbers < minimum:
+        wanted = ".".join(str(number) for number in minimum)
+        raise EngineError(f"{found.title} is too old, {wanted} or newer is needed; install it: {INSTALL_HINT}")
+
+
+class Messages:
+    """The last errors and warnings of TensorRT, oldest first: the reason when a call returns nothing."""
+
+    def __init__(self) -> None:
+        self._errors: deque[str] = deque(maxlen=8)
+
+    def add(self, message: str) -> None:
+        """Note an error."""
+        self._errors.append(message.strip())
+
+    def take(self) -> str:
+        """All errors since the last call, in one line; 'no reason given' if there are none."""
+        taken = "; ".join(dict.fromkeys(self._errors))
+        self._errors.clear()
+        return taken or "no reason given"
+
+
+@functools.cache
+def tensorrt_logger() -> tuple[Any, Messages]:
+    """TensorRT's logger of this process, and what went wrong so far. TensorRT wants one logger for all its objects.
+
+    Errors and warnings go to the log `litevlm_ros.tensorrt` as such, everything else as debug messages. Raises
+    EngineError as `load_tensorrt` does.
+    """
+    trt = load_tensorrt().module
+    messages = Messages()
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.WARNING,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def log(self, severity: Any, message: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                messages.add(message)
+            _LOGGER.log(level, "%s", message)
+
+    return Logger(), messages
