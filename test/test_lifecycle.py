@@ -1,0 +1,268 @@
+"""The node in this process, on a scripted pipeline, and a client that reaches it over DDS."""
+
+# ruff: noqa: E402 - what follows a skip cannot be at the top
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from ros_process import Client, compressed, image, next_domain, wait_for
+from scripted_pipeline import ScriptedPipeline
+from std_msgs.msg import String
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.lifecycle import LiteVLMNode
+from litevlm_ros.model_parameters import MODEL_PARAMETERS
+from litevlm_ros.msg import Answer, Caption
+from litevlm_ros.parameters import PARAMETERS
+
+pytestmark = pytest.mark.ros
+
+
+class Bench:
+    """A running node and a client."""
+
+    def __init__(self) -> None:
+        self.pipeline = ScriptedPipeline()
+        self.load: Callable[[Any], Any] = lambda config: self.pipeline
+        self.domain = next_domain()
+        self.client = Client(self.domain)
+        self.stopping = threading.Event()
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+
+    def start(self, **parameters: Any) -> LiteVLMNode:
+        chosen = {"cameras": ["front", "back"], "caption_period": 0.0, **parameters}
+        self.node = LiteVLMNode(
+            self.stopping,
+            lambda config: self.load(config),
+            context=self.context,
+            parameter_overrides=[Parameter(name, value=value) for name, value in chosen.items()],
+        )
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._spinning = threading.Thread(target=self.executor.spin, daemon=True)
+        self._spinning.start()
+        self.node.start()
+        return self.node
+
+    def publish(self, camera: str, message: Any) -> Any:
+        """Publishes to a camera of the node until it has arrived; returns the publisher.
+
+        A publisher may know its subscription before that knows it, and best effort loses what it sends between.
+        """
+        target = self.node.cameras[camera]
+        publisher = self.client.publisher(type(message), target.topic)
+        before = target.counters.received
+
+        def again() -> None:
+            publisher.publish(message)
+            self.client.spin(0.05)
+
+        wait_for(lambda: target.counters.received > before, step=again)
+        return publisher
+
+    def close(self) -> None:
+        self.stopping.set()
+        if hasattr(self, "node"):
+            self.executor.create_task(self.node.close)
+            wait_for(lambda: self.node._inference is None)
+            self.executor.shutdown()
+            self._spinning.join(5)
+            self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+        self.client.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+def test_it_starts_by_itself_and_says_what_it_waits_for(bench: Bench) -> None:
+    bench.start()
+    assert bench.client.state() == "active"
+    response = bench.client.ask("What?")
+    assert not response.success
+    assert response.error == (
+        "waiting for an image from front (nobody publishes /front/image_raw); back (nobody publishes /back/image_raw)"
+    )
+    assert response.answer == Answer()
+
+
+def test_captions_and_answers(bench: Bench) -> None:
+    bench.start(caption_period=0.01, caption_prompt="Describe.", caption_cameras=["front"])
+    client = bench.client
+    captions, texts = client.listen(Caption, "/litevlm/caption"), client.listen(String, "/litevlm/caption_text")
+    answers = client.listen(Answer, "/litevlm/answer")
+    client.wait_for(lambda: bench.node._captions.get_subscription_count() == 1)
+    client.wait_for(lambda: bench.node._caption_texts.get_subscription_count() == 1)
+    client.wait_for(lambda: bench.node._answers.get_subscription_count() == 1)
+    bench.publish("front", image(7, (3, 4)))
+    client.wait_for(lambda: captions and texts)
+    assert (captions[0].camera, captions[0].text) == ("front", "front=7 Describe.")
+    assert (captions[0].header.stamp.sec, captions[0].header.stamp.nanosec) == (3, 4)
+    assert texts[0].data == "front: front=7 Describe."
+    response = client.ask("What?", max_new_tokens=5)
+    assert (response.success, response.error, response.answer.text) == (True, "", "front=7 What?")
+    assert bench.pipeline.calls[-1][2].max_new_tokens == 5
+    client.wait_for(lambda: answers)
+    assert answers[0] == response.answer
+
+
+def test_a_compressed_camera_beside_a_raw_one(bench: Bench) -> None:
+    bench.start(camera_topics=["/a", "/b/compressed"])
+    bench.publish("front", image(1))
+    bench.publish("back", compressed(2))
+    assert bench.client.ask("What?").answer.text == "front=1 back=2 What?"
+
+
+def test_queries_run_beside_slow_captions_and_callbacks_never_wait(bench: Bench) -> None:
+    bench.pipeline.seconds = 0.4
+    bench.start(caption_period=0.01)
+    publisher = bench.publish("front", image(1))
+    wait_for(lambda: bench.pipeline.calls)
+    counters = bench.node.cameras["front"].counters
+    started = time.monotonic()
+    assert bench.client.state() == "active"
+    for value in (2, 3, 4, 5, 6):
+        before = counters.received
+        publisher.publish(image(value))
+        wait_for(lambda before=before: counters.received > before)
+    assert time.monotonic() - started < 0.35, "a callback waited for inference"
+    # Before the caption of frame 6, which waits too.
+    assert bench.client.ask("What?", cameras=["front"]).answer.text == "front=6 What?"
+    assert [question for _, question, _ in bench.pipeline.calls[:2]] == ["Describe the scene.", "What?"]
+
+
+def test_several_clients_are_answered_each(bench: Bench) -> None:
+    bench.pipeline.seconds = 0.05
+    bench.start()
+    futures = [bench.client.start_query(str(i), images=[image(i)]) for i in range(8)]
+    texts = [bench.client.result(future).answer.text for future in futures]
+    assert texts == [f"image_0={i} {i}" for i in range(8)]
+
+
+def test_a_query_while_the_model_loads_is_told_so(bench: Bench) -> None:
+    released = threading.Event()
+    bench.load = lambda config: released.wait(20) and bench.pipeline
+    starting = threading.Thread(target=bench.start, daemon=True)
+    starting.start()
+    wait_for(lambda: hasattr(bench, "node") and bench.node._inference is not None)
+    assert bench.client.ask("What?").error == "/litevlm is loading the model; ask again in a moment"
+    assert bench.client.state() == "configuring"
+    released.set()
+    starting.join(5)
+    assert bench.client.state() == "active"
+
+
+def test_transitions(bench: Bench) -> None:
+    bench.start(autostart=False)
+    client = bench.client
+    assert client.state() == "unconfigured"
+    assert (
+        "not configured (yet); where autostart is false: ros2 lifecycle set /litevlm configure" in client.ask("?").error
+    )
+    assert client.change_state("configure")
+    assert client.ask("?").error == "/litevlm is inactive; to activate it: ros2 lifecycle set /litevlm activate"
+    assert bench.node.count_subscribers("/front/image_raw") == 0
+    for _ in range(2):
+        assert client.change_state("activate")
+        assert client.ask("?", images=[image(1)]).success
+        assert bench.node.count_subscribers("/front/image_raw") == 1
+        assert client.change_state("deactivate")
+        assert bench.node.count_subscribers("/front/image_raw") == 0
+    assert client.change_state("cleanup")
+    assert client.state() == "unconfigured"
+    assert bench.node.count_publishers("/litevlm/caption") == 0
+    assert not any(thread.name == "inference" for thread in threading.enumerate())
+    assert client.change_state("configure")
+    assert client.change_state("activate")
+    assert client.ask("?", images=[image(1)]).success
+    assert client.change_state("shutdown")
+    assert client.state() == "finalized"
+    assert client.ask("?").error == "/litevlm is shutting down"
+
+
+def test_a_query_that_deactivation_overtakes(bench: Bench) -> None:
+    bench.pipeline.seconds = 0.5
+    bench.start()
+    bench.publish("front", image(1))
+    running = bench.client.start_query("first", cameras=["front"])
+    waiting = bench.client.start_query("second", cameras=["front"])
+    bench.client.wait_for(lambda: bench.node._open_queries == 2)
+    assert bench.client.change_state("deactivate")
+    assert bench.client.result(running).answer.text == "front=1 first"
+    assert bench.client.result(waiting).error == (
+        "waiting for an image from front (the node has stopped listening to /front/image_raw)"
+    )
+
+
+def test_a_bad_parameter_is_explained_and_can_be_corrected(bench: Bench) -> None:
+    bench.start(max_frame_age=-1.0)
+    client = bench.client
+    assert client.state() == "unconfigured"
+    assert client.ask("?").error == (
+        "/litevlm could not be configured: parameter max_frame_age must be above 0 seconds, not -1"
+    )
+    assert set_parameter(client, "max_frame_age", 2.0).successful
+    assert client.change_state("configure")
+    refused = set_parameter(client, "max_frame_age", 3.0)
+    assert not refused.successful
+    assert refused.reason == "max_frame_age can only be set while unconfigured: first deactivate and clean up"
+
+
+def set_parameter(client: Client, name: str, value: Any) -> Any:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    assert isinstance(request.parameters[0], ParameterMessage)
+    return client.call(SetParameters, "/litevlm/set_parameters", request).results[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (EngineError("no graph in /x; run export"), "no graph in /x; run export"),
+        (MemoryError("8 GB"), "internal error: MemoryError('8 GB')"),
+    ],
+)
+def test_a_model_that_does_not_load(bench: Bench, error: Exception, told: str) -> None:
+    def load(config: Any) -> Any:
+        raise error
+
+    bench.load = load
+    bench.start()
+    assert bench.client.state() == "unconfigured"
+    assert bench.client.ask("?").error == f"/litevlm could not be configured: {told}"
+    bench.load = lambda config: bench.pipeline
+    assert bench.client.change_state("configure")
+    assert bench.client.change_state("activate")
+
+
+def test_an_error_in_the_pipeline_is_the_queries_own(bench: Bench) -> None:
+    bench.start()
+    bench.pipeline.error = KeyError("x")
+    assert bench.client.ask("?", images=[image()]).error.startswith("internal error: KeyError('x')")
+    bench.pipeline.error = None
+    assert bench.client.ask("?", images=[image()]).success
+
+
+def test_every_parameter_is_declared_with_a_description(bench: Bench) -> None:
+    bench.start(autostart=False)
+    names = [*PARAMETERS, *MODEL_PARAMETERS]
+    request = DescribeParameters.Request(names=names)
+    described = bench.client.call(DescribeParameters, "/litevlm/describe_parameters", request).descriptors
+    assert [descriptor.name for descriptor in described] == names
+    assert all(descriptor.description for descriptor in described)
