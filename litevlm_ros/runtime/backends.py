@@ -33,7 +33,7 @@ def load_backend(config: PipelineConfig, model: ModelConfig) -> Backend:
     The log says which, and why not those before it. Raises EngineError that says what is not installed or which file
     is missing, with the command that helps.
     """
-    reasons = []
+    reasons: list[str] = []
     for choice in _CHOICES:
         if config.backend in ("auto", choice.name):
             obstacle = choice.obstacle(config)

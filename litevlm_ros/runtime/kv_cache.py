@@ -1,4 +1,4 @@
-"""The fixed-size key/value buffer in host memory, its length and its buckets."""
+"""The fixed-size key/value buffer: its length, the shapes it is offered in, and the buffer itself in host memory."""
 
 from __future__ import annotations
 
@@ -22,15 +22,11 @@ def bucket(length: int, capacity: int) -> int:
     return min(capacity, max(BUCKET, -(-length // BUCKET) * BUCKET))
 
 
-class HostKVCache:
-    """One row per token: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
+class CacheLength:
+    """How many of a cache's rows are in use, and that no more are ever asked of it than there are."""
 
-    Rows from `length` on hold zeros or what was there before `truncate`: finite numbers in any case.
-    """
-
-    def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
-        # Zeroed pages cost no memory until they are written.
-        self._rows = np.zeros((text.num_layers, 2, capacity, text.num_kv_heads, text.head_dim), dtype)
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._length = 0
 
     @property
@@ -41,7 +37,7 @@ class HostKVCache:
     @property
     def capacity(self) -> int:
         """Rows there are."""
-        return int(self._rows.shape[2])
+        return self._capacity
 
     def truncate(self, length: int) -> None:
         """Forgets all rows from `length` on. Raises EngineError if there are fewer."""
@@ -49,20 +45,36 @@ class HostKVCache:
             raise EngineError(f"the cache has {self._length} rows; it cannot be cut to {length}")
         self._length = length
 
+    def require(self, count: int) -> None:
+        """Raises EngineError if there is no room for `count` more rows."""
+        if self._length + count > self._capacity:
+            raise EngineError(
+                f"{count} more tokens do not fit behind the {self._length} in the cache of {self._capacity}; "
+                "increase max_context"
+            )
+
+    def extend(self, count: int) -> None:
+        """Makes the `count` rows behind the valid ones valid. Raises EngineError if they do not fit."""
+        self.require(count)
+        self._length += count
+
+
+class HostKVCache(CacheLength):
+    """One row per token: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
+
+    Rows from `length` on hold zeros or what was there before `truncate`: finite numbers in any case.
+    """
+
+    def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
+        super().__init__(capacity)
+        # Zeroed pages cost no memory until they are written.
+        self._rows = np.zeros((text.num_layers, 2, capacity, text.num_kv_heads, text.head_dim), dtype)
+
     def past(self, rows: int) -> Rows:
         """The first `rows` rows, of which `length` are valid."""
         return self._rows[:, :, :rows]
 
     def next(self, count: int) -> Rows:
         """The `count` rows behind the valid ones, to be written. Raises EngineError if they do not fit."""
-        if self._length + count > self.capacity:
-            raise EngineError(
-                f"{count} more tokens do not fit behind the {self._length} in the cache of {self.capacity}; "
-                "increase max_context"
-            )
+        self.require(count)
         return self._rows[:, :, self._length : self._length + count]
-
-    def extend(self, count: int) -> None:
-        """Makes the `count` rows behind the valid ones valid. Raises EngineError if they do not fit."""
-        self.next(count)
-        self._length += count
