@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -59,14 +60,21 @@ def demo_config(vocabulary_size: int, image_token: int) -> InternVLConfig:
 class DemoModel(nn.Module):
     """InternVL with a loss over packed questions and, for training only, a per-token view of what stands where."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, config: InternVLConfig) -> None:
         super().__init__()
         self.config = config
         self.internvl = InternVLModel(config)
-        width = config.text_config.hidden_size
+        width = self._table.embedding_dim
         self.grid_head = nn.Linear(width, KIND_CLASSES + COLOUR_CLASSES + DISTANCE_CLASSES)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @property
+    def _table(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.internvl.get_input_embeddings())
 
     def see(self, pixels: Tensor) -> Tensor:
         """Pixel values in 0..255, float [n, 3, size, size] -> visual tokens [n, T, width]."""
@@ -84,9 +92,8 @@ class DemoModel(nn.Module):
 
     def read(self, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor) -> Tensor:
         """Logits [b, s, vocabulary] of packed sequences; `visual` [b, m, width] are the rows that ids address."""
-        vocabulary = self.config.text_config.vocab_size
-        table = self.internvl.get_input_embeddings()
-        words = table(ids.clamp(max=vocabulary - 1))
+        vocabulary = self._table.num_embeddings
+        words = self._table(ids.clamp(max=vocabulary - 1))
         rows = (ids - vocabulary).clamp(min=0).unsqueeze(-1).expand(-1, -1, visual.shape[-1])
         embeds = torch.where((ids >= vocabulary).unsqueeze(-1), visual.gather(1, rows).to(words.dtype), words)
         index = torch.arange(ids.shape[1], device=ids.device)
@@ -96,7 +103,7 @@ class DemoModel(nn.Module):
         hidden = self.internvl.language_model(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-        return functional.linear(hidden, table.weight)
+        return functional.linear(hidden, self._table.weight)
 
     @staticmethod
     def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 from litevlm_ros.demo.packing import IGNORED
 from litevlm_ros.demo.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
 from litevlm_ros.demo.tokenizer import save_tokenizer, train_tokenizer
+from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.training.curve import draw_curve, write_log
 from litevlm_ros.training.demo_model import DemoModel, demo_config
 from litevlm_ros.training.samples import Sample, SampleBuffer, SceneStream, sample, vocabulary
@@ -23,7 +24,6 @@ from litevlm_ros.training.samples import Sample, SampleBuffer, SceneStream, samp
 VALIDATION_SEED = FIRST_HELD_OUT_SEED + 500_000_000
 """Scenes that the log's shares are measured on; `evaluate` uses others."""
 
-_VALIDATION_SCENES = 64
 _FRESH_BATCHES = 0.75
 """Batches of new scenes per step, at most."""
 _GRID_WEIGHT = 0.5
@@ -54,6 +54,7 @@ class TrainingConfig:
     seed: int
     device: str
     compile: bool
+    validation_scenes: int = 64
 
 
 class Training:
@@ -64,7 +65,7 @@ class Training:
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
         self.tokenizer = train_tokenizer()
-        image_token = self.tokenizer.token_to_id("<IMG_CONTEXT>")
+        image_token = TextTokenizer(self.tokenizer).special("<IMG_CONTEXT>")
         self.model = DemoModel(demo_config(self.tokenizer.get_vocab_size(), image_token)).to(config.device)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -105,7 +106,7 @@ class Training:
             with torch.autocast(config.device, torch.bfloat16):
                 answers, grid = loss_of(self.model, buffer.draw(config.scenes, generator))
             self.optimizer.zero_grad(set_to_none=True)
-            (answers + _GRID_WEIGHT * grid).backward()  # type: ignore[no-untyped-call]
+            (answers + _GRID_WEIGHT * grid).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.step += 1
@@ -130,7 +131,7 @@ class Training:
     def _validation_samples(self) -> dict[str, list[Sample]]:
         words = vocabulary(self.tokenizer)
         samples: dict[str, list[Sample]] = {"": [], "unseen_": []}
-        for number in range(_VALIDATION_SCENES):
+        for number in range(self.config.validation_scenes):
             seed, unseen = VALIDATION_SEED + number, number % 2 == 1
             scene = generate(seed, unseen=unseen)
             rng = np.random.default_rng(seed)
