@@ -79,8 +79,13 @@ def judge(text: str, scene: Scene, camera: str) -> CaptionVerdict:
     The opening makes two statements, weather and time; each road user is one, true only if colour, kind, distance and
     side all fit one road user that no earlier statement has taken.
     """
+    return compare(text, caption(scene, camera))
+
+
+def compare(text: str, reference: str) -> CaptionVerdict:
+    """Judge a caption against the reference caption of the same view, as `judge` does."""
     stated = _statements(text)
-    truth = _statements(caption(scene, camera))
+    truth = _statements(reference)
     remaining = list(truth)
     true = 0
     for statement in stated:

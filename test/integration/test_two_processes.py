@@ -1,6 +1,5 @@
 """The node and its cameras as two processes on a ROS domain of their own; this one is the operator's."""
 
-
 from __future__ import annotations
 
 import re
