@@ -1,148 +1,121 @@
 """Measure a model on this machine: medians of each stage, of a token, and of a caption from image to text.
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
+ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
+ros2 run litevlm_ros benchmark --model models --project all
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from litevlm_ros.config import BACKENDS, PipelineConfig, SamplingConfig
+from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
+from litevlm_ros.benchmarking.machine import machine as machine
+from litevlm_ros.benchmarking.stages import CAMERAS, camera_image, measure
+from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import Answer, RgbImage, View
+from litevlm_ros.types import View
 
-CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
-CAPTION_PROMPT = "Describe the scene."
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of one quantity over all runs."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Statistics:
-        """Raises statistics.StatisticsError without values."""
-        return cls(statistics.median(values), min(values), max(values))
-
-
-def measure(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) -> dict[str, Statistics]:
-    """Times in ms by name, of `runs` runs after one that is not counted.
-
-    The stages are those of an answer of exactly `tokens` tokens, so that backends and models do the same work.
-    `caption` is what a user waits for: the model stops where it wants, at most after `tokens`.
-    """
-    sampling = SamplingConfig(max_new_tokens=tokens)
-
-    def answer() -> Answer:
-        return pipeline.generate(views, CAPTION_PROMPT, sampling)
-
-    captions = _repeat(answer, runs)
-    stop_ids = pipeline.tokenizer.stop_ids
-    pipeline.tokenizer.stop_ids = frozenset()
-    try:
-        fixed = _repeat(answer, runs)
-    finally:
-        pipeline.tokenizer.stop_ids = stop_ids
-    # Prefill gives the first token.
-    quantities: Mapping[str, Callable[[Answer], float]] = {
-        "preprocess": lambda answer: answer.timings.preprocess,
-        "vision": lambda answer: answer.timings.vision,
-        "prefill": lambda answer: answer.timings.prefill,
-        "decode_token": lambda answer: answer.timings.decode / max(1, answer.tokens.generated - 1),
-        "total": lambda answer: answer.timings.total,
-    }
-    results = {name: Statistics.of([of(answer) for answer in fixed]) for name, of in quantities.items()}
-    results["caption"] = Statistics.of([answer.timings.total for answer in captions])
-    results["caption_tokens"] = Statistics.of([answer.tokens.generated for answer in captions])
-    results["prompt_tokens"] = Statistics.of([answer.tokens.prompt for answer in fixed])
-    results["visual_tokens"] = Statistics.of([answer.tokens.visual for answer in fixed])
-    return results
-
-
-def camera_image(index: int, width: int, height: int) -> RgbImage:
-    """A picture with sky, road and a coloured box, the same on every machine: uint8 [height, width, 3]."""
-    rows, columns = (np.arange(height) / height)[:, None], (np.arange(width) / width)[None]
-    shade = np.where(rows < 0.45, 200 - 80 * rows, 60 + 60 * rows + 20 * np.sin(40 * columns * rows))
-    image = np.stack((shade, shade, shade + 30 * (rows < 0.45)), -1)
-    left = 0.1 + 0.12 * index
-    box = (columns > left) & (columns < left + 0.2) & (rows > 0.4) & (rows < 0.6)
-    image[box] = np.roll((220, 40, 30), index)
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "architecture": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+COMPARED_ENGINES = "fp16/fp16,fp8/fp8,fp16/int4"
+COMPARED_VIEWS = (1, 6)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
     try:
-        report = _run(options)
+        _check(options)
+        if options.project:
+            report = _project(options)
+        elif options.compare_transformers:
+            report = _compare(options)
+        else:
+            report = _run(options)
+            _print(report)
     except LiteVLMError as error:
         print(error, file=sys.stderr)
         return 1
-    _print(report)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _run(options: argparse.Namespace) -> dict[str, Any]:
+def _check(options: argparse.Namespace) -> None:
     for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None)):
         value = getattr(options, name)
-        if value < 1 or (most is not None and value > most):
+        if value is not None and (value < 1 or (most is not None and value > most)):
             raise ConfigError(f"--{name} is {value}; allowed: from 1" + (f" to {most}" if most else ""))
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
     width, height = options.resolution
-    views = [View(camera, camera_image(i, width, height)) for i, camera in enumerate(CAMERAS[: options.views])]
+    count = options.views or 1
+    views = [View(camera, camera_image(i, width, height)) for i, camera in enumerate(CAMERAS[:count])]
     pipeline = Pipeline.from_config(
         PipelineConfig(
             model_dir=options.model,
             backend=options.backend,
+            vision_precision=options.vision_precision,
+            text_precision=options.text_precision,
             threads=options.threads,
             spin_threads=options.spin,
             max_tiles=options.max_tiles,
         )
     )
-    results = measure(pipeline, views, options.tokens, options.runs)
-    return {
-        "machine": machine(),
-        "model": str(options.model),
-        "backend": pipeline.backend.description,
-        "work": {
-            "views": options.views,
-            "resolution": [width, height],
-            "max_tiles": options.max_tiles,
-            "tokens": options.tokens,
-            "runs": options.runs,
-        },
-        "results": {name: asdict(figures) for name, figures in results.items()},
-    }
+    try:
+        results = measure(pipeline, views, options.tokens, options.runs)
+        return {
+            "machine": machine(),
+            "model": str(options.model),
+            "backend": pipeline.backend.description,
+            "work": {
+                "views": count,
+                "resolution": [width, height],
+                "max_tiles": options.max_tiles,
+                "tokens": options.tokens,
+                "runs": options.runs,
+            },
+            "device_memory": dict(pipeline.backend.memory()),
+            "results": {name: asdict(figures) for name, figures in results.items()},
+        }
+    finally:
+        pipeline.close()
+
+
+def _compare(options: argparse.Namespace) -> dict[str, Any]:
+    # Here, because they import what a robot does not have.
+    from litevlm_ros.benchmarking.comparison import REFERENCES, compare, table
+
+    engines = [_pair(text) for text in options.engines.split(",") if text]
+    references = [way for way in options.references.split(",") if way]
+    for way in references:
+        if way not in REFERENCES:
+            raise ConfigError(f"--references has {way!r}; allowed: {', '.join(REFERENCES)}")
+    views = [options.views] if options.views else COMPARED_VIEWS
+    comparison = compare(options.model, engines, references, views, options.tokens, options.runs)
+    print(table(comparison))
+    if options.chart:
+        from litevlm_ros.benchmarking.chart import draw_comparison
+
+        draw_comparison(comparison, options.chart)
+    return comparison.json()
+
+
+def _project(options: argparse.Namespace) -> dict[str, Any]:
+    model = ModelConfig.from_directory(options.model)
+    boards = BOARDS.values() if options.project == "all" else [BOARDS[options.project]]
+    rows = [row for board in boards for row in project(model, board, tiles=options.views or 1)]
+    print(projection_table(rows))
+    return {"model": str(options.model), "estimates": [asdict(row) for row in rows]}
 
 
 _LINES = (
@@ -169,23 +142,11 @@ def _print(report: Mapping[str, Any]) -> None:
         digits = 2 if unit else 0
         numbers = "".join(f"{figures[key]:10.{digits}f}" for key in ("median", "least", "most"))
         print(f"{title:24}{numbers} {unit}".rstrip())
-
-
-def _repeat(answer: Callable[[], Answer], runs: int) -> list[Answer]:
-    return [answer() for _ in range(runs + 1)][1:]
-
-
-def _cpu_name() -> str:
-    # The second is where a Jetson says what it is.
-    for file, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
-        try:
-            text = Path(file).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        lines = [line for line in text.splitlines() if line.startswith(key)]
-        if lines:
-            return lines[0].split(":", 1)[-1].strip("\0 \t")
-    return platform.processor() or platform.machine()
+    if report["device_memory"]:
+        print(
+            "device memory: "
+            + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in report["device_memory"].items())
+        )
 
 
 def _resolution(text: str) -> tuple[int, int]:
@@ -195,24 +156,48 @@ def _resolution(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _pair(text: str) -> tuple[str, str]:
+    vision, _, language = text.partition("/")
+    for precision in (vision, language):
+        if precision not in PRECISIONS:
+            raise ConfigError(f"--engines has {text!r}; allowed: VISION/TEXT, each one of {', '.join(PRECISIONS)}")
+    return vision, language
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark", description="Measure a model on this machine.")
     model = parser.add_argument_group("model")
     model.add_argument("--model", type=Path, default=Path("models/demo"), metavar="DIR", help="directory (%(default)s)")
     backend = parser.add_argument_group("backend")
     backend.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
+    for part in ("vision", "text"):
+        backend.add_argument(
+            f"--{part}-precision", choices=PRECISIONS, default="auto", help="TensorRT engine (%(default)s)"
+        )
     backend.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
     backend.add_argument("--spin", action="store_true", help="let waiting CPU threads spin")
     work = parser.add_argument_group("work")
-    work.add_argument("--views", type=int, default=1, metavar="N", help="images in one prompt, 1 to 6 (%(default)s)")
+    work.add_argument("--views", type=int, metavar="N", help="images in one prompt, 1 to 6 (1; compared: 1 and 6)")
     work.add_argument(
         "--resolution", type=_resolution, default="1280x720", metavar="WxH", help="size of each image (%(default)s)"
     )
     work.add_argument("--max-tiles", type=int, default=1, metavar="N", help="tiles of one view (%(default)s)")
     work.add_argument("--tokens", type=int, default=32, metavar="N", help="tokens of an answer (%(default)s)")
-    work.add_argument("--runs", type=int, default=20, metavar="N", help="runs to take the median of (%(default)s)")
+    work.add_argument("--runs", type=int, default=30, metavar="N", help="runs to take the median of (%(default)s)")
+    other = parser.add_argument_group("other measurements")
+    other.add_argument(
+        "--compare-transformers", action="store_true", help="TensorRT engines against transformers on this GPU"
+    )
+    other.add_argument(
+        "--engines", default=COMPARED_ENGINES, metavar="V/T,...", help="vision/text precisions to compare (%(default)s)"
+    )
+    other.add_argument(
+        "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
+    )
+    other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
+    output.add_argument("--chart", type=Path, metavar="FILE", help="draw the comparison as a PNG")
     return parser
 
 

@@ -18,8 +18,9 @@ def test_append_copies_the_new_rows_and_nothing_else(count: int, past: int, bloc
     expected = cache.copy()
     expected[:, past : past + count] = staged[:, :count]
     numbers = np.array([past, count])
-    arguments = [("P", staged.ctypes.data), ("P", cache.ctypes.data), ("P", numbers.ctypes.data),
-                 ("P", numbers.ctypes.data + 8), ("i", row_bytes // 16), ("i", staged_rows), ("i", cache_rows)]  # fmt: skip
+    addresses = (staged.ctypes.data, cache.ctypes.data, numbers.ctypes.data, numbers.ctypes.data + 8)
+    arguments = [("P", address) for address in addresses]
+    arguments += [("i", number) for number in (row_bytes // 16, staged_rows, cache_rows)]
     run_kernel(SOURCE, "append_rows", (tensors, blocks), (8,), arguments)
     np.testing.assert_array_equal(cache, expected)
 

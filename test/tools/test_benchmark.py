@@ -3,11 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tiny_internvl import model_directory
 
-from litevlm_ros.tools.benchmark import Statistics, camera_image, main
+from litevlm_ros.tools.benchmark import main
 
 
 def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,15 +29,17 @@ def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: py
     assert f"{results['decode_token']['median']:.2f}" in printed
 
 
-def test_statistics() -> None:
-    assert Statistics.of([3, 1, 2, 10]) == Statistics(median=2.5, least=1, most=10)
-
-
-def test_images_are_the_same_each_time_and_differ_by_view() -> None:
-    first, again, other = camera_image(0, 64, 48), camera_image(0, 64, 48), camera_image(1, 64, 48)
-    np.testing.assert_array_equal(first, again)
-    assert first.shape == (48, 64, 3)
-    assert (first != other).any(-1).mean() > 0.02
+def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "estimates.json"
+    assert main(["--model", str(model_directory()), "--project", "all", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "ESTIMATE" in printed
+    rows = json.loads(file.read_text())["estimates"]
+    assert [row["board"]["expected_ms"] for row in rows] == [45, 45, 68, 68, 95, 95]
+    assert main(["--model", str(model_directory()), "--project", "orin_nx"]) == 0
+    printed = capsys.readouterr().out
+    assert "Orin NX" in printed
+    assert "Nano" not in printed
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,9 @@ def test_images_are_the_same_each_time_and_differ_by_view() -> None:
         (["--runs", "0"], "--runs is 0; allowed: from 1"),
         (["--threads", "-1"], "threads is -1"),
         (["--model", "nowhere"], "nowhere"),
+        (["--compare-transformers", "--engines", "fp16/fp9"], "--engines has 'fp16/fp9'; allowed: VISION/TEXT"),
+        (["--compare-transformers", "--references", "fast"], "--references has 'fast'; allowed: eager, compiled"),
+        (["--project", "all", "--model", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

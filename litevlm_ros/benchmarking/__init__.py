@@ -1,0 +1,1 @@
+"""Times, memory and what the hardware would allow."""
