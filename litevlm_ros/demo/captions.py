@@ -106,5 +106,3 @@ def _statements(text: str) -> list[str]:
             user = _USER.fullmatch(clause)
             statements.append(" ".join(user.groups()).lower() if user else clause.lower())
     return statements
-
-

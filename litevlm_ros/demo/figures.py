@@ -95,7 +95,13 @@ class _Vehicle:
               (span[1], self.near_side * half, high), (span[0], self.near_side * half, high)], 1.0),
         ]  # fmt: skip
         if high < 1.6:
-            faces.insert(0, ([(a, s, high) for a, s in ((span[0], -half), (span[1], -half), (span[1], half), (span[0], half))], 1.12))
+            faces.insert(
+                0,
+                (
+                    [(a, s, high) for a, s in ((span[0], -half), (span[1], -half), (span[1], half), (span[0], half))],
+                    1.12,
+                ),
+            )
         for corners, brightness in faces:
             points = np.array([self._point(*corner) for corner in corners])
             centre = points.mean(axis=0)
@@ -107,13 +113,23 @@ class _Vehicle:
         length = SIZE_METRES[self.user.kind][0]
         for begin, end in spans:
             side = self.near_side * half * 1.01
-            corners = [(begin * length, side, low), (end * length, side, low), (end * length, side, high), (begin * length, side, high)]
+            corners = [
+                (begin * length, side, low),
+                (end * length, side, low),
+                (end * length, side, high),
+                (begin * length, side, high),
+            ]
             self.canvas.polygon(np.array([self._point(*c) for c in corners]), self._glass())
 
     def _ends_glass(self, front: float, half: float, low: float, high: float) -> None:
         if self.forward @ self.origin >= 0:
             return
-        corners = [(front * 1.01, -half * 0.85, low), (front * 1.01, half * 0.85, low), (front * 1.01, half * 0.85, high), (front * 1.01, -half * 0.85, high)]
+        corners = [
+            (front * 1.01, -half * 0.85, low),
+            (front * 1.01, half * 0.85, low),
+            (front * 1.01, half * 0.85, high),
+            (front * 1.01, -half * 0.85, high),
+        ]
         self.canvas.polygon(np.array([self._point(*c) for c in corners]), self._glass())
 
     def _glass(self) -> Colour:
@@ -127,7 +143,11 @@ class _Vehicle:
             turn = np.linspace(0, 2 * math.pi, 14, endpoint=False)
             for scale, colour in ((1.0, _TYRE), (0.45, (120.0, 120.0, 124.0))):
                 rim = np.stack(
-                    [hub[0] + scale * radius * squeeze * np.cos(turn), hub[1] + scale * radius * np.sin(turn), np.full(14, hub[2])],
+                    [
+                        hub[0] + scale * radius * squeeze * np.cos(turn),
+                        hub[1] + scale * radius * np.sin(turn),
+                        np.full(14, hub[2]),
+                    ],
                     axis=1,
                 )
                 self.canvas.polygon(rim, self.air.shade(colour, self.user.depth))
@@ -162,7 +182,12 @@ def _cyclist(canvas: Canvas, air: Atmosphere, colour: Colour, x: float, depth: f
         canvas.disc((x + along, 0.36, depth), 0.36, air.shade(_TYRE, depth))
         canvas.disc((x + along, 0.36, depth), 0.27, air.shade((165, 168, 172), depth))
         canvas.disc((x + along, 0.36, depth), 0.06, metal)
-    for begin, end in (((-0.55, 0.36), (-0.15, 0.9)), ((-0.15, 0.9), (0.05, 0.36)), ((-0.1, 0.8), (0.45, 0.85)), ((0.55, 0.36), (0.42, 0.98))):
+    for begin, end in (
+        ((-0.55, 0.36), (-0.15, 0.9)),
+        ((-0.15, 0.9), (0.05, 0.36)),
+        ((-0.1, 0.8), (0.45, 0.85)),
+        ((0.55, 0.36), (0.42, 0.98)),
+    ):
         _limb(canvas, (x + facing * begin[0], begin[1]), (x + facing * end[0], end[1]), 0.07, depth, metal)
     _limb(canvas, (x - facing * 0.12, 0.95), (x + facing * 0.08, 0.42), 0.16, depth, air.shade((62, 58, 60), depth))
     _limb(canvas, (x - facing * 0.2, 0.84), (x + facing * 0.2, 1.5), 0.46, depth, air.shade((48, 48, 52), depth))
@@ -172,7 +197,9 @@ def _cyclist(canvas: Canvas, air: Atmosphere, colour: Colour, x: float, depth: f
     canvas.disc((x + facing * 0.29, 1.7, depth), 0.15, air.shade((58, 58, 62), depth), flatten=0.6)
 
 
-def _limb(canvas: Canvas, begin: tuple[float, float], end: tuple[float, float], width: float, depth: float, colour: Colour) -> None:
+def _limb(
+    canvas: Canvas, begin: tuple[float, float], end: tuple[float, float], width: float, depth: float, colour: Colour
+) -> None:
     """A bar of `width` metres between two points of the plane at `depth`."""
     a, b = np.array(begin), np.array(end)
     along = b - a

@@ -72,7 +72,9 @@ def spoken(camera: str) -> str:
     return camera.replace("_", " ")
 
 
-def ask(scene: Scene, cameras: Sequence[str], count: int, rng: np.random.Generator, *, unseen: bool = False) -> list[Question]:
+def ask(
+    scene: Scene, cameras: Sequence[str], count: int, rng: np.random.Generator, *, unseen: bool = False
+) -> list[Question]:
     """Draw `count` questions about the views of `cameras`.
 
     Kinds come in turn, and the answers of each kind are balanced as far as the scene allows. With `unseen`, things are
@@ -124,7 +126,9 @@ def _plural(kind: str) -> str:
     return {"bus": "buses"}.get(kind, f"{kind}s")
 
 
-def _unique(scope: _Scope, rng: np.random.Generator, key: Callable[[RoadUser], tuple[str, ...]]) -> tuple[str, RoadUser] | None:
+def _unique(
+    scope: _Scope, rng: np.random.Generator, key: Callable[[RoadUser], tuple[str, ...]]
+) -> tuple[str, RoadUser] | None:
     """A road user that `key` tells apart from all others in scope."""
     counts = Counter(key(user) for _, user in scope.users)
     candidates = [item for item in scope.users if counts[key(item[1])] == 1]
@@ -171,12 +175,19 @@ def _count(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str, 
     elif choice < 0.45:
         name, number = "road users", len(scope.users)
     else:
-        kind = present[int(rng.integers(len(present)))] if present and choice < 0.85 else tuple(Kind)[int(rng.integers(6))]
+        kind = (
+            present[int(rng.integers(len(present)))] if present and choice < 0.85 else tuple(Kind)[int(rng.integers(6))]
+        )
         name, number = _plural(kind.value), sum(user.kind is kind for _, user in scope.users)
     if number > _MOST_COUNTED:
         return None
     text = _pick(
-        rng, (f"How many {name} are there{scope.phrase}?", f"How many {name} do you see{scope.phrase}?", f"Count the {name}{scope.phrase}.")
+        rng,
+        (
+            f"How many {name} are there{scope.phrase}?",
+            f"How many {name} do you see{scope.phrase}?",
+            f"Count the {name}{scope.phrase}.",
+        ),
     )
     return text, NUMBERS[number]
 
@@ -186,7 +197,14 @@ def _colour(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str,
     if not found:
         return None
     kind = found[1].kind.value
-    text = _pick(rng, (f"What colour is the {kind}{scope.phrase}?", f"Which colour does the {kind}{scope.phrase} have?", f"What color is the {kind}{scope.phrase}?"))
+    text = _pick(
+        rng,
+        (
+            f"What colour is the {kind}{scope.phrase}?",
+            f"Which colour does the {kind}{scope.phrase} have?",
+            f"What color is the {kind}{scope.phrase}?",
+        ),
+    )
     return text, found[1].colour
 
 
@@ -243,14 +261,18 @@ def _camera(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str,
     coloured = rng.random() < 0.6
     found = _unique(scope, rng, lambda user: (user.kind.value, user.colour if coloured else ""))
     if rng.random() < 0.12:
-        missing = [(k, c) for k in Kind for c in COLOURS if not any(u.kind is k and u.colour == c for _, u in scope.users)]
+        missing = [
+            (k, c) for k in Kind for c in COLOURS if not any(u.kind is k and u.colour == c for _, u in scope.users)
+        ]
         kind, colour = missing[int(rng.integers(len(missing)))]
         return f"Which camera sees the {colour} {kind.value}?", "none"
     if not found:
         return None
     camera, user = found
     thing = f"{user.colour} {user.kind.value}" if coloured else user.kind.value
-    text = _pick(rng, (f"Which camera sees the {thing}?", f"In which view is the {thing}?", f"Which camera shows the {thing}?"))
+    text = _pick(
+        rng, (f"Which camera sees the {thing}?", f"In which view is the {thing}?", f"Which camera shows the {thing}?")
+    )
     return text, spoken(camera)
 
 
@@ -258,7 +280,14 @@ def _crossing(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[st
     there = any(scope.scene.views[camera].crossing for camera in scope.cameras)
     if there != (rng.random() < 0.5):
         return None
-    text = _pick(rng, (f"Is there a crossing{scope.phrase}?", f"Do you see a pedestrian crossing{scope.phrase}?", f"Is there a zebra crossing{scope.phrase}?"))
+    text = _pick(
+        rng,
+        (
+            f"Is there a crossing{scope.phrase}?",
+            f"Do you see a pedestrian crossing{scope.phrase}?",
+            f"Is there a zebra crossing{scope.phrase}?",
+        ),
+    )
     return text, "yes" if there else "no"
 
 
@@ -267,7 +296,9 @@ def _weather(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str
     noun = {Weather.CLEAR: "clear", Weather.RAIN: "rain", Weather.FOG: "fog", Weather.SNOW: "snow"}[scene.weather]
     if rng.random() < 0.6:
         return _pick(rng, ("What is the weather?", "What is the weather like?", "How is the weather?")), noun
-    asked, verb = ((Weather.RAIN, "Is it raining?"), (Weather.FOG, "Is it foggy?"), (Weather.SNOW, "Is it snowing?"))[int(rng.integers(3))]
+    asked, verb = ((Weather.RAIN, "Is it raining?"), (Weather.FOG, "Is it foggy?"), (Weather.SNOW, "Is it snowing?"))[
+        int(rng.integers(3))
+    ]
     return verb, "yes" if scene.weather is asked else "no"
 
 
@@ -275,7 +306,9 @@ def _time(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str, s
     if rng.random() < 0.6:
         return _pick(rng, ("Is it day or night?", "What time of day is it?")), scope.scene.time.value
     asked = tuple(TimeOfDay)[int(rng.integers(2))]
-    return ("Is it dark?" if asked is TimeOfDay.NIGHT else "Is it daytime?"), "yes" if scope.scene.time is asked else "no"
+    return (
+        "Is it dark?" if asked is TimeOfDay.NIGHT else "Is it daytime?"
+    ), "yes" if scope.scene.time is asked else "no"
 
 
 def _way_ahead(rng: np.random.Generator, scope: _Scope, unseen: bool) -> tuple[str, str] | None:

@@ -50,7 +50,7 @@ class Atmosphere:
         lit = self.light * brightness
         return tuple(  # type: ignore[return-value]
             keep * min(255.0, channel * lit) + (1 - keep) * hazy
-            for channel, hazy in zip(colour, self.sky_horizon)
+            for channel, hazy in zip(colour, self.sky_horizon, strict=True)
         )
 
 
@@ -165,8 +165,8 @@ def _sky(canvas: Canvas, air: Atmosphere, scene: Scene, rng: np.random.Generator
         return
     if scene.time is TimeOfDay.NIGHT:
         for _ in range(30):
-            u, v = int(rng.uniform(0, canvas.width)), int(rng.uniform(0, canvas.horizon * 0.8))
-            canvas.pixels[v, u] = int(rng.uniform(120, 230))
+            column_index, row_index = int(rng.uniform(0, canvas.width)), int(rng.uniform(0, canvas.horizon * 0.8))
+            canvas.pixels[row_index, column_index] = int(rng.uniform(120, 230))
         return
     for _ in range(int(rng.integers(1, 5))):
         u, v = rng.uniform(0, canvas.width), rng.uniform(0.05, 0.5) * canvas.horizon
@@ -244,9 +244,9 @@ def _precipitation(canvas: Canvas, weather: Weather, phase: float, rng: np.rando
     size = rng.uniform(0.6, 1.0, count)
     unit = canvas.height / 240
     if weather is Weather.RAIN:
-        for x, y, s in zip(u * canvas.width, v * canvas.height, size * 13 * unit):
+        for x, y, s in zip(u * canvas.width, v * canvas.height, size * 13 * unit, strict=True):
             end = (int(x - 0.18 * s), int(y + s))
             cv2.line(canvas.pixels, (int(x), int(y)), end, (188, 196, 208), max(1, int(unit * 0.8)), cv2.LINE_AA)
     else:
-        for x, y, s in zip(u * canvas.width, v * canvas.height, size * 1.7 * unit):
+        for x, y, s in zip(u * canvas.width, v * canvas.height, size * 1.7 * unit, strict=True):
             cv2.circle(canvas.pixels, (int(x), int(y)), max(1, int(s)), (248, 249, 252), -1, cv2.LINE_AA)

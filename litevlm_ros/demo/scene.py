@@ -18,7 +18,14 @@ import numpy as np
 T = TypeVar("T")
 
 CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
-CAMERA_YAW_DEGREES = {"front": 0, "front_left": 60, "front_right": -60, "back": 180, "back_left": 120, "back_right": -120}
+CAMERA_YAW_DEGREES = {
+    "front": 0,
+    "front_left": 60,
+    "front_right": -60,
+    "back": 180,
+    "back_left": 120,
+    "back_right": -120,
+}
 FIELD_OF_VIEW_DEGREES = 60.0
 
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")
@@ -157,8 +164,8 @@ class Scene:
 def generate(seed: int, *, unseen: bool = False) -> Scene:
     """Draw the scene of `seed`.
 
-    With `unseen`, the scene contains a kind-and-colour combination that training leaves out in every view that has
-    road users, and the held-out weather may occur; without it, neither occurs.
+    With `unseen`, the first road user of each view is of a kind-and-colour combination that training leaves out (unless
+    there is no room for it), and the held-out weather may occur; without it, neither occurs.
     """
     rng = np.random.default_rng(seed)
     condition = (_pick(rng, tuple(Weather)), _pick(rng, tuple(TimeOfDay)))
@@ -183,7 +190,7 @@ def _view(rng: np.random.Generator, unseen: bool) -> ViewContent:
             user = _place(rng, kind, colour)
             reach = user.half_width_degrees()
             low, high = user.azimuth - reach, user.azimuth + reach
-            if -32.0 < low and high < 32.0 and all(high < a or b < low for a, b in taken):
+            if low > -32.0 and high < 32.0 and all(high < a or b < low for a, b in taken):
                 users.append(user)
                 taken.append((low, high))
                 break

@@ -1,0 +1,1 @@
+"""How well a model sees the demo's street world: exercises, answers to them, scores, and a report."""
