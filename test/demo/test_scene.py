@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -55,8 +56,8 @@ def test_road_users_of_a_view_do_not_overlap_and_stand_inside_it(unseen: bool) -
         for view in generate(seed, unseen=unseen).views.values():
             spans = [(u.azimuth - u.half_width_degrees(), u.azimuth + u.half_width_degrees()) for u in view.users]
             spans.sort()
-            assert all(high < low for (_, high), (low, _) in zip(spans, spans[1:], strict=False))
-            assert all(-32 < low and high < 32 for low, high in spans)
+            assert all(high < low for (_, high), (low, _) in pairwise(spans))
+            assert all(low > -32 and high < 32 for low, high in spans)
 
 
 def test_sides_and_distances_leave_no_borderline_case() -> None:
