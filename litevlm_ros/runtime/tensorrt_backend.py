@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import time
@@ -39,6 +40,7 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     resources = contextlib.ExitStack()
 
     def close() -> None:
+        atexit.unregister(close)
         with device:
             resources.close()
         device.close()
@@ -49,6 +51,8 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     except BaseException:
         close()
         raise
+    # A program that ends without closing must not leave engines to be freed behind the driver.
+    atexit.register(close)
     description = _description(device, files, capacity)
     return Backend("tensorrt", description, vision, text, close, memory.by_purpose)
 

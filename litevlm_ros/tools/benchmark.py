@@ -2,6 +2,7 @@
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
+ros2 run litevlm_ros benchmark --model models --kernels
 ros2 run litevlm_ros benchmark --model models --project all
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
 from litevlm_ros.benchmarking.machine import machine as machine
-from litevlm_ros.benchmarking.stages import CAMERAS, camera_image, measure
+from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure
 from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _project(options)
         elif options.compare_transformers:
             report = _compare(options)
+        elif options.kernels:
+            report = _kernels(options)
         else:
             report = _run(options)
             _print(report)
@@ -56,21 +59,26 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} is {value}; allowed: from 1" + (f" to {most}" if most else ""))
 
 
-def _run(options: argparse.Namespace) -> dict[str, Any]:
-    width, height = options.resolution
-    count = options.views or 1
-    views = [View(camera, camera_image(i, width, height)) for i, camera in enumerate(CAMERAS[:count])]
-    pipeline = Pipeline.from_config(
-        PipelineConfig(
-            model_dir=options.model,
-            backend=options.backend,
-            vision_precision=options.vision_precision,
-            text_precision=options.text_precision,
-            threads=options.threads,
-            spin_threads=options.spin,
-            max_tiles=options.max_tiles,
-        )
+def _config(options: argparse.Namespace) -> PipelineConfig:
+    return PipelineConfig(
+        model_dir=options.model,
+        backend=options.backend,
+        vision_precision=options.vision_precision,
+        text_precision=options.text_precision,
+        threads=options.threads,
+        spin_threads=options.spin,
+        max_tiles=options.max_tiles,
     )
+
+
+def _views(options: argparse.Namespace) -> list[View]:
+    cameras = CAMERAS[: options.views or 1]
+    return [View(camera, camera_image(index, *options.resolution)) for index, camera in enumerate(cameras)]
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    views = _views(options)
+    pipeline = Pipeline.from_config(_config(options))
     try:
         results = measure(pipeline, views, options.tokens, options.runs)
         return {
@@ -78,8 +86,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
             "model": str(options.model),
             "backend": pipeline.backend.description,
             "work": {
-                "views": count,
-                "resolution": [width, height],
+                "views": len(views),
+                "resolution": list(options.resolution),
                 "max_tiles": options.max_tiles,
                 "tokens": options.tokens,
                 "runs": options.runs,
@@ -108,6 +116,27 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
 
         draw_comparison(comparison, options.chart)
     return comparison.json()
+
+
+def _kernels(options: argparse.Namespace) -> dict[str, Any]:
+    from litevlm_ros.benchmarking.workload import Workload
+
+    try:
+        from litevlm_ros.benchmarking.kernels import kernel_table, trace_stages
+    except ImportError as error:
+        raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
+    pipeline = Pipeline.from_config(_config(options))
+    try:
+        work = Workload.of(options.model, _views(options), CAPTION_PROMPT, options.max_tiles)
+        stages = trace_stages(pipeline.backend, work, options.tokens)
+        print(f"{pipeline.backend.description}\n{kernel_table(stages)}")
+        return {
+            "machine": machine(),
+            "backend": pipeline.backend.description,
+            "kernels": {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()},
+        }
+    finally:
+        pipeline.close()
 
 
 def _project(options: argparse.Namespace) -> dict[str, Any]:
@@ -194,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
     )
+    other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
