@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litevlm_ros.download.catalog import DEFAULT_MODEL, PUBLISHED, HubModel, find_model
+from litevlm_ros.download.errors import DownloadError
+
+
+def test_every_published_model_is_pinned_to_a_commit_of_its_own() -> None:
+    assert all(model.is_pinned for model in PUBLISHED.values())
+    assert len({model.revision for model in PUBLISHED.values()}) == len(PUBLISHED)
+    assert DEFAULT_MODEL in PUBLISHED
+
+
+def test_names_in_any_case() -> None:
+    assert find_model("InternVL3-2B") == PUBLISHED["internvl3-2b"]
+
+
+def test_another_revision_replaces_the_pinned_one() -> None:
+    model = find_model("internvl2-1b", "main")
+    assert model == HubModel("OpenGVLab/InternVL2-1B", "main")
+    assert isinstance(model, HubModel)
+    assert not model.is_pinned
+
+
+def test_a_directory_goes_before_a_repository_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("someone/model") == HubModel("someone/model", "main")
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    assert find_model("someone/model") == Path("someone/model")
+
+
+def test_a_directory_has_no_revision(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="--revision main does not apply"):
+        find_model(str(tmp_path), "main")
+
+
+@pytest.mark.parametrize("name", ["internvl9", "../somewhere/else", "/nowhere", "a/b/c", "-x/y", ""])
+def test_anything_else_is_refused_with_what_is_allowed(name: str) -> None:
+    with pytest.raises(DownloadError, match="internvl2-1b"):
+        find_model(name)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from fake_hub import FakeHub
+from safetensors import SafetensorError
+
+from litevlm_ros.download import disk
+from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.download.halves import Origin
+from litevlm_ros.download.install import HALVES, Request, install_model
+from litevlm_ros.errors import CheckpointError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.text.tokenizer import TextTokenizer
+
+torch = pytest.importorskip("torch", reason="splitting a checkpoint needs torch")
+
+from litevlm_ros.convert import checkpoint_split  # noqa: E402
+from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
+
+VISION, TEXT = HALVES
+OTHER_COMMIT = "f" * 40
+
+
+def silent(line: str) -> None:
+    """Nobody listens."""
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Relative path → hash of every file."""
+    return {
+        file.relative_to(directory).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }
+
+
+def check_loads(model: Path) -> None:
+    config = ModelConfig.from_directory(model)
+    assert (config.vision.num_layers, config.text.num_layers) == (2, 3)
+    assert sum(parameter.numel() for parameter in load_vision_encoder(model).parameters()) > 1000
+    assert sum(parameter.numel() for parameter in load_text_decoder(model).parameters()) > 1000
+    assert TextTokenizer.from_directory(model).special("<IMG_CONTEXT>") > 0
+
+
+@pytest.fixture
+def wanted(published: FakeHub, repository: str, tmp_path: Path) -> Request:
+    """The whole model from the hub on this machine."""
+    return Request(tmp_path / "models", repository, endpoint=published.url)
+
+
+def changed(request: Request, **changes: Any) -> Request:
+    return Request(**{**vars(request), **changes})
+
+
+@pytest.mark.parametrize("layout", ["original", "original-sharded", "native"])
+def test_from_the_hub_in_every_layout(
+    layout: str, wanted: Request, published: FakeHub, checkpoints: dict[str, Path], repository: str, tmp_path: Path
+) -> None:
+    published.publish(repository, checkpoints[layout], OTHER_COMMIT)
+    install_model(wanted, silent)
+    check_loads(wanted.output)
+    for half in HALVES:
+        assert Origin.read(wanted.output / half) == Origin(repository, OTHER_COMMIT, "mit")
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(HALVES)
+    # The same as without the network.
+    install_model(Request(tmp_path / "local", str(checkpoints[layout])), silent)
+    for directory in (wanted.output, tmp_path / "local"):
+        for file in directory.rglob("origin.json"):
+            file.unlink()
+    assert contents(wanted.output) == contents(tmp_path / "local")
+
+
+def test_a_checkpoint_on_disk(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    lines: list[str] = []
+    install_model(Request(tmp_path / "models", str(checkpoints["native"])), lines.append)
+    check_loads(tmp_path / "models")
+    assert Origin.read(tmp_path / "models" / TEXT) == Origin(str(checkpoints["native"].resolve()), "")
+    assert [line.split(":")[0] for line in lines] == [str(tmp_path / "models" / half) for half in HALVES]
+
+
+def test_one_half_then_the_other(wanted: Request, published: FakeHub) -> None:
+    install_model(changed(wanted, halves=(TEXT,)), silent)
+    assert [path.name for path in wanted.output.iterdir()] == [TEXT]
+    before = contents(wanted.output / TEXT)
+    install_model(changed(wanted, halves=(VISION,)), silent)
+    assert contents(wanted.output / TEXT) == before
+    check_loads(wanted.output)
+
+
+def test_what_is_there_is_not_fetched_again(wanted: Request, published: FakeHub) -> None:
+    install_model(wanted, silent)
+    published.requests.clear()
+    lines: list[str] = []
+    install_model(wanted, lines.append)
+    assert published.requests == []
+    assert ["is there" in line for line in lines] == [True, True]
+
+
+def test_whatever_model_is_there_will_do_unless_one_is_named(wanted: Request, published: FakeHub, commit: str) -> None:
+    install_model(wanted, silent)
+    published.status = 500
+    install_model(changed(wanted, model=None), silent)
+    published.status = 0
+    before = contents(wanted.output)
+    for other in ({"model": "internvl3-1b"}, {"model": None, "revision": OTHER_COMMIT}):
+        with pytest.raises(DownloadError, match=r"is there already, .* with --force, or fill another directory"):
+            install_model(changed(wanted, **other), silent)
+    assert contents(wanted.output) == before
+
+
+def test_force_replaces(wanted: Request, published: FakeHub, checkpoints: dict[str, Path], repository: str) -> None:
+    install_model(wanted, silent)
+    (wanted.output / VISION / "stray").touch()
+    published.publish(repository, checkpoints["native"], OTHER_COMMIT)
+    with pytest.raises(DownloadError, match="is there already"):
+        install_model(wanted, silent)
+    install_model(changed(wanted, force=True), silent)
+    assert not (wanted.output / VISION / "stray").exists()
+    assert Origin.read(wanted.output / VISION) == Origin(repository, OTHER_COMMIT, "mit")
+    check_loads(wanted.output)
+
+
+def test_halves_of_two_models_do_not_meet(wanted: Request, checkpoints: dict[str, Path]) -> None:
+    install_model(changed(wanted, halves=(TEXT,)), silent)
+    other = changed(wanted, model=str(checkpoints["native"]), halves=(VISION,))
+    for force in (False, True):
+        with pytest.raises(DownloadError, match="the halves of a model are trained together"):
+            install_model(changed(other, force=force), silent)
+    assert [path.name for path in wanted.output.iterdir()] == [TEXT]
+
+
+def test_a_half_of_unknown_origin_is_not_replaced_unasked(wanted: Request) -> None:
+    (wanted.output / TEXT).mkdir(parents=True)
+    with pytest.raises(DownloadError, match="is there already, of unknown origin"):
+        install_model(wanted, silent)
+    install_model(changed(wanted, force=True), silent)
+    check_loads(wanted.output)
+
+
+# Failures
+
+
+def test_a_broken_download_leaves_the_model_as_it_was_and_goes_on_later(wanted: Request, published: FakeHub) -> None:
+    published.cuts["model.safetensors"] = [50_000] + [0] * 20
+    with pytest.raises(DownloadError, match="run the command again to continue"):
+        install_model(wanted, silent)
+    assert [path.name for path in wanted.output.iterdir()] == [disk.STAGING]
+    published.cuts.clear()
+    published.requests.clear()
+    install_model(wanted, silent)
+    assert [asked for _, asked in published.requests] == ["bytes=50000-"]
+    check_loads(wanted.output)
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(HALVES)
+
+
+def test_a_failed_replacement_leaves_the_old_model(wanted: Request, published: FakeHub) -> None:
+    install_model(wanted, silent)
+    before = contents(wanted.output)
+    published.corrupt.add("model.safetensors")
+    with pytest.raises(DownloadError, match="hash is not"):
+        install_model(changed(wanted, force=True), silent)
+    assert {name: value for name, value in contents(wanted.output).items() if disk.STAGING not in name} == before
+    check_loads(wanted.output)
+
+
+def test_the_disk_is_asked_before_anything_is_fetched(
+    wanted: Request, published: FakeHub, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (checkpoints["original"] / "model.safetensors").stat().st_size
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk.RESERVE + 2 * weights))
+    with pytest.raises(DownloadError, match="to download, and as much as the weights to split them"):
+        install_model(wanted, silent)
+    assert published.requests == []
+    assert not list(wanted.output.iterdir())
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk.RESERVE + weights - 1))
+    with pytest.raises(DownloadError, match=r"are needed \(as much as the weights in"):
+        install_model(changed(wanted, model=str(checkpoints["original"])), silent)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_the_disk_fills_up_while_splitting(error: Exception, wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_split, "save_file", Mock(side_effect=error))
+        with pytest.raises(DownloadError, match=r"cannot be written \(.*No space left.*free some room there"):
+            install_model(wanted, silent)
+    assert [path.name for path in wanted.output.iterdir()] == [disk.STAGING]
+    install_model(wanted, silent)
+    check_loads(wanted.output)
+
+
+def test_an_architecture_that_cannot_run_is_refused_before_its_weights_are_fetched(
+    wanted: Request, published: FakeHub, repository: str, commit: str
+) -> None:
+    files = published.repositories[repository][commit]
+    config = json.loads(files["config.json"])
+    config["llm_config"] |= {"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"]}
+    files["config.json"] = json.dumps(config).encode()
+    with pytest.raises(CheckpointError, match=r"@0123456789abcdef\w+/config\.json: model_type is 'internlm2'"):
+        install_model(wanted, silent)
+    assert not [path for path, _ in published.requests if path.endswith(".safetensors")]
+    files["config.json"] = b'{"model_type": "llama"}'
+    shutil.rmtree(wanted.output)
+    with pytest.raises(CheckpointError, match="not a whole InternVL model"):
+        install_model(wanted, silent)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(checkpoints["original"], whole, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(CheckpointError, match=r"whole.*tokenizer"):
+        install_model(Request(tmp_path / "models", str(whole)), silent)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_damaged_checkpoint_on_disk_leaves_nothing(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(checkpoints["original"], whole)
+    data = (whole / "model.safetensors").read_bytes()
+    (whole / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cut off"):
+        install_model(Request(tmp_path / "models", str(whole)), silent)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_model_directory_is_no_checkpoint(wanted: Request) -> None:
+    install_model(wanted, silent)
+    with pytest.raises(DownloadError, match="is a model directory already"):
+        install_model(changed(wanted, model=str(wanted.output)), silent)

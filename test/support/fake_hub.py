@@ -1,0 +1,127 @@
+"""A Hugging Face hub on this machine: the two requests that a download makes, and the ways in which they go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LARGE = 10_000
+"""Files of this size and above are stored with Git LFS, and served from elsewhere by a redirect."""
+
+
+@dataclass
+class FakeHub:
+    """`repositories` maps a name to its commits, a commit to its files; `branches` maps (name, branch) to a commit."""
+
+    repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    branches: dict[tuple[str, str], str] = field(default_factory=dict)
+    licence: str = "mit"
+    url: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Path and Range header of every request for a file's bytes."""
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    """File name → after how many bytes its next transfers are cut off."""
+    corrupt: set[str] = field(default_factory=set)
+    """Files whose bytes are not those that the listing promises."""
+    status: int = 0
+    """If not 0, the answer to every request."""
+    page: bytes = b""
+    """If not empty, the answer to every listing, as from a portal that wants a login."""
+
+    def publish(self, repository: str, directory: Path, commit: str, branch: str = "main") -> None:
+        """Offer the files of `directory`, with their subdirectories, as a commit at the head of a branch."""
+        files = {
+            file.relative_to(directory).as_posix(): file.read_bytes() for file in directory.rglob("*") if file.is_file()
+        }
+        self.repositories.setdefault(repository, {})[commit] = files
+        self.branches[repository, branch] = commit
+
+    def listing(self, repository: str, revision: str, blobs: bool) -> dict[str, Any] | None:
+        commit = self.branches.get((repository, revision), revision)
+        files = self.repositories[repository].get(commit)
+        if files is None:
+            return None
+        siblings: list[dict[str, Any]] = [{"rfilename": name} for name in sorted(files)]
+        for sibling in siblings if blobs else ():
+            data = files[sibling["rfilename"]]
+            sibling |= {"size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+            if len(data) >= LARGE:
+                sibling["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return {"id": repository, "sha": commit, "siblings": siblings, "cardData": {"license": self.licence}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path)
+        file = re.fullmatch(r"/(?:cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if self.hub.status:
+            self.answer(self.hub.status)
+        elif api and self.hub.page:
+            self.answer(200, self.hub.page)
+        elif api and api[1] in self.hub.repositories:
+            found = self.hub.listing(api[1], api[2], "blobs" in parse_qs(parts.query))
+            if found is None:
+                self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+            else:
+                self.answer(200, json.dumps(found).encode())
+        elif file and file[3] in self.hub.repositories.get(file[1], {}).get(file[2], {}):
+            self.send_file(self.hub.repositories[file[1]][file[2]][file[3]], file[3], path)
+        else:
+            self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
+
+    def send_file(self, data: bytes, name: str, path: str) -> None:
+        if len(data) >= LARGE and not path.startswith("/cdn/"):
+            self.answer(302, headers={"Location": f"/cdn{path}"})
+            return
+        asked = self.headers.get("Range", "")
+        self.hub.requests.append((path, asked))
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        if name in self.hub.corrupt:
+            data = bytes(len(data))
+        body, headers = data[start:], {"ETag": '"x"'}
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        cuts = self.hub.cuts.get(name, [])
+        self.answer(206 if asked else 200, body, headers, cut=cuts.pop(0) if cuts else len(body))
+
+    def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, cut: int = -1) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if cut < 0 else body[:cut])
+        self.close_connection = 0 <= cut < len(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Silent."""
+
+
+@contextmanager
+def serve() -> Iterator[FakeHub]:
+    """A hub without repositories, until the block ends."""
+    hub = FakeHub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            thread.join()
