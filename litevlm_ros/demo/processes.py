@@ -31,7 +31,7 @@ class Child:
                 env=dict(environment),
                 # A group of its own: Ctrl-C reaches the parent alone, which ends its children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_prepare,
             )
 
     def __enter__(self) -> Child:
@@ -63,6 +63,9 @@ class Child:
             return "".join(deque(text, lines)).rstrip()
 
 
-def _die_with_parent() -> None:
-    # Covers the parent's SIGKILL, after which no code of ours runs.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _prepare() -> None:
+    # A shell's background jobs ignore SIGINT, and so would their children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # Covers the parent's SIGKILL, after which no code of ours runs.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
