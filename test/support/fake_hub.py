@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif file and file[3] in self.hub.repositories.get(file[1], {}).get(file[2], {}):
             self.send_file(self.hub.repositories[file[1]][file[2]][file[3]], file[3], path)
         else:
-            self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
+            self.answer(404, headers={"X-Error-Code": "EntryNotFound" if file else "RepoNotFound"})
 
     def send_file(self, data: bytes, name: str, path: str) -> None:
         if len(data) >= LARGE and not path.startswith("/cdn/"):

@@ -1,0 +1,109 @@
+"""Engines that were built elsewhere: accepted only if they are whole and are those of this machine and model."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from litevlm_ros.download.archive import extract_engines
+from litevlm_ros.download.disk import RESERVE, free_bytes, gigabytes, staging_directory
+from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.engines.fingerprint import Machine, this_machine
+from litevlm_ros.engines.sidecar import EngineSidecar, sidecar_file
+from litevlm_ros.engines.tensorrt_module import title
+from litevlm_ros.errors import EngineError
+
+LARGEST = 16 << 30
+"""Bytes of an archive's engines; InternVL3-2B in FP16 has less than a quarter."""
+
+
+def install_prebuilt(
+    source: str, model: Path, parts: Sequence[str], tell: Callable[[str], None], *, force: bool = False
+) -> list[Path]:
+    """Move the engines of the archive `source`, a file or a URL, into the model directory; the files that are new.
+
+    `parts` are those to take, VISION or TEXT. Every engine of them has to be the one that its sidecar describes, built
+    by the installed TensorRT for this GPU and from the weights in `model`. If one is not, none is taken. An engine of
+    the same name that is another file is replaced only with `force`. Raises DownloadError, and EngineError if no
+    TensorRT is installed; ImportError if `source` is a URL and huggingface_hub is missing.
+    """
+    machine = this_machine()
+    if not machine.compute_capability:
+        raise DownloadError("there is no NVIDIA GPU here that prebuilt engines could be compared with; "
+                            "run this on the machine that shall use them")  # fmt: skip
+    for part in parts:
+        if not any((model / part).glob("*.safetensors")):
+            raise DownloadError(f"{model / part} holds no weights that prebuilt engines could be compared with; "
+                                "download the model first, with --output the same directory")  # fmt: skip
+    with staging_directory(model) as staging:
+        unpacked = staging / "prebuilt"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir()
+        try:
+            archive = _local_archive(source, unpacked)
+            limit = min(LARGEST, free_bytes(model) - RESERVE)
+            engines = [file for file in extract_engines(archive, unpacked, limit) if _part(file) in parts]
+            if not engines:
+                raise DownloadError(f"{source} holds no engine of {' or '.join(parts)}")
+            sidecars = [_checked(engine, source, machine, model) for engine in engines]
+            return _move(sidecars, unpacked, model, tell, force)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _local_archive(source: str, directory: Path) -> Path:
+    if not re.match(r"https?://", source):
+        if not Path(source).is_file():
+            raise DownloadError(f"--prebuilt {source} is not a file, nor a URL that begins with https://")
+        return Path(source)
+    from litevlm_ros.download.transfer import explained, fetch
+
+    target = directory / "archive.tar.gz"
+    with explained("the archive of engines", source):
+        fetch(source, target, headers={})
+    return target
+
+
+def _part(engine: Path) -> str:
+    return engine.stem.rpartition("_")[0]
+
+
+def _checked(engine: Path, source: str, machine: Machine, model: Path) -> EngineSidecar:
+    """The sidecar of an unpacked engine. Raises DownloadError with all that is wrong with the two."""
+    try:
+        sidecar = EngineSidecar.read(engine)
+        # First of all: weights are looked for in the directory that the sidecar names.
+        if sidecar.part == _part(engine):
+            reasons = [*sidecar.check_file(engine), *sidecar.check(machine, model), *sidecar.check_weights(model)]
+        else:
+            reasons = [f"{sidecar_file(engine)} says that it is an engine of {sidecar.part!r}"]
+    except EngineError as error:
+        reasons = [str(error)]
+    if reasons:
+        told = "; ".join(reasons).replace(str(engine.parent), str(model))  # the paths of a place that will be gone
+        raise DownloadError(f"{source} is refused, and nothing was changed: {told}")
+    return sidecar
+
+
+def _move(
+    sidecars: list[EngineSidecar], unpacked: Path, model: Path, tell: Callable[[str], None], force: bool
+) -> list[Path]:
+    new = []
+    for sidecar in sidecars:
+        target = model / sidecar.file
+        if not target.exists() or force:
+            new.append(sidecar)
+        elif sidecar.check_file(target):
+            raise DownloadError(f"{target} is there already and is another engine; replace it with --force")
+        else:
+            tell(f"{target} is there")
+    for sidecar in new:
+        target = model / sidecar.file
+        # In this order, because a sidecar without an engine changes nothing.
+        sidecar_file(unpacked / sidecar.file).replace(sidecar_file(target))
+        (unpacked / sidecar.file).replace(target)
+        tell(f"{target}: {gigabytes(sidecar.engine_bytes)}, {sidecar.precision_built}, built by "
+             f"{title(sidecar.flavour, sidecar.version)}")  # fmt: skip
+    return [model / sidecar.file for sidecar in new]

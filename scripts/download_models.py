@@ -1,0 +1,10 @@
+"""`python scripts/download_models.py`: the tool of that name, from a checkout that need not be installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from litevlm_ros.tools.download_models import main
+
+sys.exit(main())
