@@ -6,10 +6,9 @@ import contextlib
 import math
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from litevlm_ros.errors import EngineError
@@ -45,7 +44,7 @@ class DeviceMemory:
         driver.memset_d8_async(int(allocation), 0, size, self._device.stream)
         return int(allocation)
 
-    def pinned(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A zeroed array in host memory that the device copies from and to without another copy."""
         driver = self._device.driver
         array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, dtype, mem_flags=driver.host_alloc_flags.DEVICEMAP)
@@ -143,8 +142,3 @@ def aligned(size: int) -> int:
 def gigabytes(size: int) -> str:
     """1234567890 → '1.23 GB'; below 0.1 GB in MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def itemsize(dtype: npt.DTypeLike) -> int:
-    """Bytes of one element."""
-    return int(np.dtype(dtype).itemsize)

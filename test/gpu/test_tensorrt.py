@@ -100,7 +100,7 @@ def tiles(count: int, size: int) -> Any:
 def prompt(backend: Backend, length: int, visual: int) -> Any:
     """Ids of `visual` visual tokens between words, `length` in all."""
     words = 20 + np.arange(length - visual) * 37 % 200
-    vocab = backend.text._text.vocab_size  # type: ignore[attr-defined]
+    vocab = backend.text._vocab_size  # type: ignore[attr-defined]
     return np.concatenate((words[:10], vocab + np.arange(visual), words[10:]))
 
 
@@ -123,7 +123,7 @@ def test_kernels_append_and_advance_on_the_gpu() -> None:
             addresses[name] = memory.allocate(name, array.nbytes)
             device.wait()
             device.driver.memcpy_htod(addresses[name], array)
-        ring = memory.pinned(4, np.int64)
+        ring = memory.pinned((4,), np.int64)
         at = [addresses["numbers"] + 8 * index for index in range(6)]
         kernels.append(staged=addresses["staged"], cache=addresses["cache"], past_length=at[0], count=at[1],
                        tensors=48, row_bytes=256, staged_rows=64, cache_rows=80)  # fmt: skip

@@ -88,7 +88,7 @@ def test_tiles_are_encoded_as_by_onnxruntime(backend: Backend, directory: Path, 
 def on_host(backend: Backend, tokens: Any) -> Any:
     device = backend.text._device  # type: ignore[attr-defined]
     with device:
-        memory = device.driver.pagelocked_zeros(tokens.size, np.uint8, mem_flags=2)
+        memory = device.driver.pagelocked_zeros((tokens.size,), np.uint8, mem_flags=2)
         device.driver.memcpy_dtoh_async(memory, tokens.address, device.stream)
         device.wait()
         return memory.view(np.float32).reshape(tokens.count, -1).copy()

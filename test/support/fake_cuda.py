@@ -10,7 +10,7 @@ import ctypes
 import enum
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -140,10 +140,9 @@ class FakeCuda:
             raise OutOfMemory("cuMemAlloc failed: out of memory")
         return Allocation(self, size)
 
-    def _pinned(self, shape: int | Sequence[int], dtype: Any, mem_flags: int) -> Any:
+    def _pinned(self, shape: tuple[int, ...], dtype: Any, mem_flags: int) -> Any:
         assert mem_flags == 2
         self.check_current()
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         block = Allocation(self, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
         block.__array_interface__ = {"version": 3, "shape": shape, "typestr": np.dtype(dtype).str,  # type: ignore[attr-defined]
                                      "data": (block.address, False)}  # fmt: skip
