@@ -4,6 +4,7 @@ ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json be
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
 ros2 run litevlm_ros benchmark --model models --kernels
 ros2 run litevlm_ros benchmark --model models --project all
+ros2 run litevlm_ros benchmark --ros --resolution 1280x720 --runs 100
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _compare(options)
         elif options.kernels:
             report = _kernels(options)
+        elif options.ros:
+            report = _ros(options)
         else:
             report = _run(options)
             _print(report)
@@ -116,6 +119,16 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
 
         draw_comparison(comparison, options.chart)
     return comparison.json()
+
+
+def _ros(options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from litevlm_ros.benchmarking import ros_overhead
+    except ImportError as error:
+        raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): make setup, . scripts/env.sh") from error
+    report = ros_overhead.report(options.resolution, options.runs)
+    print(ros_overhead.table(report))
+    return report
 
 
 def _kernels(options: argparse.Namespace) -> dict[str, Any]:
@@ -224,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
     )
     other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
+    other.add_argument("--ros", action="store_true", help="what ROS adds: from an image message to the pipeline")
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
