@@ -214,8 +214,8 @@ class _RuntimeCache:
         if not hasattr(settings, "create_runtime_cache"):
             return
         self._cache = settings.create_runtime_cache()
-        # A cache of another driver or version is refused by TensorRT and written anew.
-        with contextlib.suppress(FileNotFoundError):
+        # TensorRT refuses what is damaged or of another version; it is written anew then.
+        with contextlib.suppress(OSError):
             self._cache.deserialize(file.read_bytes())
 
     @property
@@ -237,4 +237,5 @@ class _RuntimeCache:
             unfinished.replace(self._file)
             _LOGGER.debug("%s: %s of compiled kernels kept", self._file, gigabytes(len(contents)))
         except OSError as error:
+            unfinished.unlink(missing_ok=True)
             _LOGGER.info("%s cannot be written (%s), so kernels are compiled at each start", self._file, error)

@@ -268,6 +268,37 @@ def test_a_gpu_that_cannot_capture_runs_without_graphs(
     backend.close()
 
 
+def test_tensorrt_rtx_keeps_the_kernels_that_it_compiled(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_tensorrt.install(monkeypatch, FakeCuda(), rtx=True)
+    fake_tensorrt.write_engines(model_directory(), copy, flavour="tensorrt_rtx")
+    file = copy / "text_decoder_fp16.runtime_cache"
+    backend = load(copy)
+    assert backend.description.startswith("TensorRT-RTX 10.3.0")
+    assert file.read_bytes() == b"kernels " * 3, "one context for each decode bucket: 256, 512 and 700"
+    read(backend, np.arange(20))
+    backend.close()
+    assert file.read_bytes() == b"kernels " * 4
+    file.unlink()
+    file.mkdir()  # as good as a directory that is not writable, also for root
+    caplog.set_level(logging.INFO)
+    load(copy).close()
+    assert f"{file} cannot be written" in caplog.text
+    assert "kernels are compiled at each start" in caplog.text
+    fake_tensorrt.forget()
+
+
+def test_the_prompt_shapes_that_are_kept_are_limited(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litevlm_ros.runtime.tensorrt_text.MOST_PROGRAMS", 2)
+    expected = {}
+    for length in (3, 30, 90, 3, 90, 30):
+        backend.text.cache.truncate(0)
+        logits = read(backend, np.arange(length))[1]
+        np.testing.assert_array_equal(logits, expected.setdefault(length, logits))
+        assert len(backend.text._prompts) <= 2  # type: ignore[attr-defined]
+
+
 # --- memory
 
 

@@ -1,4 +1,4 @@
-"""A `tensorrt` whose engines are ONNX graphs, run by ONNX Runtime on the fake GPU's memory."""
+"""A TensorRT, or TensorRT-RTX, whose engines are ONNX graphs, run by ONNX Runtime on the fake GPU's memory."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ MOST_CONTEXT = 700
 MOST_VISUAL = 60
 
 
-def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> None:
-    """Makes `cuda` this machine's GPU, and pycuda, cuda.bindings and TensorRT 10.3 its packages."""
+def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, *, rtx: bool = False) -> None:
+    """Makes `cuda` this machine's GPU, and pycuda, cuda.bindings and TensorRT 10.3 its packages.
+
+    With `rtx` it is TensorRT-RTX, of the same version number so that the same sidecars may be written.
+    """
     driver, nvrtc = cuda.bindings()
-    pycuda, tensorrt = cuda.pycuda(), _module(cuda)
+    pycuda, tensorrt = cuda.pycuda(), _module(cuda, rtx)
     parents = {"pycuda": {"driver": pycuda}, "cuda": {}, "cuda.bindings": {"driver": driver, "nvrtc": nvrtc}}
     modules = {"pycuda.driver": pycuda, "cuda.bindings.driver": driver, "cuda.bindings.nvrtc": nvrtc,
-               "tensorrt": tensorrt}  # fmt: skip
+               tensorrt.__name__: tensorrt}  # fmt: skip
     for name, attributes in parents.items():
         modules[name] = ModuleType(name)
         vars(modules[name]).update(attributes, __path__=[])
@@ -100,8 +103,12 @@ class _Strategy(enum.Enum):
     USER_MANAGED = 2
 
 
-def _module(cuda: FakeCuda) -> ModuleType:
-    module = ModuleType("tensorrt")
+class _Kernels(enum.Enum):
+    EAGER = 1
+
+
+def _module(cuda: FakeCuda, rtx: bool) -> ModuleType:
+    module = ModuleType("tensorrt_rtx_bindings" if rtx else "tensorrt")
 
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
@@ -113,7 +120,7 @@ def _module(cuda: FakeCuda) -> ModuleType:
         def deserialize_cuda_engine(self, contents: Any) -> _Engine | None:
             cuda.check_current()
             try:
-                return _Engine(cuda, bytes(contents))
+                return (_RtxEngine if rtx else _Engine)(cuda, bytes(contents))
             except Exception as error:  # ONNX Runtime's own exceptions have no common base
                 self._logger.log(ILogger.ERROR, f"magicTag: {type(error).__name__}")
                 return None
@@ -124,6 +131,7 @@ def _module(cuda: FakeCuda) -> ModuleType:
         Runtime=Runtime,
         ExecutionContextAllocationStrategy=_Strategy,
         TensorIOMode=_Mode,
+        DynamicShapesKernelSpecializationStrategy=_Kernels,
     )
     return module
 
@@ -166,6 +174,33 @@ class _Engine:
         assert strategy is _Strategy.USER_MANAGED
         self.cuda.check_current()
         return _Context(self)
+
+
+class _RtxEngine(_Engine):
+    """Compiles for each new context, unless the runtime cache knows its way already."""
+
+    def create_runtime_config(self) -> Any:
+        settings = SimpleNamespace(strategy=None, cache=None, create_runtime_cache=_RuntimeCache)
+        settings.set_execution_context_allocation_strategy = lambda strategy: setattr(settings, "strategy", strategy)
+        settings.set_runtime_cache = lambda cache: setattr(settings, "cache", cache)
+        return settings
+
+    def create_execution_context(self, settings: Any) -> _Context:
+        assert settings.dynamic_shapes_kernel_specialization_strategy is _Kernels.EAGER
+        settings.cache.kernels += 1
+        return super().create_execution_context(settings.strategy)
+
+
+class _RuntimeCache:
+    def __init__(self) -> None:
+        self.kernels = 0
+
+    def serialize(self) -> bytes:
+        return b"kernels " * self.kernels
+
+    def deserialize(self, contents: bytes) -> bool:
+        self.kernels = len(contents) // 8
+        return True
 
 
 class _Context:
