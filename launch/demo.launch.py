@@ -19,7 +19,7 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 PARAMS_FILE = Path(get_package_share_directory("litevlm_ros")) / "config" / "demo.yaml"
 ARGUMENTS = (
     ("params_file", str(PARAMS_FILE), "YAML file with the node's parameters."),
-    ("cameras", "", "Names of the cameras, with commas; images are on /NAME/image_raw. Empty: those of params_file."),
+    ("cameras", "", "Names of the cameras, with commas. Empty: those of params_file."),
     ("start_cameras", "true", "Start demo_cameras, which publishes the images. false: your own drivers do."),
     ("video", "", "Video file for demo_cameras to show. Empty: a rendered street."),
     ("rate", "10", "Images a second of each of demo_cameras' cameras."),

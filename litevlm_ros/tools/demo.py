@@ -22,8 +22,9 @@ from litevlm_ros.errors import LiteVLMError
 if TYPE_CHECKING:
     from litevlm_ros.demo.run import Run
 
-CAPTION_PERIOD = 2.0
-"""Seconds; leaves half of a small machine to the cameras."""
+NODE_PARAMETERS = ("transport:=compressed", "caption_period:=2.0")
+"""Raw images of six cameras at once do not fit into Fast DDS's shared memory. The period, in seconds, leaves half of a
+small machine to the cameras."""
 VIDEO_CAMERA = "front"
 VIDEO_QUESTIONS = ("What do you see?", "Is there a car?", "Is it day or night?")
 """Nobody knows the true answers for a video."""
@@ -72,17 +73,14 @@ def _run(options: argparse.Namespace, make_run: type[Run]) -> int:
     if options.video is not None:
         source += ["--video", str(options.video.resolve())]
     names = f"cameras:=[{', '.join(cameras)}]"
+    parameters = [part for parameter in (names, *NODE_PARAMETERS) for part in ("-p", parameter)]
     deadline = time.monotonic() + options.seconds
     with ExitStack() as stack:
         children = [
             stack.enter_context(Child(module, arguments, options.output / log, os.environ))
             for module, arguments, log in (
                 ("litevlm_ros.tools.demo_cameras", source, "cameras.log"),
-                (
-                    "litevlm_ros.node",
-                    ["--ros-args", "-p", names, "-p", f"caption_period:={CAPTION_PERIOD}"],
-                    "node.log",
-                ),
+                ("litevlm_ros.node", ["--ros-args", *parameters], "node.log"),
             )
         ]
         run = make_run(cameras, VIDEO_QUESTIONS if options.video is not None else None)
