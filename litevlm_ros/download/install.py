@@ -172,6 +172,8 @@ def _split(checkpoint: Path, output: Path, staging: Path, halves: list[str], ori
                                 "directory") from error  # fmt: skip
         for half in halves:
             origin.write(staged / half)
+            for weights in (staged / half).glob("*.safetensors"):
+                shutil.copymode(staged / half / "config.json", weights)  # the writer lets only its own user read them
         replace_together({half: staged / half for half in halves}, output, staging)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             install_prebuilt(options.prebuilt, options.output, halves, _tell, force=options.force)
     except ImportError as error:
         print(f"Downloads need huggingface_hub and torch ({error}); install them with "
-              "`pip install 'litevlm_ros[convert]'`", file=sys.stderr)  # fmt: skip
+              "`pip install 'litevlm_ros[convert,download]'`", file=sys.stderr)  # fmt: skip
         return 1
     except (LiteVLMError, OSError) as error:
         print(error, file=sys.stderr)

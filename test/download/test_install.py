@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,16 @@ def test_from_the_hub_in_every_layout(
         for file in directory.rglob("origin.json"):
             file.unlink()
     assert contents(wanted.output) == contents(tmp_path / "local")
+
+
+def test_every_file_may_be_read_by_whom_the_directory_is_for(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        install_model(Request(tmp_path / "models", str(checkpoints["original"])), silent)
+    finally:
+        os.umask(before)
+    files = [file for file in (tmp_path / "models").rglob("*") if file.is_file()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o640}
 
 
 def test_a_checkpoint_on_disk(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import os
+import pty
 import socket
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -119,3 +126,19 @@ def test_the_disk_fills_up(server: FakeHub, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(transfer, "http_get", write)
     with pytest.raises(DownloadError, match="weights: the disk is full; free some room and run the command again"):
         fetch(server, tmp_path / "weights")
+
+
+def test_a_terminal_shows_progress(server: FakeHub, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = (
+        "from pathlib import Path\n"
+        "from litevlm_ros.download.transfer import fetch\n"
+        f"fetch({f'{server.url}/{_PATH}'!r}, Path({str(tmp_path / 'weights')!r}), headers={{}}, size={len(DATA)})"
+    )
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, timeout=60, check=True)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "weights:   0%" in shown
+    assert "100%" in shown
