@@ -65,10 +65,10 @@ def evaluate(pipeline: Pipeline, seed: int, scenes: int, notify: Notify) -> Eval
 
 def _with_progress(exercises: Sequence[Exercise], title: str, notify: Notify) -> Iterator[Exercise]:
     started = noted = time.perf_counter()
-    for done, exercise in enumerate(exercises):
+    for done, exercise in enumerate(exercises, start=1):
+        yield exercise
         now = time.perf_counter()
         if now - noted > _SECONDS_BETWEEN_NOTES:
             noted = now
             left = (now - started) * (len(exercises) - done) / done
             notify(f"{title}: {done} of {len(exercises)} exercises, about {left:.0f} s left")
-        yield exercise

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litevlm_ros import model_directory
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import demo_model_directory
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A workspace's prefix; the code is not in a checkout."""
+    monkeypatch.setattr(model_directory, "__file__", str(tmp_path / "lib" / "litevlm_ros" / "model_directory.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    return tmp_path / "install"
+
+
+def model_in(prefix: Path) -> Path:
+    model = prefix / "share" / "litevlm_ros" / "models" / "demo"
+    model.mkdir(parents=True)
+    return model
+
+
+def test_the_checkout_has_it() -> None:
+    assert demo_model_directory() == Path(__file__).parents[1] / "models" / "demo"
+
+
+def test_the_workspace_sourced_last_comes_first(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay, underlay = model_in(installed / "overlay"), model_in(installed / "underlay")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{installed / 'overlay'}:{installed / 'other'}:{installed / 'underlay'}")
+    assert demo_model_directory() == overlay
+    overlay.rmdir()
+    assert demo_model_directory() == underlay
+
+
+def test_pip_installs_it_under_its_prefix(installed: Path) -> None:
+    model = model_in(installed.parent / "venv")
+    assert demo_model_directory() == model
+
+
+def test_nowhere_is_explained(installed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not installed \(looked in .*venv.*Give a model directory"):
+        demo_model_directory()
