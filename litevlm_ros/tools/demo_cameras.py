@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litevlm_ros.demo.ground_truth import TOPIC
 from litevlm_ros.errors import ConfigError, LiteVLMError
 
 if TYPE_CHECKING:
     from litevlm_ros.demo.sources import Shot, Source
 
-GROUND_TRUTH_TOPIC = "/demo_cameras/ground_truth"
 _DEFAULT_CAMERA = "front"
 _JPEG_QUALITY = 90
 _MOST_PIXELS = 64_000_000
@@ -136,7 +136,7 @@ class _Publishers:
         self._compressed = {
             name: node.create_publisher(CompressedImage, f"/{name}/image_raw/compressed", newest) for name in cameras
         }
-        self._truth = node.create_publisher(String, GROUND_TRUTH_TOPIC, kept)
+        self._truth = node.create_publisher(String, TOPIC, kept)
 
     def publish(self, shot: Shot) -> None:
         """Publishes a shot under one stamp. A topic that nobody subscribes to costs nothing."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.tools.demo_cameras import GROUND_TRUTH_TOPIC, main
+from litevlm_ros.demo.ground_truth import TOPIC
+from litevlm_ros.tools.demo_cameras import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +68,7 @@ def test_it_publishes_both_kinds_of_images_and_the_truth_and_ends_on_ctrl_c() ->
             node.create_subscription(
                 CompressedImage, f"/{name}/image_raw/compressed", got[f"{name} jpeg"].append, qos_profile_sensor_data
             )
-        node.create_subscription(String, GROUND_TRUTH_TOPIC, got["truth"].append, kept)
+        node.create_subscription(String, TOPIC, got["truth"].append, kept)
         deadline = time.monotonic() + 30
         while (len(got) < 5 or min(map(len, got.values())) < 2) and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
