@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from package_files import ROOT
 
 from litevlm_ros.download import install, prebuilt
+from litevlm_ros.download.catalog import PUBLISHED
 from litevlm_ros.download.errors import DownloadError
 from litevlm_ros.download.install import HALVES, Request
 from litevlm_ros.tools import download_models
@@ -111,3 +113,14 @@ def test_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("--model nonsense is not a directory")
+
+
+def test_the_readme_of_the_models_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "models" / "README.md").read_text()
+    for name, model in PUBLISHED.items():
+        assert f"| `{name}` | {model.repository}, `{model.revision[:7]}` |" in readme
+    with pytest.raises(SystemExit):
+        download_models.main(["--help"])
+    offered = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", capsys.readouterr().out)) - {"--help"}
+    download = readme[readme.index("## Download") : readme.index("## Convert")]
+    assert offered == set(re.findall(r"--[a-z]+(?:-[a-z]+)*", download))
