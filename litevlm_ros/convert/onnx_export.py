@@ -1,7 +1,7 @@
 """The two torch modules → `vision_encoder.onnx` and `text_decoder.onnx`, with the names of `docs/architecture.md`.
 
 torch's exporter gives a graph without shape noise but writes opset 18 at the lowest; the three operators that differ
-are rewritten so that the files declare opset 17, which TensorRT 10.3 reads.
+are rewritten so that the files declare opset 17, which TensorRT 10.3 reads. Quantized weights need opset 21.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.errors import EngineError
 
 OPSET = 17
-_IR_VERSION = 8  # the one that belongs to opset 17
+QUANTIZED_OPSET = 21
+"""The first with 4-bit types and blocks in DequantizeLinear."""
+_IR_VERSIONS = {OPSET: 8, QUANTIZED_OPSET: 10}  # those that belong to the opsets
 _EXPORTER_OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**26  # bytes; leaves 64 MiB of the 2 GiB for the graph itself
 
 
-def vision_graph(module: VisionEncoder) -> ir.Model:
-    """The graph of `vision_encoder.onnx`; N is dynamic."""
+def vision_graph(module: VisionEncoder, opset: int = OPSET) -> ir.Model:
+    """The graph of `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or QUANTIZED_OPSET."""
     size = module.config.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return _export(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"])
+    return _export(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
 
 
-def text_graph(module: TextDecoder) -> ir.Model:
-    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic."""
+def text_graph(module: TextDecoder, opset: int = OPSET) -> ir.Model:
+    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic. `opset` as for `vision_graph`."""
     layers = range(module.config.num_layers)
     inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
     cache: list[dict[int, str]] = [{0: "C"} for _ in layers]
@@ -46,7 +48,7 @@ def text_graph(module: TextDecoder) -> ir.Model:
     names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
     results = ["logits", "next_tokens"]
     results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
-    return _export(module, inputs, shapes, names, results)
+    return _export(module, inputs, shapes, names, results, opset)
 
 
 def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
@@ -91,7 +93,12 @@ def save_graph(model: ir.Model, file: Path) -> None:
 
 
 def _export(
-    module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], names: list[str], results: list[str]
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    names: list[str],
+    results: list[str],
+    opset: int,
 ) -> ir.Model:
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -101,14 +108,16 @@ def _export(
             dynamic_shapes=shapes,
             input_names=names,
             output_names=results,
-            opset_version=_EXPORTER_OPSET,
+            opset_version=max(opset, _EXPORTER_OPSET),
             optimize=True,
             verbose=False,
         )
     if program is None:
         raise EngineError("torch.onnx.export returned nothing; install the torch version this package is pinned to")
     model: ir.Model = program.model
-    _lower_to_opset_17(model)
+    if opset == OPSET:
+        _lower_to_opset_17(model)
+    model.ir_version = _IR_VERSIONS[opset]
     _strip_origins(model)
     return model
 
@@ -128,7 +137,6 @@ def _lower_to_opset_17(model: ir.Model) -> None:
             node.attributes.pop("noop_with_empty_axes", None)
             node.attributes.add(ir.AttrInt64s("axes", [int(axis) for axis in axes.numpy().reshape(-1)]))
     model.graph.opset_imports[""] = OPSET
-    model.ir_version = _IR_VERSION
 
 
 def _strip_origins(model: ir.Model) -> None:

@@ -55,8 +55,20 @@ class TextDecoder(nn.Module):
             hidden, new_key, new_value = layer(hidden, cos, sin, mask, past_key, past_value)
             new_keys.append(new_key)
             new_values.append(new_value)
-        logits = self.lm_head(self.norm(hidden.index_select(0, logit_positions))).float()
+        logits = self.lm_head(self.norm(hidden.index_select(0, logit_positions)))[:, : self.config.vocab_size].float()
         return logits, logits.argmax(-1), new_keys, new_values
+
+    def pad_vocabulary(self, multiple: int) -> None:
+        """Append zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.
+
+        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: of a head with an
+        odd vocabulary, such as Qwen2's 151655, it keeps a padded copy of 272 MB beside the embedding, the same table.
+        """
+        tied = self.lm_head.weight is self.embed_tokens.weight
+        missing = -self.config.vocab_size % multiple
+        self.lm_head.weight = nn.Parameter(functional.pad(self.lm_head.weight, (0, 0, 0, missing)))
+        if tied:
+            self.embed_tokens.weight = self.lm_head.weight
 
     def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
         """Rows of the embedding table, or of `visual_tokens` for ids from the vocabulary size on: [S, hidden]."""
@@ -107,7 +119,8 @@ class TextLayer(nn.Module):
         query_key, new_value = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 1)
         query, new_key = torch.split(rotate(query_key, cos, sin), [self.heads, self.kv_heads], 1)
         hidden = hidden + self.o_proj(self.attention(query, new_key, new_value, mask, past_key, past_value))
-        gate, up = self.gate_up(self.post_norm(hidden)).chunk(2, 1)
+        # Not chunk: TensorRT would then lay these weights out anew for single tokens, and keep both layouts.
+        gate, up = self.gate_up(self.post_norm(hidden)).reshape(-1, 2, self.intermediate_size).unbind(1)
         return hidden + self.down(functional.silu(gate) * up), new_key, new_value
 
     def attention(

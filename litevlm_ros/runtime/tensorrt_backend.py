@@ -82,6 +82,7 @@ def _load(
     resources.callback(text.close)
     vision = TensorRTVisionEncoder(engines[VISION], model, memory)
     resources.callback(vision.close)
+    resources.callback(device.wait)  # for decode steps that ran ahead of the last answer
     if vision.dtype != text.dtype:
         raise EngineError(
             f"{files[VISION].path.name} gives {vision.dtype} and {files[TEXT].path.name} takes {text.dtype} visual "

@@ -28,6 +28,7 @@ from litevlm_ros.types import View
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 DEMO = Path(__file__).parent.parent.parent / "models" / "demo"
+SIZE, DEVICE = "1b", "cuda"
 RUNS = 30
 NOISE = 3
 """A margin must be this many times the largest difference between transformers' fp16 and fp32 logits."""
@@ -74,14 +75,16 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = os.environ.get("LITEVLM_GPU_MODEL")
     directory = Path(kept) if kept else tmp_path_factory.mktemp("gpu") / "large"
     if not (directory / "text_decoder" / "config.json").is_file():
-        write_random_internvl(directory, "1b", "cuda")
+        write_random_internvl(directory, SIZE, DEVICE)
     build(directory, "--max-tiles", "6", "--max-context", "2048")
     return directory
 
 
 @pytest.fixture(scope="module")
 def backend(large: Path) -> Iterator[Backend]:
+    started = time.monotonic()
     backend = load(large, backend="tensorrt", spin_threads=True)
+    say(f"loaded in {time.monotonic() - started:.1f} s")
     say(
         f"{backend.description}: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in backend.memory().items())
     )
@@ -95,6 +98,31 @@ def tiles(count: int, size: int) -> Any:
     waves = [[127 + 127 * np.sin((3 + tile + channel) * (rows + (tile + 1) * columns)) for channel in range(3)]
              for tile in range(count)]  # fmt: skip
     return np.stack([np.stack(channels, -1) for channels in waves]).astype(np.uint8)
+
+
+def on_host(backend: Backend, tokens: Any) -> Any:
+    """Visual tokens as fp32."""
+    decoder: Any = backend.text
+    dtype = {"HALF": np.float16, "FLOAT": np.float32}[decoder.dtype]
+    rows = np.empty(tokens.size // np.dtype(dtype).itemsize, dtype)
+    with decoder._device as device:
+        device.driver.memcpy_dtoh(rows, tokens.address)
+    return rows.reshape(tokens.count, -1).astype(np.float32)
+
+
+def reference(model: Path, half: bool) -> Any:
+    """transformers' model, in fp16 or in fp32 without shortcuts."""
+    import torch
+
+    from litevlm_ros.benchmarking.transformers_stages import TransformersStages
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    dtype = torch.float16 if half else torch.float32
+    return TransformersStages(model, "eager", dtype=dtype, device=DEVICE, max_context=0)
+
+
+def image_size(model: Path) -> int:
+    return ModelConfig.from_directory(model).vision.image_size
 
 
 def prompt(backend: Backend, length: int, visual: int) -> Any:
@@ -168,7 +196,7 @@ def test_graphs_of_many_shapes_in_turn_stay_right(demo: Path) -> None:
     """Each shape again after all others have run, with graphs and without: the same numbers to the last bit."""
     backend = load(demo, backend="tensorrt")
     results: dict[bool, list[Any]] = {}
-    visual = backend.vision.encode(tiles(1, ModelConfig.from_directory(demo).vision.image_size))
+    visual = backend.vision.encode(tiles(1, image_size(demo)))
     for graphs in (True, False):
         results[graphs] = []
         for length in (70, 300, 128, 65, 300, 70):
@@ -178,7 +206,7 @@ def test_graphs_of_many_shapes_in_turn_stay_right(demo: Path) -> None:
             results[graphs].append(list(backend.text.decode_greedy(int(output.next_tokens[-1]), length, 40)))
         decoder: Any = backend.text
         for program in (*decoder._prompts.values(), *decoder._steps.values()):
-            assert program._graph is not None, "TensorRT's runs can be captured here"
+            assert (program._graph is not None) == graphs, "TensorRT's runs can be captured here"
             program._graph = None
     for graph, plain in zip(results[True], results[False], strict=True):
         np.testing.assert_array_equal(graph, plain)
@@ -210,27 +238,14 @@ def test_closing_gives_the_memory_back(demo: Path) -> None:
 
 
 def test_visual_tokens_are_within_two_thousandths_of_transformers_in_fp32(backend: Backend, large: Path) -> None:
-    import torch
-
-    from litevlm_ros.benchmarking.transformers_stages import TransformersStages
-
-    stages = TransformersStages(large, "eager", dtype=torch.float32, device="cuda", max_context=0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    stages = reference(large, half=False)
     for count in (1, 6):
-        pixels = tiles(count, 448)
-        expected = stages.encode(pixels)
-        found = on_host(backend, backend.vision.encode(pixels), expected.shape[1])
-        error = float((torch.from_numpy(found).cuda().float() - expected).norm() / expected.norm())
+        pixels = tiles(count, image_size(large))
+        expected = stages.encode(pixels).cpu().numpy()
+        found = on_host(backend, backend.vision.encode(pixels))
+        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
         say(f"visual tokens of {count} tiles: relative error {error:.2e}")
         assert error < 2e-3
-
-
-def on_host(backend: Backend, tokens: Any, width: int) -> Any:
-    device = backend.text._device  # type: ignore[attr-defined]
-    rows = np.empty((tokens.count, width), np.float16)
-    with device:
-        device.driver.memcpy_dtoh(rows, tokens.address)
-    return rows
 
 
 def test_greedy_tokens_are_those_of_transformers_wherever_its_margin_exceeds_its_noise(
@@ -238,25 +253,18 @@ def test_greedy_tokens_are_those_of_transformers_wherever_its_margin_exceeds_its
 ) -> None:
     import torch
 
-    from litevlm_ros.benchmarking.transformers_stages import TransformersStages
-
-    visual = backend.vision.encode(tiles(1, 448))
+    visual = backend.vision.encode(tiles(1, image_size(large)))
     ids = prompt(backend, 320, visual.count)
     backend.text.cache.truncate(0)
     first = int(backend.text.forward(ids, np.arange(len(ids)), visual).next_tokens[-1])
     tokens = [first, *backend.text.decode_greedy(first, len(ids), 63)]
-    rows = torch.from_numpy(on_host(backend, visual, 896)).cuda()
-    logits = {}
-    for dtype in (torch.float32, torch.float16):  # both read our tokens, so that each choice is compared alone
-        stages = TransformersStages(large, "eager", dtype=dtype, device="cuda", max_context=0)
-        whole = np.concatenate((ids, tokens[:-1]))
-        logits[dtype] = stages.logits(whole, rows.to(dtype))[len(ids) - 1 :].float()
-        del stages
-    half = logits[torch.float16]
-    noise = (half - logits[torch.float32]).abs().max(-1).values
+    rows = torch.from_numpy(on_host(backend, visual)).to(DEVICE)
+    whole = np.concatenate((ids, tokens[:-1]))  # transformers reads our tokens, so that each choice is compared alone
+    full, half = (reference(large, half).logits(whole, rows)[len(ids) - 1 :].float().cpu() for half in (False, True))
+    noise = (half - full).abs().max(-1).values
     best = half.topk(2, -1)
-    clear = (best.values[:, 0] - best.values[:, 1] > NOISE * noise).cpu().numpy()
-    chosen = best.indices[:, 0].cpu().numpy()
+    clear = (best.values[:, 0] - best.values[:, 1] > NOISE * noise).numpy()
+    chosen = best.indices[:, 0].numpy()
     differing = np.flatnonzero(clear & (chosen != np.array(tokens)))
     say(f"greedy: {int((chosen == np.array(tokens)).sum())} of 64 tokens are transformers' in fp16; "
         f"{clear.sum()} have a margin of {NOISE} times the noise, of those {len(differing)} differ")  # fmt: skip
@@ -265,8 +273,8 @@ def test_greedy_tokens_are_those_of_transformers_wherever_its_margin_exceeds_its
     assert len(differing) == 0
 
 
-def test_it_is_faster_by_graphs_and_reports_its_times(backend: Backend) -> None:
-    visual = backend.vision.encode(tiles(1, 448))
+def test_it_is_faster_by_graphs_and_reports_its_times(backend: Backend, large: Path) -> None:
+    visual = backend.vision.encode(tiles(1, image_size(large)))
     ids = prompt(backend, 320, visual.count)
     decoder: Any = backend.text
 
@@ -279,10 +287,18 @@ def test_it_is_faster_by_graphs_and_reports_its_times(backend: Backend) -> None:
         for _ in backend.text.decode_greedy(100, 320, 64):
             pass
 
-    picture = tiles(6, 448)
+    picture = tiles(6, image_size(large))
     say(f"vision, 1 tile: {median_ms(lambda: backend.vision.encode(picture[:1])):.3f} ms (aim 3)")
     say(f"vision, 6 tiles: {median_ms(lambda: backend.vision.encode(picture)):.3f} ms")
     say(f"prefill, 320 tokens: {median_ms(prefill):.3f} ms (aim 2)")
+    for count in (2, 4, 8, 16):
+        words = ids[:1].repeat(count)
+
+        def verify(words: Any = words) -> None:
+            backend.text.cache.truncate(320)
+            backend.text.forward(words, 320 + np.arange(len(words)), num_logits=min(len(words), 8))
+
+        say(f"forward of {count} tokens behind 320: {median_ms(verify):.3f} ms")
     with_graphs = median_ms(decode) / 64
     say(f"decode: {with_graphs:.3f} ms a token (aim 1.0, then 0.66)")
     for program in decoder._steps.values():

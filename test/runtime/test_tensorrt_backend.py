@@ -315,7 +315,9 @@ def test_everything_is_freed_and_counted(directory: Path, cuda: FakeCuda, caplog
     visual = backend.vision.encode(tiles(7))
     read(backend, np.arange(100))
     assert visual.count == 28
+    next(backend.text.decode_greedy(5, 100, 9))
     backend.close()
+    assert all(not stream.waiting for stream in cuda.streams.values()), "nothing runs on memory that is freed"
     gc.collect()
     assert (cuda.live, cuda.taken, cuda.graphs, cuda.depth, cuda.retained) == ({}, 0, {}, 0, 0)
     again = load(directory)
