@@ -61,8 +61,9 @@ class TextDecoder(nn.Module):
     def pad_vocabulary(self, multiple: int) -> None:
         """Append zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.
 
-        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: of a head with an
-        odd vocabulary, such as Qwen2's 151655, it keeps a padded copy of 272 MB beside the embedding, the same table.
+        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: of a head with
+        an odd vocabulary, such as Qwen2's 151655, it keeps a padded copy of 272 MB beside the embedding, which is the
+        same table.
         """
         tied = self.lm_head.weight is self.embed_tokens.weight
         missing = -self.config.vocab_size % multiple
