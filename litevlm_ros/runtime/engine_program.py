@@ -60,6 +60,8 @@ class Engine:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.tensors = {name: self._tensor(name) for name in names}
         self.profiles = range(self._engine.num_optimization_profiles)
+        # A context refers to its settings without keeping them.
+        self._settings: list[Any] = []
         self._runtime_cache = _RuntimeCache(self._engine, file.path.with_suffix(".runtime_cache"))
         _LOGGER.debug("%s loaded in %.1f s", file.path, time.monotonic() - started)
 
@@ -130,7 +132,7 @@ class Engine:
     def close(self) -> None:
         """Frees the weights. All programs must be closed."""
         self.save_runtime_cache()
-        del self._runtime_cache, self._engine, self._runtime
+        del self._settings, self._runtime_cache, self._engine, self._runtime
 
     def _context(self) -> Any:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -142,6 +144,7 @@ class Engine:
                 self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
             self._runtime_cache.attach(settings)
+            self._settings.append(settings)
             context = self._engine.create_execution_context(settings)
         else:
             context = self._engine.create_execution_context(strategy)

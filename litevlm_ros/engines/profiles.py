@@ -1,0 +1,68 @@
+"""The sizes that engines are built for. One engine has all its profiles, which share its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litevlm_ros.engines.sidecar import TEXT, VISION, Profile
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import ModelConfig
+
+MOST_PROMPT = 2048
+"""New tokens of one call. Longer prompts are read in parts: attention over all at once takes too much memory."""
+MOST_LOGITS = 16
+"""Logits of one call: enough to verify a draft."""
+MOST_DRAFT = 16
+"""New tokens of a call that the decode profile takes, so that verifying a draft is as fast as a single token."""
+
+_LIKELY_TILES = 6
+_LIKELY_PROMPT = 320
+_LIKELY_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What engines are built for: tiles of one call and in one prompt, and rows of the KV cache."""
+
+    max_tiles: int
+    max_context: int
+
+    def checked(self, model: ModelConfig) -> Sizes:
+        """These sizes with 0 replaced by the default and everything within what `model` allows. Raises ConfigError."""
+        allowed = model.text.max_position_embeddings
+        if self.max_tiles < 1:
+            raise ConfigError(f"max_tiles is {self.max_tiles}; allowed: from 1. Use the number of your views")
+        if not 0 <= self.max_context <= allowed:
+            raise ConfigError(f"max_context is {self.max_context}; allowed: up to this model's {allowed}. Use 0 for "
+                              f"{DEFAULT_CONTEXT}, or less if the model has less")  # fmt: skip
+        return Sizes(self.max_tiles, self.max_context or min(DEFAULT_CONTEXT, allowed))
+
+    @property
+    def max_prompt(self) -> int:
+        """New tokens of one call."""
+        return min(MOST_PROMPT, self.max_context)
+
+
+DEFAULT_TILES = 12
+"""Those of LiteVLM's own measurements (arXiv 2506.07416)."""
+DEFAULT_CONTEXT = 4096
+
+
+def profiles(part: str, sizes: Sizes, model: ModelConfig) -> tuple[Profile, ...]:
+    """Of the engine of `part` (VISION or TEXT). See `Profile` for what the three numbers are."""
+    if part == VISION:
+        return (Profile("tiles", {"pixels": (1, min(_LIKELY_TILES, sizes.max_tiles), sizes.max_tiles)}),)
+    assert part == TEXT
+    visual = min(sizes.max_tiles * model.vision.tokens_per_tile, sizes.max_context)
+    cache = (1, min(_LIKELY_ROWS, sizes.max_context), sizes.max_context)
+
+    def profile(name: str, likely: int, most: int) -> Profile:
+        new = (1, min(likely, most), most)
+        logits = min(MOST_LOGITS, most)
+        shapes = {"input_ids": new, "position_ids": new, "logit_positions": (1, 1, logits)}
+        return Profile(name, shapes | {"visual_tokens": (1, visual, visual), "past_key": cache, "past_value": cache})
+
+    return (
+        profile("prefill", _LIKELY_PROMPT, sizes.max_prompt),
+        profile("decode", 1, min(MOST_DRAFT, sizes.max_prompt)),
+    )
