@@ -46,11 +46,11 @@ class VisionEncoder(nn.Module):
         hidden = self.embed(pixels)
         for layer in self.layers:
             hidden = layer(hidden)
-        visual_tokens: Tensor = self.projector(self.pixel_shuffle(hidden))
+        visual_tokens: Tensor = self.projector(self.pixel_shuffle(hidden).to(self.positions.dtype))
         return visual_tokens.reshape(-1, self.config.tokens_per_tile, self.projector.width)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, size, size, 3] to the first block's input [N * (1 + grid²), hidden]."""
+        """uint8 [N, size, size, 3] to the first block's input, fp32 [N * (1 + grid²), hidden]."""
         grid, patch = self.config.grid, self.config.patch_size
         # The cast comes first: TensorRT computes nothing on uint8. Normalisation is fp32 even in an fp16 graph.
         patches = pixels.float().reshape(-1, grid, patch, grid, patch, 3).permute(0, 1, 3, 5, 2, 4)
@@ -58,7 +58,8 @@ class VisionEncoder(nn.Module):
         # An all-zero patch in front embeds to zero and so leaves row 0, the CLS token, to `positions` alone.
         padded = functional.pad(normalised.to(self.positions.dtype), (0, 0, 1, 0))
         embedded: Tensor = self.patch_embedding(padded.reshape(-1, padded.shape[-1]))
-        return (embedded.reshape(-1, *self.positions.shape) + self.positions).reshape(-1, self.config.hidden_size)
+        placed = embedded.reshape(-1, *self.positions.shape).float() + self.positions.float()
+        return placed.reshape(-1, self.config.hidden_size)
 
     def pixel_shuffle(self, hidden: Tensor) -> Tensor:
         """Drop CLS and fold squares of patches into channels (`ps_version` v2), [N * T, projector_size]."""
@@ -69,7 +70,11 @@ class VisionEncoder(nn.Module):
 
 
 class VisionLayer(nn.Module):
-    """One pre-norm block; input and output [N * (1 + grid²), hidden]."""
+    """One pre-norm block; input and output fp32 [N * (1 + grid²), hidden].
+
+    The sum over the blocks is fp32 whatever the weights are: rounded to fp16 at each of 48 additions, it would be
+    most of the error of the visual tokens.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -77,18 +82,18 @@ class VisionLayer(nn.Module):
         self.rows = 1 + config.grid**2
         self.heads = config.num_heads
         self.head_dim = width // config.num_heads
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.norm1 = LayerNorm(width, eps=config.layer_norm_eps)
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.proj = nn.Linear(width, width)
         self.ls1 = nn.Parameter(torch.ones(width))
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.norm2 = LayerNorm(width, eps=config.layer_norm_eps)
         self.fc1 = nn.Linear(width, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, width)
         self.ls2 = nn.Parameter(torch.ones(width))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.proj(self.attention(self.norm1(hidden))) * self.ls1
-        hidden = hidden + self.fc2(gelu(self.fc1(self.norm2(hidden)))) * self.ls2
+        hidden = hidden + (self.proj(self.attention(self.norm1(hidden))) * self.ls1).float()
+        hidden = hidden + (self.fc2(gelu(self.fc1(self.norm2(hidden)))) * self.ls2).float()
         return hidden
 
     def attention(self, hidden: Tensor) -> Tensor:
@@ -99,6 +104,16 @@ class VisionLayer(nn.Module):
         mixed = scores.softmax(-1) @ value.transpose(1, 2)
         rows: Tensor = mixed.transpose(1, 2).reshape(-1, self.heads * self.head_dim)
         return rows
+
+
+class LayerNorm(nn.LayerNorm):
+    """Computed in fp32; the result has the type of the weights."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        normalised = functional.layer_norm(
+            hidden.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
+        )
+        return normalised.to(self.weight.dtype)
 
 
 class Projector(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from litevlm_ros.engines.profiles import Sizes, profiles
 from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, engine_name, sidecar_file
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.runtime.runtime_cache import cache_directory
 
 Report = Callable[[str], object]
 """Called with each line for the person who waits."""
@@ -181,7 +183,7 @@ def _graph_file(output: Path, plan: _Plan) -> Iterator[Path]:
 def _write(file: Path, built: BuiltEngine) -> int:
     """Puts the engine in its place; never half of it, and never beside the sidecar of another. Returns its bytes."""
     sidecar_file(file).unlink(missing_ok=True)
-    file.with_suffix(".runtime_cache").unlink(missing_ok=True)
+    shutil.rmtree(cache_directory(file), ignore_errors=True)
     unfinished = file.with_name(f"{file.name}.part")
     try:
         with unfinished.open("wb") as opened:

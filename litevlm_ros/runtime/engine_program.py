@@ -2,26 +2,25 @@
 
 A program has an execution context of its own, because a captured graph may refer to what its context holds for the
 shapes it was captured with. Contexts share the engine's weights and one block of working memory, so they are cheap.
-TensorRT-RTX compiles kernels for the shapes of each context; its runtime cache, a file beside the engine, keeps them.
+TensorRT-RTX compiles kernels for the shapes of each context (`runtime_cache.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import EngineError
 from litevlm_ros.runtime.cuda_device import CudaDevice
 from litevlm_ros.runtime.cuda_graphs import CudaGraph
-from litevlm_ros.runtime.device_memory import DeviceMemory, Scratch, gigabytes
+from litevlm_ros.runtime.device_memory import DeviceMemory, Scratch
 from litevlm_ros.runtime.engine_files import EngineFile
+from litevlm_ros.runtime.runtime_cache import RuntimeCache, cache_directory, cache_name, is_supported
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,9 +59,6 @@ class Engine:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.tensors = {name: self._tensor(name) for name in names}
         self.profiles = range(self._engine.num_optimization_profiles)
-        # A context refers to its settings without keeping them.
-        self._settings: list[Any] = []
-        self._runtime_cache = _RuntimeCache(self._engine, file.path.with_suffix(".runtime_cache"))
         _LOGGER.debug("%s loaded in %.1f s", file.path, time.monotonic() - started)
 
     @property
@@ -100,7 +96,8 @@ class Engine:
         The engine runs once within this call, on what the inputs hold. Raises EngineError.
         """
         started = time.monotonic()
-        context = self._context()
+        settings, cache = self._settings(cache_name(profile, shapes))
+        context = self._context(settings)
         stream = self.device.stream.handle
         if not context.set_optimization_profile_async(profile, stream):
             raise self._failed(f"has no profile {profile}")
@@ -115,7 +112,9 @@ class Engine:
         if missing:
             raise self._failed(f"lacks the shape of {', '.join(missing)}")
         context.set_device_memory(*self.scratch.at_least(int(context.update_device_memory_size_for_shapes())))
-        program = Program(self, context, then)
+        program = Program(self, context, settings, then)
+        if cache is not None:
+            cache.save()
         sizes = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items() if "." not in name)
         _LOGGER.debug("%s for %s in %.2f s", self.file.path.name, sizes, time.monotonic() - started)
         return program
@@ -125,29 +124,24 @@ class Engine:
         if not context.execute_async_v3(self.device.stream.handle):
             raise self._failed("did not run")
 
-    def save_runtime_cache(self) -> None:
-        """Keeps what TensorRT-RTX compiled, for the next start."""
-        self._runtime_cache.save()
-
     def close(self) -> None:
         """Frees the weights. All programs must be closed."""
-        self.save_runtime_cache()
-        del self._settings, self._runtime_cache, self._engine, self._runtime
+        del self._engine, self._runtime
 
-    def _context(self) -> Any:
+    def _settings(self, name: str) -> tuple[Any, RuntimeCache | None]:
+        """How contexts are made: TensorRT-RTX's runtime configuration and its cache `name`, or a strategy alone."""
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self._runtime_cache.is_supported:
-            settings = self._engine.create_runtime_config()
-            settings.set_execution_context_allocation_strategy(strategy)
-            # A program has one set of shapes, so it is worth the best kernels for them.
-            settings.dynamic_shapes_kernel_specialization_strategy = (
-                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-            )
-            self._runtime_cache.attach(settings)
-            self._settings.append(settings)
-            context = self._engine.create_execution_context(settings)
-        else:
-            context = self._engine.create_execution_context(strategy)
+        if not is_supported(self._engine):
+            return strategy, None
+        settings = self._engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(strategy)
+        # A program has one set of shapes, so it is worth the best kernels for them.
+        kernels = self._trt.DynamicShapesKernelSpecializationStrategy
+        settings.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
+        return settings, RuntimeCache(settings, cache_directory(self.file.path) / name)
+
+    def _context(self, settings: Any) -> Any:
+        context = self._engine.create_execution_context(settings)
         if context is None:
             raise self._failed("gives no execution context")
         return context
@@ -167,9 +161,10 @@ class Engine:
 class Program:
     """One execution context; see `Engine.program`."""
 
-    def __init__(self, engine: Engine, context: Any, then: Callable[[], None] | None) -> None:
+    def __init__(self, engine: Engine, context: Any, settings: Any, then: Callable[[], None] | None) -> None:
         self._engine = engine
         self._context = context
+        self._settings = settings  # the context refers to them without keeping them
         self._then = then
         # The first run compiles and allocates, which a capture must not see.
         engine.enqueue(context)
@@ -187,7 +182,7 @@ class Program:
         """Frees graph and context. It must not be running."""
         if self._graph is not None:
             self._graph.close()
-        self._graph = self._context = None
+        self._graph = self._context = self._settings = None
 
     def _enqueue(self) -> None:
         self._engine.enqueue(self._context)
@@ -205,40 +200,3 @@ class Program:
             reason = "TensorRT says that it cannot be captured"
         _LOGGER.warning("%s runs without a CUDA graph, which is slower: %s", self._engine.file.path.name, reason)
         return None
-
-
-class _RuntimeCache:
-    """TensorRT-RTX's compiled kernels and the file that keeps them. Other TensorRTs have none."""
-
-    def __init__(self, engine: Any, file: Path) -> None:
-        self._file = file
-        self._cache: Any = None
-        settings: Any = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
-        if not hasattr(settings, "create_runtime_cache"):
-            return
-        self._cache = settings.create_runtime_cache()
-        # TensorRT refuses what is damaged or of another version; it is written anew then.
-        with contextlib.suppress(OSError):
-            self._cache.deserialize(file.read_bytes())
-
-    @property
-    def is_supported(self) -> bool:
-        return self._cache is not None
-
-    def attach(self, settings: Any) -> None:
-        settings.set_runtime_cache(self._cache)
-
-    def save(self) -> None:
-        if self._cache is None:
-            return
-        contents = bytes(self._cache.serialize())
-        unfinished = self._file.with_name(f"{self._file.name}.part")
-        try:
-            if self._file.is_file() and self._file.stat().st_size == len(contents):
-                return
-            unfinished.write_bytes(contents)
-            unfinished.replace(self._file)
-            _LOGGER.debug("%s: %s of compiled kernels kept", self._file, gigabytes(len(contents)))
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            _LOGGER.info("%s cannot be written (%s), so kernels are compiled at each start", self._file, error)

@@ -91,8 +91,6 @@ def _load(
     with memory.measured("execution contexts"):
         vision.prepare()
         text.prepare()
-    for engine in engines.values():
-        engine.save_runtime_cache()
     _LOGGER.info(
         "Loaded in %.1f s: %s; %s free now",
         time.monotonic() - started,

@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--force", action="store_true", help="build also what is up to date")
     build.add_argument("--skip-memory-check", action="store_true", help="build even if memory seems to be short")
     files = parser.add_argument_group("files")
-    files.add_argument("--model", type=Path, default=Path("models"), metavar="DIR", help="model directory (%(default)s)")
+    files.add_argument(
+        "--model", type=Path, default=Path("models"), metavar="DIR", help="model directory (%(default)s)"
+    )
     files.add_argument("--output", type=Path, metavar="DIR", help="where to put graphs and engines (default: --model)")
     return parser
 

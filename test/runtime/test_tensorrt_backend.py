@@ -273,18 +273,25 @@ def test_tensorrt_rtx_keeps_the_kernels_that_it_compiled(
 ) -> None:
     fake_tensorrt.install(monkeypatch, FakeCuda(), rtx=True)
     fake_tensorrt.write_engines(model_directory(), copy, flavour="tensorrt_rtx")
-    file = copy / "text_decoder_fp16.runtime_cache"
+    directory = copy / "text_decoder_fp16.runtime_cache"
+
+    def kept() -> list[bytes]:
+        return [file.read_bytes() for file in directory.iterdir()]
+
     backend = load(copy)
     assert backend.description.startswith("TensorRT-RTX 10.3.0")
-    assert file.read_bytes() == b"kernels " * 3, "one context for each decode bucket: 256, 512 and 700"
+    assert kept() == 3 * [b"kernels "], "a cache for each decode bucket: 256, 512 and 700"
     read(backend, np.arange(20))
     backend.close()
-    assert file.read_bytes() == b"kernels " * 4
-    file.unlink()
-    file.mkdir()  # as good as a directory that is not writable, also for root
+    assert kept() == 4 * [b"kernels "]
+    backend = load(copy)
+    assert sorted(kept()) == [b"kernels "] + 3 * [b"kernels kernels "], "what was kept is read and added to"
+    backend.close()
+    shutil.rmtree(directory)
+    directory.write_text("as good as a directory that is not writable, also for root")
     caplog.set_level(logging.INFO)
     load(copy).close()
-    assert f"{file} cannot be written" in caplog.text
+    assert f"{directory}/1-" in caplog.text
     assert "kernels are compiled at each start" in caplog.text
     fake_tensorrt.forget()
 

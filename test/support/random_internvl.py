@@ -53,7 +53,10 @@ def write_random_internvl(directory: Path, size: str = "1b", device: str = "cpu"
             if "lambda" in name:
                 parameter.fill_(0.1)
             elif name.endswith("embed_tokens.weight"):
-                parameter.copy_(0.02 * noise)  # small, or with tied weights a token would be its own successor
+                parameter.copy_(0.1 * noise)  # small, or with tied weights a token would be its own successor
+            elif name.endswith("o_proj.weight") and "language_model" in name:
+                # Little attention, or the mean of a long prompt would choose the same token again and again.
+                parameter.copy_(0.3 * noise / parameter[0].numel() ** 0.5)
             elif parameter.dim() >= 2 and "embeddings" not in name:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             elif "norm" in name and name.endswith("weight"):
