@@ -1,0 +1,85 @@
+"""Which layers of a part are quantized, and how; `quantize.py` rewrites the graph.
+
+    fp8   weights and activations, one scale each (W8A8)
+    int8  vision encoder: weights with a scale for each output, activations with one (W8A8); text decoder: weights only
+    int4  text decoder: weights only, one scale for 64 or 128 inputs
+
+Activations of a Qwen2 decoder have outliers that INT8 with one scale does not hold (arXiv 2211.10438), which FP8's
+exponent does. Embedding, norms, attention and the patch embedding stay in fp16, and so does the output projection,
+which in small models is the embedding's own table.
+
+Why not nvidia-modelopt: it quantizes modules of known classes or exported graphs of its own making, and the layers
+fused here are neither; the scales below are a page of code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from torch import Tensor, nn
+
+from litevlm_ros.convert.calibration import CalibrationData, InputStatistics, measure_inputs
+from litevlm_ros.convert.quantize import QuantizedLayer, quantize_graph
+from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, int4_block, to_fp8, to_int4, to_int8
+from litevlm_ros.engines.sidecar import TEXT, VISION
+from litevlm_ros.errors import ConfigError
+
+_KEPT = ("lm_head", "patch_embedding")
+_ALIGNMENT = 16
+"""Of inputs and outputs of a layer in 8 bits (TensorRT's matrix products)."""
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """`calibration` in words; `notes` say which layers stayed in fp16, and why."""
+
+    calibration: str
+    notes: tuple[str, ...]
+
+
+def quantize(
+    part: str, module: nn.Module, graph: ir.Model, precision: str, model: Path, data: CalibrationData
+) -> QuantizationReport:
+    """Quantizes `graph`, which was drawn from `module` (fp16 weights) with QUANTIZED_OPSET, in place.
+
+    `part` is VISION or TEXT of the model directory `model`, `precision` one of fp8, int8 and int4. Raises ConfigError
+    for an INT4 vision encoder, which this does not make.
+    """
+    if precision == "int4" and part == VISION:
+        raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")
+    weights_only = part == TEXT and precision == "int8"
+    inputs = {} if weights_only else measure_inputs(part, model, data)
+    layers, skipped = {}, []
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Linear) or name in _KEPT:
+            continue
+        if not _fits(layer, precision):
+            skipped.append(name)
+            continue
+        layers[name] = _layer(layer.weight.detach(), precision, inputs.get(name))
+    quantize_graph(graph, layers)
+    notes = [f"{len(layers)} layers in {precision}"]
+    if skipped:
+        notes.append(f"{len(skipped)} layers stay in fp16, their widths do not allow {precision}: {', '.join(skipped)}")
+    calibration = "none needed: weights alone" if weights_only else data.description
+    return QuantizationReport(calibration, tuple(notes))
+
+
+def _fits(layer: nn.Linear, precision: str) -> bool:
+    if precision == "int4":
+        return int4_block(layer.in_features) is not None
+    return layer.in_features % _ALIGNMENT == 0 and layer.out_features % _ALIGNMENT == 0
+
+
+def _layer(weight: Tensor, precision: str, inputs: InputStatistics | None) -> QuantizedLayer:
+    if precision == "int4":
+        return QuantizedLayer(to_int4(weight, inputs.importance if inputs else None))
+    if precision == "fp8":
+        return QuantizedLayer(to_fp8(weight), _step(inputs, FP8_MAX))
+    return QuantizedLayer(to_int8(weight), _step(inputs, INT8_MAX))
+
+
+def _step(inputs: InputStatistics | None, most: float) -> float | None:
+    return max(inputs.largest / most, 2.0**-14) if inputs else None

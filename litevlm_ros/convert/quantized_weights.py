@@ -1,0 +1,103 @@
+"""Weights of linear layers in 8 and 4 bits: fp8 (E4M3), int8 and int4, all symmetric.
+
+A calibrated layer says how much each of its inputs matters (`importance`, the mean square of the activations); the
+scales are then those with the smallest expected error of the layer's output, as AWQ's clipping does (arXiv 2306.00978).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FP8_MAX = 448.0
+"""Largest number of E4M3 (arXiv 2209.05433)."""
+INT8_MAX = 127.0
+INT4_BLOCKS = (128, 64)
+"""Inputs that share a scale, in the order of preference: the sizes that TensorRT takes."""
+
+_INT4_MAX = 7.0
+_SHRINKAGES = tuple(1 - step / 20 for step in range(11))
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """`values` [N, K] (float8_e4m3fn, or int8 for int8 and int4) times `scale` is the weight.
+
+    `scale` is fp16: one number [] for fp8, one for each output [N] for int8, one for each block of inputs
+    [N, K / `block`] for int4; `block` is 0 but for int4.
+    """
+
+    values: Tensor
+    scale: Tensor
+    block: int = 0
+
+    def restored(self) -> Tensor:
+        """The weight as the engine sees it, fp32 [N, K]."""
+        scale = self.scale.float()
+        if self.block:
+            scale = scale.repeat_interleave(self.block, 1)
+        elif scale.dim():
+            scale = scale.unsqueeze(1)
+        return self.values.float() * scale
+
+
+def to_fp8(weight: Tensor) -> QuantizedWeight:
+    """One scale for the whole weight: the form whose matrix products TensorRT runs in FP8 everywhere."""
+    scale = _positive(weight.abs().max() / FP8_MAX)
+    values = (weight.float() / scale.float()).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return QuantizedWeight(values, scale)
+
+
+def to_int8(weight: Tensor) -> QuantizedWeight:
+    """One scale for each output."""
+    scale = _positive(weight.abs().amax(1) / INT8_MAX)
+    values = (weight.float() / scale.float().unsqueeze(1)).round().clamp(-INT8_MAX, INT8_MAX)
+    return QuantizedWeight(values.to(torch.int8), scale)
+
+
+def int4_block(inputs: int) -> int | None:
+    """How many of this many inputs share a scale; None if the layer cannot be quantized to int4."""
+    return next((block for block in INT4_BLOCKS if inputs % block == 0), None)
+
+
+def to_int4(weight: Tensor, importance: Tensor | None = None) -> QuantizedWeight:
+    """One scale for each block of inputs, chosen by `importance` [K] if it is given, else by the weights alone.
+
+    K must be a multiple of one of INT4_BLOCKS.
+    """
+    block = int4_block(weight.shape[1])
+    if block is None:
+        raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {' or '.join(map(str, INT4_BLOCKS))}")
+    importance = torch.ones(weight.shape[1]) if importance is None else importance.float().cpu()
+    parts = [_int4_rows(rows, importance.reshape(1, -1, block)) for rows in _blocks(weight, block)]
+    return QuantizedWeight(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), block)
+
+
+def _blocks(weight: Tensor, block: int) -> Iterator[Tensor]:
+    """fp32 [rows, K / block, block], some rows at a time: the search holds several copies."""
+    for rows in weight.split(_ROWS_AT_ONCE):
+        yield rows.float().reshape(len(rows), -1, block)
+
+
+def _int4_rows(rows: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
+    largest = rows.abs().amax(-1, keepdim=True)
+    best_error = torch.full_like(largest, torch.inf)
+    best_scale = torch.ones_like(largest)
+    for shrinkage in _SHRINKAGES:
+        scale = _positive(largest * shrinkage / _INT4_MAX).float()
+        restored = (rows / scale).round_().clamp_(-_INT4_MAX - 1, _INT4_MAX).mul_(scale)
+        error = (restored.sub_(rows).square_() * importance).sum(-1, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_scale = torch.where(better, scale, best_scale)
+    values = (rows / best_scale).round_().clamp_(-_INT4_MAX - 1, _INT4_MAX).to(torch.int8)
+    return values.reshape(len(rows), -1), best_scale.squeeze(-1).half()
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """fp16, as the graph holds it, and never 0: a row of zeros has no scale of its own."""
+    return scale.float().clamp(min=2.0**-14).half()
