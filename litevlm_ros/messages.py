@@ -83,5 +83,7 @@ def _common(answer: types.Answer) -> dict[str, Any]:
         "prompt_tokens": answer.tokens.prompt,
         "visual_tokens": answer.tokens.visual,
         "generated_tokens": answer.tokens.generated,
+        "drafted_tokens": answer.speculation.drafted,
+        "accepted_tokens": answer.speculation.accepted,
         "timings": timings_message(answer.timings),
     }

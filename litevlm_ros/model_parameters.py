@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
-from litevlm_ros.config import BACKENDS, PipelineConfig, SamplingConfig
+from litevlm_ros.config import BACKENDS, SPECULATIONS, PipelineConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.parameters import Parameter, Values
 
@@ -31,6 +31,11 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
         1.0, "Of captions, where temperature is above 0: the likeliest tokens that reach this probability. 1: all."
     ),
     "repetition_penalty": Parameter(1.0, "Above 1 makes tokens of the text so far less likely. 1: none."),
+    "speculation": Parameter(
+        "off", f"Source of drafts that greedy decoding checks several tokens at a time: {', '.join(SPECULATIONS)}. "
+        "Drafting is used where it proves faster, and changes no answer."
+    ),
+    "speculation_tokens": Parameter(15, "Most tokens of one draft, 1 to 15."),
 }  # fmt: skip
 
 
@@ -51,6 +56,7 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
                 top_p=values.number("top_p"),
                 repetition_penalty=values.number("repetition_penalty"),
             ),
+            speculation=SpeculationConfig(values.text("speculation"), values.integer("speculation_tokens")),
         )
     except ConfigError as error:
         raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None

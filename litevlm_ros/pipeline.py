@@ -18,10 +18,12 @@ from litevlm_ros.errors import ConfigError, ContextOverflowError, ImageError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
 from litevlm_ros.runtime.engine import Backend, DecoderOutput, Tiles, TokenIds, VisualTokens
+from litevlm_ros.text.drafts import NGramDrafts
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
+from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
-from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
+from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts, View
 from litevlm_ros.vision.preprocess import make_tiles
 
 OnText = Callable[[str], object]
@@ -54,6 +56,9 @@ class Pipeline:
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._in_cache: EncodedViews | None = None
+        self._speculator: Speculator | None = None
+        if config.speculation.source == "ngram":
+            self._speculator = Speculator(backend.text, NGramDrafts(), config.speculation.most_tokens)
 
     @classmethod
     def from_config(cls, config: PipelineConfig) -> Pipeline:
@@ -125,6 +130,7 @@ class Pipeline:
         prompt_length = len(encoded.prefix) + len(suffix)
         most_tokens = min(sampling.max_new_tokens, self._room(encoded, len(suffix)))
         generation = _Generation(Detokenizer(self.tokenizer), on_text)
+        speculator = self._speculator if sampling.greedy else None
         prefill_ms = decode_ms = 0.0
         if _is_set(cancel):
             generation.finish_reason = FinishReason.CANCELLED
@@ -132,7 +138,12 @@ class Pipeline:
             output = self._prefill(encoded, suffix)
             prefill_ms = _milliseconds_since(started)
             decode_started = time.perf_counter()
+            if speculator is not None:
+                words = encoded.prefix[encoded.prefix < self.model.text.vocab_size]
+                speculator.begin([*words.tolist(), *suffix.tolist()], topic=(encoded.cameras, question))
             self._decode(generation, output, prompt_length, most_tokens, sampling, cancel)
+            if speculator is not None and generation.finish_reason is not FinishReason.CANCELLED:
+                speculator.source.remember()
             decode_ms = _milliseconds_since(decode_started)
         return Answer(
             text=generation.text,
@@ -141,6 +152,7 @@ class Pipeline:
             finish_reason=generation.finish_reason,
             tokens=TokenCounts(prompt_length, encoded.visual.count, len(generation.tokens)),
             timings=Timings(prefill=prefill_ms, decode=decode_ms, total=_milliseconds_since(started)),
+            speculation=speculator.counts if speculator is not None else Speculation(),
         )
 
     def _tiles(self, view: View) -> Tiles:
@@ -207,8 +219,13 @@ class Pipeline:
     def _greedy(self, output: DecoderOutput, position: int, most_tokens: int) -> Iterator[int]:
         """The backend's own choices, which it need not wait for us to make."""
         first = int(output.next_tokens[-1])
+        if self._speculator is not None:
+            self._speculator.source.add(first)
         yield first
-        yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
+        if self._speculator is None:
+            yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
+        else:
+            yield from self._speculator.decode(first, position, most_tokens - 1)
 
     def _sampled(self, output: DecoderOutput, position: int, sampler: Sampler, said: Sequence[int]) -> Iterator[int]:
         """Drawn from the logits; `said` are the answer's tokens so far."""

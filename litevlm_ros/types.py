@@ -38,6 +38,20 @@ class TokenCounts:
 
 
 @dataclass(frozen=True)
+class Speculation:
+    """Tokens that were guessed and checked while one answer was decoded (`text/speculative.py`).
+
+    `drafted` of them were checked, in `verifications` calls of the decoder, and `accepted` were right. `acceptance` is
+    the share that was right lately, over all answers.
+    """
+
+    drafted: int = 0
+    accepted: int = 0
+    verifications: int = 0
+    acceptance: float = 0.0
+
+
+@dataclass(frozen=True)
 class Timings:
     """Wall time of each stage in milliseconds.
 
@@ -64,3 +78,4 @@ class Answer:
     finish_reason: FinishReason
     tokens: TokenCounts
     timings: Timings
+    speculation: Speculation = Speculation()

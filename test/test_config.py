@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError
 
 
@@ -48,6 +48,19 @@ def test_wrong_sampling_names_field_value_range_and_fix(field: str, value: Any) 
 def test_wrong_pipeline_settings_name_field_value_range_and_fix(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^{field} is {value!r}; allowed: .*\. (To correct it, )?[uU]se .+"):
         PipelineConfig(Path("model"), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("source", "magic", "speculation"),
+        ("most_tokens", 0, "speculation_tokens"),
+        ("most_tokens", 16, "speculation_tokens"),
+    ],
+)
+def test_wrong_speculation_names_field_value_range_and_fix(field: str, value: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}; allowed: .*\. (To correct it, u|U)se .+"):
+        SpeculationConfig(**{field: value})
 
 
 def test_model_dir_is_required() -> None:

@@ -9,12 +9,14 @@ import pytest
 from scripted_backend import ScriptedText, ScriptedVision, make_backend
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.text.drafts import NGramDrafts
+from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import TextTokenizer
-from litevlm_ros.types import FinishReason, View
+from litevlm_ros.types import FinishReason, Speculation, View
 
 RAW = make_tokenizer()
 V = RAW.get_vocab_size()
@@ -172,6 +174,62 @@ def test_a_later_encoding_does_not_disturb_an_earlier_one() -> None:
     before = pipe.answer(first, "What?", BRIEF).text
     pipe.encode([view(shade=2)])
     assert pipe.answer(first, "What?", BRIEF).text == before
+
+
+# --- speculation
+
+
+def speculating(source: str = "ngram") -> Pipeline:
+    pipe = pipeline(config={"speculation": SpeculationConfig(source)})
+    if pipe._speculator is not None:  # every draft is worth verifying where time does not pass
+        pipe._speculator = Speculator(pipe.backend.text, NGramDrafts(), 15, clock=lambda: 0.0)
+    return pipe
+
+
+def test_a_caption_like_the_previous_one_is_read_in_a_few_calls() -> None:
+    pipe = speculating()
+    say(pipe, "a red car on the left, a blue van ahead", END)
+    first = pipe.generate([view()], "Describe.")
+    again = pipe.generate([view(shade=1)], "Describe.")
+    assert again.text == first.text
+    assert again.speculation.accepted == again.speculation.drafted > 10
+    assert again.speculation.acceptance > 0.5
+    text_of(pipe).counts.clear()
+    say(pipe, "a red car on the left, a green bus ahead", END)
+    changed = pipe.generate([view(shade=2)], "Describe.")
+    assert changed.text == "a red car on the left, a green bus ahead"
+    assert 0 < changed.speculation.accepted < changed.speculation.drafted
+    assert len(text_of(pipe).counts) < changed.tokens.generated
+    assert pipe.generate([view("back")], "Describe.").speculation.accepted < changed.speculation.accepted
+
+
+def test_answers_are_those_without_speculation() -> None:
+    plain, pipe = speculating("off"), speculating()
+    for shade in range(3):
+        for question in ("What?", "Is a red car ahead?", "What?"):
+            sampling = SamplingConfig(max_new_tokens=1 + 9 * shade)
+            expected = plain.generate([view(shade=shade)], question, sampling)
+            answer = pipe.generate([view(shade=shade)], question, sampling)
+            assert (answer.text, answer.tokens, answer.finish_reason) == (
+                expected.text, expected.tokens, expected.finish_reason
+            )  # fmt: skip
+            assert expected.speculation == Speculation()
+
+
+def test_sampled_answers_are_not_drafted() -> None:
+    pipe, plain = speculating(), speculating("off")
+    sampling = SamplingConfig(20, temperature=3.0, seed=1)
+    for _ in range(2):
+        answer = pipe.generate([view()], "What?", sampling)
+        assert answer.speculation == Speculation()
+        assert answer.text == plain.generate([view()], "What?", sampling).text
+
+
+def test_a_cancelled_answer_is_no_draft() -> None:
+    pipe = speculating()
+    cancel = threading.Event()
+    pipe.generate([view()], "What?", BRIEF, on_text=lambda piece: cancel.set(), cancel=cancel)
+    assert pipe.generate([view()], "What?", BRIEF).speculation.accepted == 0
 
 
 # --- cancelling and failing

@@ -9,7 +9,7 @@ nobody looks at logits: a backend may then choose and read tokens on its own, ah
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +74,16 @@ class TextDecoder(Protocol):
     @property
     def cache(self) -> KVCache:
         """What the next `forward` continues."""
+
+    @property
+    def most_logits(self) -> int:
+        """The largest `num_logits` that `forward` takes."""
+
+    def prepare(self, counts: Sequence[int]) -> None:
+        """Gets ready to read so many tokens at once with the logits of each, wherever the cache ends.
+
+        What a backend has to compile for that it compiles now, not in the middle of an answer. Raises EngineError.
+        """
 
     def forward(
         self,

@@ -130,6 +130,14 @@ class OnnxTextDecoder:
         """See `TextDecoder.cache`."""
         return self._cache
 
+    @property
+    def most_logits(self) -> int:
+        """See `TextDecoder.most_logits`."""
+        return self._cache.capacity
+
+    def prepare(self, counts: Sequence[int]) -> None:
+        """See `TextDecoder.prepare`. ONNX Runtime takes every shape as it comes."""
+
     def forward(
         self,
         input_ids: TokenIds,

@@ -9,7 +9,7 @@ host, which reads the tokens from a ring in its own memory and takes back what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
@@ -35,7 +35,7 @@ _Enqueue = Callable[[], None]
 
 
 class TensorRTTextDecoder:
-    """Programs for prompts by shape, and one for single tokens by cache bucket."""
+    """Programs for prompts by shape, for drafts by length and cache bucket, and for single tokens by cache bucket."""
 
     def __init__(
         self, engine: Engine, model: ModelConfig, capacity: int, memory: DeviceMemory, kernels: CacheKernels
@@ -49,6 +49,7 @@ class TensorRTTextDecoder:
         self._buffers = TextBuffers(engine, model, capacity, memory)
         self._arrived = [self._device.event() for _ in range(RING)]
         self._prompts: OrderedDict[tuple[int, int, int], Program] = OrderedDict()
+        self._verifications: dict[tuple[int, int], Program] = {}
         self._steps: dict[int, Program] = {}
         # A kernel is loaded when it is launched first, which a capture must not see. All counters are zero still.
         self._buffers.append_step(kernels)
@@ -63,12 +64,20 @@ class TensorRTTextDecoder:
         """See `TextDecoder.cache`."""
         return self._cache
 
-    def prepare(self) -> None:
-        """Makes the programs of all decode steps now, so that no answer stalls where it grows into the next bucket."""
+    @property
+    def most_logits(self) -> int:
+        """See `TextDecoder.most_logits`."""
+        return self._buffers.most_logits
+
+    def prepare(self, counts: Sequence[int] = ()) -> None:
+        """See `TextDecoder.prepare`. The programs of all decode steps are made too, so that no answer stalls where it
+        grows into the next bucket."""
         with self._device:
             # The largest first, whose working memory then serves all.
             for rows in sorted({self._decode_rows(length) for length in range(self._cache.capacity)}, reverse=True):
                 self._step(rows)
+                for count in counts:
+                    self._verification(count, rows)
 
     def forward(
         self,
@@ -125,9 +134,10 @@ class TensorRTTextDecoder:
 
     def close(self) -> None:
         """Frees the programs."""
-        for program in (*self._prompts.values(), *self._steps.values()):
+        for program in (*self._prompts.values(), *self._verifications.values(), *self._steps.values()):
             program.close()
         self._prompts.clear()
+        self._verifications.clear()
         self._steps.clear()
         self._arrived.clear()
 
@@ -171,10 +181,13 @@ class TensorRTTextDecoder:
     def _read(self, input_ids: TokenIds, position_ids: TokenIds, wanted: int) -> None:
         buffers, count, length = self._buffers, len(input_ids), self._cache.length
         new = prompt_tokens(count, buffers.most_new)
-        rows = power_of_two(length, LEAST_ROWS, self._cache.capacity)
-        logits = power_of_two(wanted, 1, min(new, buffers.most_logits))
+        is_draft = 1 < wanted == count and new <= buffers.most_logits
+        logits = new if is_draft else power_of_two(wanted, 1, min(new, buffers.most_logits))
         buffers.write_prompt(input_ids, position_ids, length, new, wanted, logits)
-        self._prompt(new, rows, logits).run()
+        if is_draft:
+            self._verification(new, self._decode_rows(length)).run()
+        else:
+            self._prompt(new, power_of_two(length, LEAST_ROWS, self._cache.capacity), logits).run()
         self._device.driver.memcpy_dtoh_async(
             buffers.host_next_tokens[:wanted], buffers.next_tokens, self._device.stream
         )
@@ -186,13 +199,25 @@ class TensorRTTextDecoder:
         if key not in self._prompts:
             while len(self._prompts) >= MOST_PROGRAMS:
                 self._prompts.popitem(last=False)[1].close()
-            self._prompts[key] = self._program(
-                *key, self._buffers.prompt_addresses(), lambda: self._buffers.append_prompt(self._kernels)
-            )
+            self._prompts[key] = self._prompt_program(*key)
         self._prompts.move_to_end(key)
         return self._prompts[key]
 
-    # Both
+    def _prompt_program(self, new: int, rows: int, logits: int) -> Program:
+        return self._program(
+            new, rows, logits, self._buffers.prompt_addresses(), lambda: self._buffers.append_prompt(self._kernels)
+        )
+
+    # Drafts
+
+    def _verification(self, count: int, rows: int) -> Program:
+        """Reads `count` tokens with the logits of each. There are few, which serve all answers, so they are kept."""
+        key = count, rows
+        if key not in self._verifications:
+            self._verifications[key] = self._prompt_program(count, rows, count)
+        return self._verifications[key]
+
+    # All
 
     def _program(self, new: int, rows: int, logits: int, addresses: dict[str, int], then: _Enqueue) -> Program:
         profile = self._profile(new, rows, logits)

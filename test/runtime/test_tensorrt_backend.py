@@ -73,6 +73,37 @@ def tiles(count: int) -> Any:
     return np.concatenate([np.roll(PIXELS, 7 * shift, 1) for shift in range(count)])
 
 
+# --- drafts
+
+
+def test_verification_gives_the_tokens_of_onnxruntime_behind_any_length(backend: Backend, directory: Path) -> None:
+    reference = on_cpu(directory)
+    for length in (3, 255, 256, 400):
+        for count in (2, 3, 5, 8):
+            draft = (np.arange(count) * 31 + 7) % V
+            for each in (reference, backend):
+                each.text.cache.truncate(0)
+                read(each, (np.arange(length) * 37 + 11) % V)
+            expected, logits = read(reference, draft, count)
+            found, found_logits = read(backend, draft, count)
+            assert found == expected
+            np.testing.assert_allclose(found_logits, logits, atol=2e-4)
+
+
+def test_prepared_verifications_need_no_further_programs(backend: Backend, cuda: FakeCuda) -> None:
+    text: Any = backend.text
+    assert text.most_logits == 8
+    text.prepare((2, 4, 8))
+    prepared = dict(text._verifications)
+    assert {count for count, _ in prepared} == {2, 4, 8}
+    for length in (1, 200, 300, 600):
+        text.cache.truncate(0)
+        read(backend, np.arange(length) % V)
+        for count in (2, 3, 4, 7, 8):
+            read(backend, np.arange(count), count)
+    assert text._verifications == prepared
+
+
 # --- the same figures as ONNX Runtime
 
 

@@ -71,7 +71,9 @@ class ScriptedText:
         self.counts: list[int] = []
         self._vocab_size = vocab_size
         self._words = words
-        self._said = 0
+        self._prompt_end = 0
+        self.most_logits = 16
+        self.prepared: tuple[int, ...] = ()
 
     def forward(
         self, input_ids: TokenIds, position_ids: TokenIds, visual_tokens: Sights | None = None, num_logits: int = 1
@@ -88,19 +90,24 @@ class ScriptedText:
             new.append((token, position, content))
         self.cache.rows += new
         self.counts.append(len(new))
-        self._said = 0 if len(new) > 1 else self._said + 1
-        token = self._next()
-        logits = np.random.default_rng(token).normal(size=(1, self._vocab_size)).astype(np.float32)
-        logits[0, token] = 6.0
-        return Output(np.array([token]), logits)
+        end = len(self.cache.rows)
+        if len(new) > 1 and num_logits == 1:
+            self._prompt_end = end
+        tokens = [self._after(self.cache.rows[:row]) for row in range(end - num_logits + 1, end + 1)]
+        logits = np.random.default_rng(tokens[-1]).normal(size=(num_logits, self._vocab_size)).astype(np.float32)
+        logits[np.arange(num_logits), tokens] = 6.0
+        return Output(np.array(tokens), logits)
+
+    def prepare(self, counts: Sequence[int]) -> None:
+        self.prepared = tuple(counts)
 
     def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
         return read_one_by_one(self, token, position, limit)
 
-    def _next(self) -> int:
+    def _after(self, rows: list[Read]) -> int:
         if self.script is not None:
-            return self.script[min(self._said, len(self.script) - 1)]
-        digest = hashlib.sha256(repr(self.cache.rows).encode()).digest()
+            return self.script[min(len(rows) - self._prompt_end, len(self.script) - 1)]
+        digest = hashlib.sha256(repr(rows).encode()).digest()
         return self._words[int.from_bytes(digest[:4], "little") % len(self._words)]
 
 

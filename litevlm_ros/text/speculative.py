@@ -1,0 +1,118 @@
+"""Greedy decoding that guesses several tokens and has the decoder check them in one call (arXiv 2211.17192).
+
+The answer is the plain one: a guess counts only where it is what the decoder says anyway, and the rows of wrong ones
+are cut from the cache. What can differ is rounding: a token that is read among others has logits that differ in the
+last bits from the same token read alone, so two tokens whose logits are equal up to that may change places.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
+import numpy as np
+
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.runtime.engine import TextDecoder
+from litevlm_ros.text.draft_policy import DraftPolicy, RunningRate
+from litevlm_ros.text.drafts import Draft, DraftSource
+from litevlm_ros.types import Speculation
+
+
+class Speculator:
+    """Decodes the answers of one decoder, and learns on which drafts it pays."""
+
+    def __init__(
+        self,
+        text: TextDecoder,
+        source: DraftSource,
+        most_tokens: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """At most `most_tokens` are drafted at a time, and no more than `text` can verify.
+
+        Raises ConfigError if that is none, and EngineError.
+        """
+        if text.most_logits < 2:
+            raise ConfigError(
+                "speculation is on, but the text decoder gives logits of one token at a time, so it cannot check a "
+                "draft; set speculation to off, or build its engine again"
+            )
+        self.source = source
+        self._text = text
+        self._clock = clock
+        self._policy = DraftPolicy(min(most_tokens, text.most_logits - 1))
+        self._acceptance = RunningRate()
+        self.counts = Speculation()
+        """Of the answer that was begun last."""
+        text.prepare(self._policy.sizes)
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        """An answer starts; see `DraftSource.begin`. `source` is to be given its first token, and told when it ends."""
+        self.source.begin(prompt, topic)
+        self.counts = Speculation(acceptance=self._acceptance.rate)
+
+    def decode(self, token: int, position: int, limit: int) -> Iterator[int]:
+        """Like `TextDecoder.decode_greedy`, but the cache may hold tokens beyond the one that was given last.
+
+        `source` knows the answer up to `token`, and is given the rest from here. Raises EngineError.
+        """
+        end = position + limit
+        stretch, ahead = 1, 0
+        plain: Iterator[int] = iter(())
+        while position < end:
+            draft = self._draft(end - position - 1, ahead > 0)
+            if draft.tokens:
+                given = self._verify(token, position, draft, ahead > 0)
+                stretch, ahead = 1, 0
+            else:
+                if not ahead:
+                    # A backend runs ahead within a stretch, and a draft that comes in the middle has to wait for that.
+                    # Right behind a wrong guess the next one is often near, so stretches begin short.
+                    ahead = min(stretch, end - position) if self._policy.pays else end - position
+                    plain = self._text.decode_greedy(token, position, ahead)
+                    stretch *= 2
+                given = [self._step(plain)]
+                ahead -= 1
+            for token in given:
+                self.source.add(token)
+                position += 1
+                yield token
+
+    def _draft(self, most: int, interrupts: bool) -> Draft:
+        """What is worth verifying now."""
+        draft = self.source.draft(min(most, self._policy.sizes[-1] - 1))
+        return Draft(draft.tokens[: self._policy.length(draft, interrupts)], draft.kind)
+
+    def _step(self, plain: Iterator[int]) -> int:
+        started = self._clock()
+        token = next(plain)
+        self._policy.stepped(self._clock() - started)
+        return token
+
+    def _verify(self, token: int, position: int, draft: Draft, interrupts: bool) -> list[int]:
+        """The draft as far as it is right, and the token behind that."""
+        started = self._clock()
+        length, count = self._text.cache.length, 1 + len(draft.tokens)
+        output = self._text.forward(np.array([token, *draft.tokens]), position + np.arange(count), num_logits=count)
+        found = output.next_tokens.tolist()
+        accepted = _common(draft.tokens, found)
+        self._text.cache.truncate(length + 1 + accepted)
+        self._policy.verified(draft, accepted, interrupts, self._clock() - started)
+        self._count(len(draft.tokens), accepted)
+        return found[: accepted + 1]
+
+    def _count(self, drafted: int, accepted: int) -> None:
+        self._acceptance.add(accepted, drafted)
+        counts = self.counts
+        self.counts = Speculation(
+            drafted=counts.drafted + drafted,
+            accepted=counts.accepted + accepted,
+            verifications=counts.verifications + 1,
+            acceptance=self._acceptance.rate,
+        )
+
+
+def _common(draft: tuple[int, ...], found: list[int]) -> int:
+    """How many tokens from the first on are the same."""
+    return next((place for place, token in enumerate(draft) if token != found[place]), len(draft))

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pytest
+from scripted_backend import ScriptedText
+
+from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.text.drafts import Draft, NGramDrafts
+from litevlm_ros.text.speculative import Speculator
+from litevlm_ros.types import Speculation
+
+V = 50
+PROMPT = [3, 4, 5, 6]
+
+
+class Oracle:
+    """Drafts that are right with some probability for each token."""
+
+    def __init__(self, answer: Sequence[int], right: float, seed: int = 0) -> None:
+        self.answer = answer
+        self.said: list[int] = []
+        self.remembered = False
+        self._right = right
+        self._random = random.Random(seed)
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        self.said = []
+
+    def add(self, token: int) -> None:
+        self.said.append(token)
+
+    def draft(self, most: int) -> Draft:
+        ahead = self.answer[len(self.said) :][:most]
+        return Draft(tuple(t if self._random.random() < self._right else (t + 1) % V for t in ahead))
+
+    def remember(self) -> None:
+        self.remembered = True
+
+
+class Clock:
+    """Seconds that pass while a decoder works: `step` for one token, `verification` for several."""
+
+    def __init__(self, step: float = 1.0, verification: float = 1.0) -> None:
+        self.now = 0.0
+        self.step = step
+        self.verification = verification
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_time(self, count: int) -> None:
+        self.now += self.step if count == 1 else self.verification
+
+
+def decoder(clock: Clock | None = None) -> tuple[ScriptedText, int]:
+    """One that has read the prompt, and the first token of the answer."""
+    text = ScriptedText(V, 500, range(10, V))
+    first = text.forward(np.array(PROMPT), np.arange(len(PROMPT))).next_tokens[-1]
+    text.counts.clear()
+    if clock is not None:
+        text.before_run = clock.pass_time
+    return text, int(first)
+
+
+def plain(limit: int) -> list[int]:
+    text, first = decoder()
+    return [first, *text.decode_greedy(first, len(PROMPT), limit)]
+
+
+def answer(speculator: Speculator, first: int, limit: int) -> list[int]:
+    speculator.begin(PROMPT, "topic")
+    speculator.source.add(first)
+    return [first, *speculator.decode(first, len(PROMPT), limit)]
+
+
+@pytest.mark.parametrize("right", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("limit", [1, 2, 3, 17, 60])
+def test_the_answer_is_the_plain_one_whatever_is_drafted(right: float, limit: int) -> None:
+    expected = plain(limit)
+    for most in (1, 3, 7, 15):
+        clock = Clock()
+        text, first = decoder(clock)
+        speculator = Speculator(text, Oracle(plain(100), right, most), most, clock)
+        for _ in range(3):  # also with what it has learnt
+            text.cache.truncate(len(PROMPT))
+            assert answer(speculator, first, limit) == expected
+            # The cache has read all but the last token, at their positions, as if one by one.
+            assert text.cache.length <= len(PROMPT) + limit
+            assert [row[0] for row in text.cache.rows] == [*PROMPT, *expected][: text.cache.length]
+            assert [row[1] for row in text.cache.rows] == list(range(text.cache.length))
+
+
+def test_right_drafts_need_few_calls_and_are_counted() -> None:
+    clock = Clock()
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(100), 1.0), 15, clock)
+    answer(speculator, first, 3)  # measures a plain step
+    text.cache.truncate(len(PROMPT))
+    text.counts.clear()
+    answer(speculator, first, 48)
+    assert text.counts == [16, 16, 16]
+    assert speculator.counts == Speculation(drafted=45, accepted=45, verifications=3, acceptance=1.0)
+
+
+def test_wrong_drafts_are_given_up_for_plain_decoding_in_one_go() -> None:
+    clock = Clock(step=1.0, verification=1.5)
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(400), 0.0), 15, clock)
+    answer(speculator, first, 100)
+    stretches: list[int] = []
+    decode_greedy = text.decode_greedy
+
+    def spy(token: int, position: int, limit: int) -> object:
+        stretches.append(limit)
+        return decode_greedy(token, position, limit)
+
+    text.decode_greedy = spy  # type: ignore[method-assign, assignment]
+    text.cache.truncate(len(PROMPT))
+    assert answer(speculator, first, 80) == plain(80)
+    assert stretches[0] == 80
+    assert speculator.counts.verifications <= 1, "a probe"
+
+
+def test_dear_verification_turns_it_off_however_right_the_drafts_are() -> None:
+    clock = Clock(step=1.0, verification=40.0)
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(400), 1.0), 15, clock)
+    answer(speculator, first, 300)
+    text.cache.truncate(len(PROMPT))
+    text.counts.clear()
+    answer(speculator, first, 90)
+    assert text.counts == [1] * 90
+
+
+def test_time_outside_the_decoder_does_not_count() -> None:
+    clock = Clock(step=1.0, verification=3.0)
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(400), 1.0), 15, clock)
+    speculator.begin(PROMPT, "topic")
+    speculator.source.add(first)
+    for _ in speculator.decode(first, len(PROMPT), 200):
+        clock.now += 100.0  # the listener's
+    assert speculator.counts.verifications >= 200 / 16 - 4
+
+
+def test_no_room_is_left_unread_or_overrun() -> None:
+    """The last tokens of a full cache."""
+    clock = Clock()
+    text, first = decoder(clock)
+    text.cache.capacity = len(PROMPT) + 20
+    speculator = Speculator(text, Oracle(plain(100), 1.0), 15, clock)
+    assert answer(speculator, first, 20) == plain(20)
+
+
+def test_dropping_it_in_the_middle_and_asking_again() -> None:
+    clock = Clock()
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(100), 0.7), 15, clock)
+    expected = plain(50)
+    for taken in range(1, 30):
+        speculator.begin(PROMPT, "topic")
+        speculator.source.add(first)
+        assert list(itertools.islice(speculator.decode(first, len(PROMPT), 50), taken)) == expected[1 : taken + 1]
+        text.cache.truncate(len(PROMPT))
+
+
+def test_failures_pass_through_and_leave_the_cache_usable() -> None:
+    clock = Clock()
+    text, first = decoder(clock)
+    speculator = Speculator(text, Oracle(plain(100), 1.0), 15, clock)
+    answer(speculator, first, 5)
+    text.cache.truncate(len(PROMPT))
+
+    def fail(count: int) -> None:
+        raise EngineError("gone")
+
+    text.before_run = fail
+    with pytest.raises(EngineError, match="gone"):
+        answer(speculator, first, 9)
+    text.before_run = clock.pass_time
+    text.cache.truncate(len(PROMPT))
+    assert answer(speculator, first, 9) == plain(9)
+
+
+def test_the_decoder_is_prepared_for_the_sizes_that_it_can_verify() -> None:
+    text, _ = decoder()
+    Speculator(text, NGramDrafts(), 15)
+    assert text.prepared == (2, 4, 8, 16)
+    text.most_logits = 5
+    Speculator(text, NGramDrafts(), 15)
+    assert text.prepared == (2, 4)
+    text.most_logits = 1
+    with pytest.raises(ConfigError, match="set speculation to off, or build its engine again"):
+        Speculator(text, NGramDrafts(), 15)

@@ -1,0 +1,75 @@
+"""Speculation on the demonstration model gives the answers of plain decoding, token for token, on ONNX Runtime."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import pytest
+
+from litevlm_ros.config import PipelineConfig, SpeculationConfig
+from litevlm_ros.evaluation.exercises import held_out_exercises
+from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.text.drafts import Draft, DraftSource, NGramDrafts
+from litevlm_ros.text.speculative import Speculator
+
+
+class Eager:
+    """N-gram drafts, and guesses where there are none, so that wrong drafts of all lengths are checked too."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._drafts = NGramDrafts()
+        self._vocab_size = vocab_size
+        self._random = random.Random(0)
+        self.remember = self._drafts.remember
+        self.add = self._drafts.add
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        # One topic for all questions, so that a draft is often nearly right.
+        self._drafts.begin(prompt, "any")
+
+    def draft(self, most: int) -> Draft:
+        found = self._drafts.draft(most)
+        if found.tokens:
+            return found
+        return Draft(tuple(self._random.randrange(self._vocab_size) for _ in range(self._random.randint(0, most))))
+
+
+def load(source: str) -> Pipeline:
+    return Pipeline.from_config(
+        PipelineConfig(Path(demo_model_directory()), backend="onnxruntime", threads=1,
+                       speculation=SpeculationConfig(source))
+    )  # fmt: skip
+
+
+def check(scenes: int, seed: int) -> int:
+    """Asks everything about so many held-out scenes and returns how many questions that was."""
+    plain, speculating = load("off"), load("ngram")
+    drafts: DraftSource = Eager(plain.model.text.vocab_size)
+    # Where time does not pass, each draft is checked.
+    speculating._speculator = Speculator(speculating.backend.text, drafts, 15, clock=lambda: 0.0)
+    asked = drafted = accepted = 0
+    for exercise in held_out_exercises(seed, scenes):
+        encoded = plain.encode(exercise.views())
+        for question in exercise.questions:
+            expected = plain.answer(encoded, question.text)
+            answer = speculating.answer(encoded, question.text)
+            assert (answer.text, answer.tokens) == (expected.text, expected.tokens), question.text
+            asked += 1
+            drafted += answer.speculation.drafted
+            accepted += answer.speculation.accepted
+    assert drafted > asked, "too few drafts to tell anything"
+    assert accepted > asked / 10
+    return asked
+
+
+def test_hundreds_of_answers_are_those_of_plain_decoding() -> None:
+    assert check(scenes=12, seed=0) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_thousands_of_answers_are_those_of_plain_decoding() -> None:
+    assert check(scenes=110, seed=1000) > 2000
