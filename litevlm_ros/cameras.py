@@ -6,6 +6,7 @@ them, so that the executor is never busy with pictures nobody asked about.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -30,6 +31,9 @@ NEWEST_ONLY = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=1,
 )
+
+
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Frame:
 
     def __init__(self, camera: Camera, message: Any) -> None:
         self.camera = camera
+        self.number = next(_NUMBERS)
+        """Of this frame among all of this process."""
         self.arrival = time.monotonic()
         """Seconds on the monotonic clock."""
         self.used = False

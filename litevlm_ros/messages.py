@@ -85,5 +85,7 @@ def _common(answer: types.Answer) -> dict[str, Any]:
         "generated_tokens": answer.tokens.generated,
         "drafted_tokens": answer.speculation.drafted,
         "accepted_tokens": answer.speculation.accepted,
+        "reused_views": answer.reuse.views,
+        "reused_tokens": answer.reuse.tokens,
         "timings": timings_message(answer.timings),
     }

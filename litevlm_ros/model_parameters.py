@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
-from litevlm_ros.config import BACKENDS, SPECULATIONS, PipelineConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import BACKENDS, SPECULATIONS, PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.parameters import Parameter, Values
 
@@ -36,6 +36,9 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
         "Drafting is used where it proves faster, and changes no answer."
     ),
     "speculation_tokens": Parameter(15, "Most tokens of one draft, 1 to 15."),
+    "reuse_frames": Parameter(
+        8, "Frames whose visual tokens are kept, so that another question about one does not encode it again. 0: none."
+    ),
 }  # fmt: skip
 
 
@@ -57,6 +60,7 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
                 repetition_penalty=values.number("repetition_penalty"),
             ),
             speculation=SpeculationConfig(values.text("speculation"), values.integer("speculation_tokens")),
+            reuse=ReuseConfig(values.integer("reuse_frames")),
         )
     except ConfigError as error:
         raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None

@@ -6,6 +6,7 @@ A pipeline belongs to one thread. After any exception, also one that a callback 
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,32 +15,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from litevlm_ros.config import PipelineConfig, SamplingConfig
-from litevlm_ros.errors import ConfigError, ContextOverflowError, ImageError
+from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
-from litevlm_ros.runtime.engine import Backend, DecoderOutput, Tiles, TokenIds, VisualTokens
+from litevlm_ros.runtime.engine import Backend, DecoderOutput, TokenIds
 from litevlm_ros.text.drafts import NGramDrafts
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
-from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts, View
-from litevlm_ros.vision.preprocess import make_tiles
+from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts, View
+from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
 
 OnText = Callable[[str], object]
 """Called with each piece of the answer as it is decoded; the pieces add up to the text."""
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedViews:
+class EncodedViews(VisibleViews):
     """Some views as the text decoder sees them. Further questions about the same object reuse its keys and values."""
 
     cameras: tuple[str, ...]
-    visual: VisualTokens
     prefix: TokenIds
     """int64: the prompt up to the newline behind the last image."""
-    preprocess_ms: float
-    vision_ms: float
 
 
 class Pipeline:
@@ -55,6 +53,7 @@ class Pipeline:
         self.backend = backend
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
+        self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
         if config.speculation.source == "ngram":
@@ -92,22 +91,17 @@ class Pipeline:
         return replace(answer, timings=timings)
 
     def encode(self, views: Sequence[View]) -> EncodedViews:
-        """Runs the vision encoder on the tiles of all views.
+        """Runs the vision encoder on the tiles of all views, but those whose frames it has seen lately.
 
         Raises ConfigError without views, ImageError that names the camera, and EngineError.
         """
         if not views:
             raise ConfigError("there are no views; give at least one image")
         cameras = tuple(view.camera for view in views)
-        started = time.perf_counter()
-        tiles = [self._tiles(view) for view in views]
-        pixels = np.concatenate(tiles)
-        preprocess_ms = _milliseconds_since(started)
-        started = time.perf_counter()
-        visual = self.backend.vision.encode(pixels)
-        vision_ms = _milliseconds_since(started)
-        prefix = self._prompt.prefix(list(zip(cameras, map(len, tiles), strict=True)))
-        return EncodedViews(cameras, visual, np.array(prefix, np.int64), preprocess_ms, vision_ms)
+        seen = self._view_encoder.encode(views)
+        tiles = (rows // self.model.vision.tokens_per_tile for rows in seen.rows)
+        prefix = self._prompt.prefix(list(zip(cameras, tiles, strict=True)))
+        return EncodedViews(**vars(seen), cameras=cameras, prefix=np.array(prefix, np.int64))
 
     def answer(
         self,
@@ -132,19 +126,21 @@ class Pipeline:
         generation = _Generation(Detokenizer(self.tokenizer), on_text)
         speculator = self._speculator if sampling.greedy else None
         prefill_ms = decode_ms = 0.0
+        in_cache, speculation = 0, Speculation()
         if _is_set(cancel):
             generation.finish_reason = FinishReason.CANCELLED
         else:
-            output = self._prefill(encoded, suffix)
+            in_cache = self._shared(encoded)
+            output = self._prefill(encoded, suffix, in_cache)
             prefill_ms = _milliseconds_since(started)
             decode_started = time.perf_counter()
             if speculator is not None:
                 words = encoded.prefix[encoded.prefix < self.model.text.vocab_size]
                 speculator.begin([*words.tolist(), *suffix.tolist()], topic=(encoded.cameras, question))
             self._decode(generation, output, prompt_length, most_tokens, sampling, cancel)
-            if speculator is not None and generation.finish_reason is not FinishReason.CANCELLED:
-                speculator.source.remember()
             decode_ms = _milliseconds_since(decode_started)
+            if speculator is not None:
+                speculation = speculator.finish(complete=generation.finish_reason is not FinishReason.CANCELLED)
         return Answer(
             text=generation.text,
             prompt=question,
@@ -152,15 +148,9 @@ class Pipeline:
             finish_reason=generation.finish_reason,
             tokens=TokenCounts(prompt_length, encoded.visual.count, len(generation.tokens)),
             timings=Timings(prefill=prefill_ms, decode=decode_ms, total=_milliseconds_since(started)),
-            speculation=speculator.counts if speculator is not None else Speculation(),
+            speculation=speculation,
+            reuse=Reuse(encoded.reused, in_cache),
         )
-
-    def _tiles(self, view: View) -> Tiles:
-        model = self.model
-        try:
-            return make_tiles(view.image, self.config.max_tiles, model.vision.image_size, model.use_thumbnail)
-        except ImageError as error:
-            raise ImageError(f"{view.camera}: {error}") from None
 
     def _suffix(self, question: str) -> TokenIds:
         if not question.strip():
@@ -180,16 +170,28 @@ class Pipeline:
             )
         return room
 
-    def _prefill(self, encoded: EncodedViews, suffix: TokenIds) -> DecoderOutput:
-        """Reads the prompt, or only its suffix if the cache still holds the prefix."""
+    def _shared(self, encoded: EncodedViews) -> int:
+        """How many tokens of the prefix the cache holds: up to the first other word, or the first other picture."""
+        held = self._in_cache
+        if held is encoded:
+            return len(encoded.prefix)
+        if held is None or not self.config.reuse.frames:
+            return 0
+        same_views = itertools.takewhile(bool, map(operator.eq, held.frames, encoded.frames))
+        first_other = self.model.text.vocab_size + sum(rows for rows, _ in zip(encoded.rows, same_views, strict=False))
+        length = min(len(held.prefix), len(encoded.prefix))
+        differs = (held.prefix[:length] != encoded.prefix[:length]) | (encoded.prefix[:length] >= first_other)
+        return int(differs.argmax()) if differs.any() else length
+
+    def _prefill(self, encoded: EncodedViews, suffix: TokenIds, in_cache: int) -> DecoderOutput:
+        """Reads the prompt behind the tokens that the cache holds."""
         text = self.backend.text
-        if self._in_cache is encoded:
-            text.cache.truncate(len(encoded.prefix))
-            return text.forward(suffix, len(encoded.prefix) + np.arange(len(suffix)))
-        self._in_cache = None
-        text.cache.truncate(0)
-        prompt = np.concatenate((encoded.prefix, suffix))
-        output = text.forward(prompt, np.arange(len(prompt)), encoded.visual)
+        if self._in_cache is not encoded:
+            self._in_cache = None
+        text.cache.truncate(in_cache)
+        new = np.concatenate((encoded.prefix[in_cache:], suffix))
+        visual = encoded.visual if new.max() >= self.model.text.vocab_size else None
+        output = text.forward(new, in_cache + np.arange(len(new)), visual)
         self._in_cache = encoded
         return output
 

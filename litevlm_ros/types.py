@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,10 +15,15 @@ RgbImage = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class View:
-    """One camera's frame."""
+    """One camera's frame.
+
+    `frame` names the picture among all that the camera ever gives, so that what was computed of it can be used again.
+    None, where the picture has no such name, computes everything anew.
+    """
 
     camera: str
     image: RgbImage
+    frame: Hashable | None = None
 
 
 class FinishReason(str, Enum):
@@ -52,6 +58,15 @@ class Speculation:
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """What an answer took over from earlier ones: `views` that were encoded already, and `tokens` of its prompt whose
+    keys and values were still in the cache."""
+
+    views: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Timings:
     """Wall time of each stage in milliseconds.
 
@@ -79,3 +94,4 @@ class Answer:
     tokens: TokenCounts
     timings: Timings
     speculation: Speculation = Speculation()
+    reuse: Reuse = Reuse()

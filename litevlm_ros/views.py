@@ -58,7 +58,7 @@ class CameraViews:
                 failures.append(camera.why_no_frame(self._max_age))
                 continue
             try:
-                views.append(View(camera.name, frame.image()))
+                views.append(View(camera.name, frame.image(), frame.number))
             except ImageError as error:
                 failures.append(f"{camera.name} (its newest image is malformed: {error})")
                 continue

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError
 
 
@@ -61,6 +61,12 @@ def test_wrong_pipeline_settings_name_field_value_range_and_fix(field: str, valu
 def test_wrong_speculation_names_field_value_range_and_fix(field: str, value: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{name} is {value!r}; allowed: .*\. (To correct it, u|U)se .+"):
         SpeculationConfig(**{field: value})
+
+
+@pytest.mark.parametrize("frames", [-1, 1.5, 1001])
+def test_wrong_reuse_names_field_value_range_and_fix(frames: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^reuse_frames is {frames!r}; allowed: .* To correct it, use 0"):
+        ReuseConfig(frames)
 
 
 def test_model_dir_is_required() -> None:

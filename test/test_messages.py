@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from litevlm_ros.image_faults import MalformedImageError
 from litevlm_ros.messages import answer_message, caption_message, decode_image, image_names, timings_message
 from litevlm_ros.msg import Answer as AnswerMessage
-from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts
+from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts
 
 pytestmark = pytest.mark.ros
 
@@ -28,6 +28,7 @@ ANSWER = Answer(
     finish_reason=FinishReason.LENGTH,
     tokens=TokenCounts(prompt=40, visual=32, generated=5),
     speculation=Speculation(drafted=3, accepted=2, verifications=1, acceptance=0.7),
+    reuse=Reuse(views=2, tokens=38),
     timings=Timings(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 31.5),
 )
 
@@ -52,6 +53,7 @@ def test_a_caption_carries_its_source_frames_header():
     assert (message.camera, message.text, message.prompt) == ("front", "A red bus.", "What is ahead?")
     assert (message.prompt_tokens, message.visual_tokens, message.generated_tokens) == (40, 32, 5)
     assert (message.drafted_tokens, message.accepted_tokens) == (3, 2)
+    assert (message.reused_views, message.reused_tokens) == (2, 38)
     assert message.finish_reason == "length"
     assert message.timings.vision == 4.5
 

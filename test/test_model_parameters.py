@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from litevlm_ros import model_parameters
-from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_parameters import MODEL_PARAMETERS, demo_model, read_pipeline_config
 from litevlm_ros.parameters import Values
@@ -34,11 +34,11 @@ def test_every_parameter_arrives() -> None:
     assert config(
         model_dir="/some/where", backend="onnxruntime", threads=3, max_tiles=4.0, max_context=900, system_prompt="Be.",
         max_new_tokens=9, temperature=1, top_k=5, top_p=0.5, repetition_penalty=1.2,
-        speculation="ngram", speculation_tokens=7,
+        speculation="ngram", speculation_tokens=7, reuse_frames=3,
     ) == PipelineConfig(
         model_dir=Path("/some/where"), backend="onnxruntime", threads=3, max_tiles=4, max_context=900,
         system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
-        speculation=SpeculationConfig("ngram", 7),
+        speculation=SpeculationConfig("ngram", 7), reuse=ReuseConfig(3),
     )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"backend": "magic"}, "^parameter backend is 'magic'; allowed: auto"),
         ({"max_tiles": 0}, "^parameter max_tiles is 0"),
         ({"top_p": 2.0}, "^parameter top_p is 2.0"),
+        ({"reuse_frames": -1}, "^parameter reuse_frames is -1"),
         ({"speculation": "magic"}, "^parameter speculation is 'magic'; allowed: off, ngram"),
         ({"speculation_tokens": 16}, "^parameter speculation_tokens is 16; allowed: whole numbers from 1 to 15"),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),

@@ -9,14 +9,14 @@ import pytest
 from scripted_backend import ScriptedText, ScriptedVision, make_backend
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
 from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.drafts import NGramDrafts
 from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import TextTokenizer
-from litevlm_ros.types import FinishReason, Speculation, View
+from litevlm_ros.types import FinishReason, Reuse, Speculation, View
 
 RAW = make_tokenizer()
 V = RAW.get_vocab_size()
@@ -42,8 +42,8 @@ def text_of(pipe: Pipeline) -> ScriptedText:
     return pipe.backend.text
 
 
-def view(camera: str = "front", shade: int = 0, width: int = 60, height: int = 40) -> View:
-    return View(camera, np.full((height, width, 3), shade, np.uint8))
+def view(camera: str = "front", shade: int = 0, width: int = 60, height: int = 40, frame: int | None = None) -> View:
+    return View(camera, np.full((height, width, 3), shade, np.uint8), frame)
 
 
 BRIEF = SamplingConfig(max_new_tokens=12)
@@ -174,6 +174,85 @@ def test_a_later_encoding_does_not_disturb_an_earlier_one() -> None:
     before = pipe.answer(first, "What?", BRIEF).text
     pipe.encode([view(shade=2)])
     assert pipe.answer(first, "What?", BRIEF).text == before
+
+
+# --- reuse of frames
+
+
+def fresh(views: list[View], question: str) -> str:
+    return pipeline(config={"reuse": ReuseConfig(0)}).generate(views, question, BRIEF).text
+
+
+def test_a_question_on_the_captioned_frame_pays_neither_vision_nor_image_prefill() -> None:
+    pipe = pipeline()
+    seen = view(shade=3, frame=1)
+    caption = pipe.generate([seen], "Describe.", BRIEF)
+    answer = pipe.generate([seen], "What is there?", BRIEF)
+    assert isinstance(pipe.backend.vision, ScriptedVision)
+    assert pipe.backend.vision.runs == 1
+    assert answer.timings.preprocess == 0
+    prefix = len(pipe.encode([seen]).prefix)
+    assert (caption.reuse, answer.reuse) == (Reuse(0, 0), Reuse(1, prefix))
+    assert text_of(pipe).counts[caption.tokens.generated] == answer.tokens.prompt - prefix
+    assert answer.text == fresh([seen], "What is there?")
+    assert answer.tokens.visual == 4
+
+
+def test_the_cache_is_used_up_to_the_first_other_picture() -> None:
+    pipe = pipeline()
+    cameras = ("front", "left", "right")
+    old = [view(camera, shade, frame=shade) for shade, camera in enumerate(cameras)]
+    pipe.generate(old, "What?", BRIEF)
+    starts = np.flatnonzero(pipe.encode(old).prefix >= V)[::4]
+    for changed in (2, 1, 0):
+        views = [view(view_.camera, 9 + changed, frame=9 + changed) if place == changed else view_
+                 for place, view_ in enumerate(old)]  # fmt: skip
+        pipe.generate(old, "What?", BRIEF)
+        answer = pipe.generate(views, "Is it red?", BRIEF)
+        assert answer.reuse == Reuse(2, int(starts[changed]))
+        assert answer.text == fresh(views, "Is it red?")
+
+
+@pytest.mark.parametrize("frames", [0, 1, 8])
+def test_any_order_of_frames_and_cameras_gives_the_answers_of_fresh_runs(frames: int) -> None:
+    pipe = pipeline(config={"reuse": ReuseConfig(frames)})
+    a, b, c = view("front", 1, frame=1), view("back", 2, frame=2), view("front", 3, frame=3)
+    unnamed, same_shade = view("front", 1), view("left", 1, frame=1)
+    order = [[a], [a, b], [a, b], [c, b], [b], [b, c], [a], [unnamed], [a, unnamed], [same_shade], [a], [same_shade, b]]
+    for views in [*order, *reversed(order)]:
+        assert pipe.generate(views, "What?", BRIEF).text == fresh(views, "What?")
+
+
+def test_the_system_prompt_is_read_once() -> None:
+    pipe = pipeline()
+    pipe.generate([view(shade=1)], "What?", BRIEF)
+    reuse = pipe.generate([view(shade=2)], "What?", BRIEF).reuse
+    assert reuse == Reuse(0, int(np.argmax(pipe.encode([view()]).prefix >= V)))
+    assert pipeline(config={"reuse": ReuseConfig(0)}).generate([view()], "What?", BRIEF).reuse == Reuse()
+
+
+def test_without_reuse_each_frame_is_encoded_and_read_anew() -> None:
+    pipe = pipeline(config={"reuse": ReuseConfig(0)})
+    for _ in range(2):
+        answer = pipe.generate([view(frame=1)], "What?", BRIEF)
+        assert answer.reuse == Reuse()
+        assert answer.timings.preprocess > 0
+
+
+def test_a_failing_prefill_behind_a_shared_beginning_harms_no_later_answer() -> None:
+    pipe = pipeline()
+    first, second = [view(shade=1, frame=1)], [view(shade=1, frame=1), view("back", 2, frame=2)]
+    pipe.generate(second, "What?", BRIEF)
+
+    def fail(count: int) -> None:
+        text_of(pipe).before_run = lambda count: None
+        raise EngineError("once")
+
+    for views in (first, second, [view(shade=5, frame=5)]):
+        text_of(pipe).before_run = fail
+        with pytest.raises(EngineError, match="once"):
+            pipe.generate(views, "What?", BRIEF)
+        assert pipe.generate(second, "What?", BRIEF).text == fresh(second, "What?")
 
 
 # --- speculation

@@ -10,11 +10,11 @@ import pytest
 from tiny_internvl import IMAGE_TOKEN, generate, model_directory
 from tiny_tokenizer import make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.prompt import TEMPLATES
 from litevlm_ros.text.tokenizer import TextTokenizer
-from litevlm_ros.types import FinishReason, View
+from litevlm_ros.types import FinishReason, Reuse, View
 from litevlm_ros.vision.preprocess import make_tiles
 
 COUNT = 24
@@ -83,6 +83,20 @@ def test_the_reused_prefix_gives_the_tokens_of_a_fresh_run(model: Path) -> None:
         for sampling in (SAMPLING, sampled):
             pipe.answer(encoded, "Something else first?", SAMPLING)
             assert pipe.answer(encoded, question, sampling).text == pipe.generate([view], question, sampling).text
+
+
+def test_frames_seen_before_give_the_answers_and_logits_of_fresh_runs(model: Path) -> None:
+    pipe, fresh = endless(model, max_tiles=6), endless(model, max_tiles=6, reuse=ReuseConfig(0))
+    front, back = View("front", picture(1), 1), View("back", picture(2), 2)
+    other = View("back", picture(3, 300, 100), 3)
+    for views in ([front], [front], [front, back], [front, other], [other], [front, other], [back, front]):
+        for question in ("What is there?", "Is it red?"):
+            answer, expected = pipe.generate(views, question, SAMPLING), fresh.generate(views, question, SAMPLING)
+            assert answer.text == expected.text
+            logits = [each.backend.text.forward(np.array([7]), np.array([400])).logits() for each in (pipe, fresh)]
+            np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
+    assert expected.reuse == Reuse()
+    assert answer.reuse.views == 2
 
 
 def test_answers_across_cache_buckets_do_not_depend_on_max_context(model: Path) -> None:

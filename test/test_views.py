@@ -40,6 +40,10 @@ def test_without_names_all_cameras_with_a_frame_are_taken(cameras: dict[str, Cam
     taken = views.take([])
     assert [(view.camera, view.image[0, 0, 0]) for view in taken.views] == [("front", 7), ("png", 8)]
     assert taken.headers["front"].stamp.nanosec == 5
+    names = [view.frame for view in taken.views]
+    assert [view.frame for view in views.take([]).views] == names
+    cameras["front"]._receive(image(7, (1, 5)))
+    assert [view.frame == name for view, name in zip(views.take([]).views, names, strict=True)] == [False, True]
     assert taken.headers["png"].frame_id == "optical"
     assert taken.arrival <= before
     assert 0 < taken.decode_ms < 5000

@@ -18,7 +18,7 @@ from litevlm_ros.benchmarking.cost import decode_cost, prefill_cost, vision_cost
 from litevlm_ros.benchmarking.machine import machine
 from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, time_answers
 from litevlm_ros.benchmarking.workload import Workload
-from litevlm_ros.config import PipelineConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
@@ -130,8 +130,9 @@ def _ours(
     report: Report,
 ) -> list[Row]:
     settings = PipelineConfig(
-        model, backend="tensorrt", vision_precision=vision, text_precision=text, spin_threads=True
-    )
+        model, backend="tensorrt", vision_precision=vision, text_precision=text, spin_threads=True,
+        reuse=ReuseConfig(frames=0),  # each run stands for a new frame
+    )  # fmt: skip
     pipeline = Pipeline.from_config(settings)
     rows = []
     try:

@@ -31,6 +31,9 @@ class VisualTokens(Protocol):
     def count(self) -> int:
         """Rows."""
 
+    def part(self, first: int, end: int) -> VisualTokens:
+        """The rows from `first` to before `end`, which hold the memory of all."""
+
 
 class VisionEncoder(Protocol):
     """Tiles to visual tokens."""
@@ -40,6 +43,9 @@ class VisionEncoder(Protocol):
 
         Returns when they are computed. Raises EngineError.
         """
+
+    def join(self, parts: Sequence[VisualTokens]) -> VisualTokens:
+        """All rows of at least one of this encoder's results, in this order. Raises EngineError."""
 
 
 class KVCache(Protocol):

@@ -82,6 +82,10 @@ class HostVisualTokens:
         """Rows."""
         return len(self.rows)
 
+    def part(self, first: int, end: int) -> HostVisualTokens:
+        """See `VisualTokens.part`."""
+        return HostVisualTokens(self.rows[first:end])
+
 
 class OnnxVisionEncoder:
     """`vision_encoder.onnx`."""
@@ -102,6 +106,10 @@ class OnnxVisionEncoder:
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"the vision encoder failed on {list(pixels.shape)} pixels: {error}") from error
         return HostVisualTokens(np.concatenate(parts).reshape(-1, self._width))
+
+    def join(self, parts: Sequence[VisualTokens]) -> HostVisualTokens:
+        """See `VisionEncoder.join`."""
+        return HostVisualTokens(np.concatenate([part.rows for part in parts if isinstance(part, HostVisualTokens)]))
 
 
 class OnnxTextDecoder:

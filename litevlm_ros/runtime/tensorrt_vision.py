@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.device_memory import BlockPool, DeviceMemory
-from litevlm_ros.runtime.engine import Tiles
+from litevlm_ros.runtime.engine import Tiles, VisualTokens
 from litevlm_ros.runtime.engine_program import Engine, Program
 
 ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2}
 """Of the types that visual tokens and cache rows can have, by TensorRT's names."""
 
 
-class DeviceVisualTokens:
-    """Visual tokens [count, text width] in device memory, which goes back to its pool with this object."""
+class _Block:
+    """Device memory that goes back to its pool with this object."""
 
-    def __init__(self, count: int, pool: BlockPool, row_bytes: int) -> None:
+    def __init__(self, pool: BlockPool, size: int) -> None:
+        self.address = pool.take(self, size)
+
+
+class DeviceVisualTokens:
+    """Visual tokens [count, text width] in device memory: rows of a block from `first` on."""
+
+    def __init__(self, count: int, row_bytes: int, block: _Block, first: int = 0) -> None:
         self._count = count
+        self._row_bytes = row_bytes
+        self._block = block
+        self._first = first
         self.size = count * row_bytes
         """Bytes."""
-        self.address = pool.take(self, self.size)
+        self.address = block.address + first * row_bytes
 
     @property
     def count(self) -> int:
         """Rows."""
         return self._count
+
+    def part(self, first: int, end: int) -> DeviceVisualTokens:
+        """See `VisualTokens.part`."""
+        return DeviceVisualTokens(end - first, self._row_bytes, self._block, self._first + first)
 
 
 class TensorRTVisionEncoder:
@@ -58,7 +74,7 @@ class TensorRTVisionEncoder:
             raise EngineError(f"the vision encoder takes tiles of {list(self._tile)}, not {list(pixels.shape)} pixels")
         driver, stream = self._device.driver, self._device.stream
         with self._device:
-            tokens = DeviceVisualTokens(len(pixels) * self._tokens, self._pool, self._row_bytes)
+            tokens = self._new(len(pixels) * self._tokens)
             target = tokens.address
             for first in range(0, len(pixels), self._most):
                 part = pixels[first : first + self._most]
@@ -71,11 +87,26 @@ class TensorRTVisionEncoder:
                 self._device.wait()
         return tokens
 
+    def join(self, parts: Sequence[VisualTokens]) -> DeviceVisualTokens:
+        """See `VisionEncoder.join`."""
+        with self._device:
+            tokens = self._new(sum(part.count for part in parts))
+            target = tokens.address
+            for part in parts:
+                assert isinstance(part, DeviceVisualTokens)
+                self._device.driver.memcpy_dtod_async(target, part.address, part.size, self._device.stream)
+                target += part.size
+            self._device.wait()
+        return tokens
+
     def close(self) -> None:
         """Frees the programs."""
         for program in self._programs.values():
             program.close()
         self._programs.clear()
+
+    def _new(self, count: int) -> DeviceVisualTokens:
+        return DeviceVisualTokens(count, self._row_bytes, _Block(self._pool, count * self._row_bytes))
 
     def _program(self, tiles: int) -> Program:
         if tiles not in self._programs:

@@ -43,14 +43,19 @@ class Speculator:
         self._clock = clock
         self._policy = DraftPolicy(min(most_tokens, text.most_logits - 1))
         self._acceptance = RunningRate()
-        self.counts = Speculation()
-        """Of the answer that was begun last."""
+        self._counts = Speculation()
         text.prepare(self._policy.sizes)
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
-        """An answer starts; see `DraftSource.begin`. `source` is to be given its first token, and told when it ends."""
+        """An answer starts; see `DraftSource.begin`. `source` is to be given its first token."""
         self.source.begin(prompt, topic)
-        self.counts = Speculation(acceptance=self._acceptance.rate)
+        self._counts = Speculation(acceptance=self._acceptance.rate)
+
+    def finish(self, complete: bool) -> Speculation:
+        """The answer ended, by itself or from outside. What drafting did for it."""
+        if complete:
+            self.source.remember()
+        return self._counts
 
     def decode(self, token: int, position: int, limit: int) -> Iterator[int]:
         """Like `TextDecoder.decode_greedy`, but the cache may hold tokens beyond the one that was given last.
@@ -104,8 +109,8 @@ class Speculator:
 
     def _count(self, drafted: int, accepted: int) -> None:
         self._acceptance.add(accepted, drafted)
-        counts = self.counts
-        self.counts = Speculation(
+        counts = self._counts
+        self._counts = Speculation(
             drafted=counts.drafted + drafted,
             accepted=counts.accepted + accepted,
             verifications=counts.verifications + 1,

@@ -20,7 +20,7 @@ from typing import Any
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
 from litevlm_ros.benchmarking.machine import machine as machine
 from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure
-from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
+from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
@@ -71,6 +71,7 @@ def _config(options: argparse.Namespace) -> PipelineConfig:
         threads=options.threads,
         spin_threads=options.spin,
         max_tiles=options.max_tiles,
+        reuse=ReuseConfig(frames=0),  # each run stands for a new frame
     )
 
 

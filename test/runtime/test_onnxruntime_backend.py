@@ -109,6 +109,14 @@ def test_rows_behind_the_length_never_matter(backend: Backend) -> None:
     np.testing.assert_allclose(read(backend, [44])[1], expected, atol=1e-5)
 
 
+def test_parts_of_tokens_are_joined(backend: Backend) -> None:
+    tokens = backend.vision.encode(PIXELS)
+    joined = backend.vision.join([tokens.part(2, 4), tokens.part(0, 1)])
+    assert joined.count == 3
+    rows: Any = tokens
+    np.testing.assert_array_equal(joined.rows, rows.rows[[2, 3, 0]])  # type: ignore[attr-defined]
+
+
 def test_many_tiles_are_encoded_like_single_ones(backend: Backend) -> None:
     tiles = np.concatenate([np.roll(PIXELS, shift, 1) for shift in range(9)])
     together = backend.vision.encode(tiles)

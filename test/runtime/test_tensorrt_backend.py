@@ -116,6 +116,24 @@ def test_tiles_are_encoded_as_by_onnxruntime(backend: Backend, directory: Path, 
     np.testing.assert_array_equal(on_host(backend, tokens), expected.rows)  # type: ignore[attr-defined]
 
 
+def test_parts_of_tokens_are_joined_on_the_device(backend: Backend, directory: Path) -> None:
+    tokens, one = backend.vision.encode(tiles(3)), backend.vision.encode(tiles(1))
+    joined = backend.vision.join([tokens.part(8, 12), one, tokens.part(2, 9).part(1, 3)])
+    assert joined.count == 4 + 4 + 2
+    rows, row = (on_host(backend, each) for each in (tokens, one))
+    np.testing.assert_array_equal(on_host(backend, joined), np.concatenate([rows[8:12], row, rows[3:5]]))
+
+
+def test_a_part_keeps_the_memory_of_the_whole(backend: Backend) -> None:
+    whole = backend.vision.encode(tiles(3))
+    expected = on_host(backend, whole)[4:8]
+    part = whole.part(4, 8)
+    del whole
+    gc.collect()
+    backend.vision.encode(tiles(3)[::-1])
+    np.testing.assert_array_equal(on_host(backend, part), expected)
+
+
 def on_host(backend: Backend, tokens: Any) -> Any:
     device = backend.text._device  # type: ignore[attr-defined]
     with device:

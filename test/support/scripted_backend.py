@@ -25,16 +25,24 @@ class Sights:
     def count(self) -> int:
         return len(self.rows)
 
+    def part(self, first: int, end: int) -> Sights:
+        return Sights(self.rows[first:end])
+
 
 class ScriptedVision:
     def __init__(self, tokens_per_tile: int) -> None:
         self._tokens_per_tile = tokens_per_tile
         self.runs = 0
+        self.tiles = 0
 
     def encode(self, pixels: Tiles) -> Sights:
         self.runs += 1
+        self.tiles += len(pixels)
         digests = [hashlib.sha256(tile.tobytes()).hexdigest() for tile in pixels]
         return Sights(tuple(f"{digest}/{row}" for digest in digests for row in range(self._tokens_per_tile)))
+
+    def join(self, parts: Sequence[Sights]) -> Sights:
+        return Sights(tuple(row for part in parts for row in part.rows))
 
 
 class ListCache:

@@ -103,7 +103,7 @@ def test_right_drafts_need_few_calls_and_are_counted() -> None:
     text.counts.clear()
     answer(speculator, first, 48)
     assert text.counts == [16, 16, 16]
-    assert speculator.counts == Speculation(drafted=45, accepted=45, verifications=3, acceptance=1.0)
+    assert speculator.finish(True) == Speculation(drafted=45, accepted=45, verifications=3, acceptance=1.0)
 
 
 def test_wrong_drafts_are_given_up_for_plain_decoding_in_one_go() -> None:
@@ -122,7 +122,7 @@ def test_wrong_drafts_are_given_up_for_plain_decoding_in_one_go() -> None:
     text.cache.truncate(len(PROMPT))
     assert answer(speculator, first, 80) == plain(80)
     assert stretches[0] == 80
-    assert speculator.counts.verifications <= 1, "a probe"
+    assert speculator.finish(True).verifications <= 1, "a probe"
 
 
 def test_dear_verification_turns_it_off_however_right_the_drafts_are() -> None:
@@ -144,7 +144,7 @@ def test_time_outside_the_decoder_does_not_count() -> None:
     speculator.source.add(first)
     for _ in speculator.decode(first, len(PROMPT), 200):
         clock.now += 100.0  # the listener's
-    assert speculator.counts.verifications >= 200 / 16 - 4
+    assert speculator.finish(True).verifications >= 200 / 16 - 4
 
 
 def test_no_room_is_left_unread_or_overrun() -> None:
