@@ -55,11 +55,14 @@ class CameraCounters:
     """Overtaken by a newer message before anybody used them. Normal: cameras are faster than models."""
     dropped: Counter[ImageFault] = field(default_factory=Counter)
     """Malformed ones, by cause. They never replace a good one."""
+    unchanged: int = 0
+    """Captions that were left out because the view had not changed."""
 
     def summary(self) -> str:
         """One line for the log."""
         causes = ", ".join(f"{count} {fault.value}" for fault, count in self.dropped.items()) or "none"
-        return f"{self.received} images received, {self.replaced} replaced by newer ones, dropped: {causes}"
+        captions = f"; {self.unchanged} captions of an unchanged view left out" if self.unchanged else ""
+        return f"{self.received} images received, {self.replaced} replaced by newer ones, dropped: {causes}{captions}"
 
 
 class Frame:

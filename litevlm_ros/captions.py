@@ -16,6 +16,7 @@ from litevlm_ros.messages import caption_message
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.scheduler import Priority
 from litevlm_ros.views import CameraViews, NoFrameError
+from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 
 _EARLY = 0.1
 """How much of a period a frame may be early, so that one that comes just before the caption is due is not missed."""
@@ -25,7 +26,8 @@ class Captioner:
     """Captions each camera once a period, always on its newest frame.
 
     The arrival of a frame starts a caption where one is due. So a camera without new frames has none, and each camera
-    has at most one waiting: where inference is slower than the period asks for, cameras take turns.
+    has at most one waiting: where inference is slower than the period asks for, cameras take turns. Views that have not
+    changed since their last caption are left out and counted, where the settings say so.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Captioner:
         self._log = log
         # When each camera's next caption is due, in seconds on the monotonic clock.
         self._due = dict.fromkeys(settings.caption_cameras, 0.0) if settings.caption_period else {}
+        threshold, hold = settings.caption_change_threshold, settings.caption_max_hold
+        self._gates = {name: ChangeGate(threshold, hold) for name in self._due if threshold}
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
 
@@ -55,7 +59,15 @@ class Captioner:
             with self._lock:
                 self._waiting.discard(camera.name)
             views = self._views.take([camera.name])
+            gate = self._gates.get(camera.name)
+            if gate is not None:
+                frame = mosaic(views.views[0].image)
+                if not gate.opens(frame, time.monotonic()):
+                    camera.counters.unchanged += 1
+                    return
             answer = ask(views, self._settings.caption_prompt, views.arrival)
+            if gate is not None:
+                gate.used(frame, time.monotonic())
             self._publish(caption_message(answer, camera.name, views.headers[camera.name]))
 
         def finished(future: Future[None]) -> None:

@@ -51,6 +51,11 @@ PARAMETERS: Mapping[str, Parameter] = {
     "caption_period": Parameter(1.0, "Seconds from one caption of a camera to its next. 0: no captions."),
     "caption_prompt": Parameter("Describe the scene.", "Instruction that captions follow."),
     "caption_cameras": Parameter([""], "Cameras to caption, by name. Empty: all."),
+    "caption_change_threshold": Parameter(
+        0.0, "Leaves out captions of views that changed less than this since their last one, in levels from 0 to 255 "
+        "of a small part's colour. 12 overlooks the noise of most sensors. 0: every view is captioned."
+    ),
+    "caption_max_hold": Parameter(30.0, "Seconds after which an unchanged view is captioned anyway. Above 0."),
     # --- queries
     "max_question_chars": Parameter(2000, "Longer questions are refused. At least 1."),
     "max_query_images": Parameter(8, "Most images that may come with one query. At least 1."),
@@ -67,6 +72,8 @@ class NodeSettings:
     caption_period: float
     caption_prompt: str
     caption_cameras: frozenset[str]
+    caption_change_threshold: float
+    caption_max_hold: float
     max_question_chars: int
     max_query_images: int
 
@@ -145,6 +152,8 @@ def read_node_settings(values: Values) -> NodeSettings:
         caption_period=values.number("caption_period"),
         caption_prompt=values.text("caption_prompt").strip(),
         caption_cameras=frozenset(caption_cameras),
+        caption_change_threshold=values.number("caption_change_threshold"),
+        caption_max_hold=values.number("caption_max_hold"),
         max_question_chars=values.integer("max_question_chars"),
         max_query_images=values.integer("max_query_images"),
     )
@@ -154,6 +163,11 @@ def read_node_settings(values: Values) -> NodeSettings:
         raise ConfigError(f"parameter caption_period must be 0 (no captions) or more, not {settings.caption_period:g}")
     if settings.caption_period and not settings.caption_prompt:
         raise ConfigError("parameter caption_prompt is empty; give an instruction, or set caption_period to 0")
+    if not 0 <= settings.caption_change_threshold <= 255:
+        raise ConfigError("parameter caption_change_threshold must be 0 (off) to 255, not "
+                          f"{settings.caption_change_threshold:g}; try 12")  # fmt: skip
+    if settings.caption_max_hold <= 0:
+        raise ConfigError(f"parameter caption_max_hold must be above 0 seconds, not {settings.caption_max_hold:g}")
     for name in ("max_image_pixels", "max_question_chars", "max_query_images"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"parameter {name} must be at least 1, not {getattr(settings, name)}")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.ros
 
 SETTINGS = NodeSettings(
     sources=(), max_frame_age=5.0, max_image_pixels=100, caption_period=1.0, caption_prompt="Describe.",
-    caption_cameras=frozenset({"front", "back"}), max_question_chars=20, max_query_images=2,
+    caption_cameras=frozenset({"front", "back"}), caption_change_threshold=0.0, caption_max_hold=10.0,
+    max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 
 
@@ -139,6 +140,51 @@ def test_one_caption_waits_for_each_camera_and_takes_the_newest_frame(bench: Ben
             time.sleep(0.002)
     bench.settle()
     assert [caption.text.split()[0] for caption in bench.published] == ["front=1", "back=4", "front=4"]
+
+
+def gated(bench: Bench, clock: Clock) -> Callable[[float, int], int]:
+    """Shows a frame of some shade at some time and tells how many captions there are then."""
+    bench.use(replace(SETTINGS, caption_change_threshold=12.0))
+    start = clock.now
+
+    def show(moment: float, shade: int) -> int:
+        clock.now = start + moment
+        bench.frame(value=shade)
+        bench.settle()
+        return len(bench.published)
+
+    return show
+
+
+def test_unchanged_views_are_left_out_and_counted(bench: Bench, clock: Clock) -> None:
+    show = gated(bench, clock)
+    assert [show(0, 50), show(1, 50), show(2, 51), show(3, 90), show(4, 90), show(5, 50)] == [1, 1, 1, 2, 2, 3]
+    assert bench.cameras["front"].counters.unchanged == 3
+    assert bench.cameras["back"].counters.unchanged == 0
+    assert "3 captions of an unchanged view left out" in bench.cameras["front"].counters.summary()
+
+
+def test_small_changes_add_up(bench: Bench, clock: Clock) -> None:
+    show = gated(bench, clock)
+    assert [show(moment, 50 + moment) for moment in range(8)] == [1, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_an_unchanged_view_is_captioned_again_after_a_while(bench: Bench, clock: Clock) -> None:
+    show = gated(bench, clock)
+    assert [show(moment, 50) for moment in (0, 4, 9, 10, 14, 19, 20)] == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_a_failed_caption_is_made_up_for(bench: Bench, clock: Clock) -> None:
+    show = gated(bench, clock)
+    bench.pipeline.error = EngineError("no graph")
+    assert show(0, 50) == 0
+    bench.pipeline.error = None
+    assert show(1, 50) == 1
+
+
+def test_without_a_threshold_every_view_is_captioned(bench: Bench, clock: Clock) -> None:
+    assert count(bench, clock, [0, 1, 2, 3]) == 4
+    assert "unchanged" not in bench.cameras["front"].counters.summary()
 
 
 def test_a_period_of_0_means_none(bench: Bench) -> None:
