@@ -13,14 +13,14 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
 from litevlm_ros.benchmarking.machine import machine as machine
 from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure
-from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
+from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig, SpeculationConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _compare(options)
         elif options.kernels:
             report = _kernels(options)
+        elif options.speculation:
+            report = _speculation(options)
         elif options.ros:
             report = _ros(options)
         else:
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None)):
+    for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None), ("context", None)):
         value = getattr(options, name)
         if value is not None and (value < 1 or (most is not None and value > most)):
             raise ConfigError(f"--{name} is {value}; allowed: from 1" + (f" to {most}" if most else ""))
@@ -153,6 +155,32 @@ def _kernels(options: argparse.Namespace) -> dict[str, Any]:
         pipeline.close()
 
 
+def _speculation(options: argparse.Namespace) -> dict[str, Any]:
+    from litevlm_ros.benchmarking import verification
+
+    config = _config(options)
+    plain, speculating = (
+        Pipeline.from_config(replace(config, speculation=SpeculationConfig(source))) for source in ("off", "ngram")
+    )
+    try:
+        costs = verification.time_verification(
+            plain.backend.text, options.context, plain.model.text.vocab_size, options.runs
+        )
+        print(f"{plain.backend.description}\n{verification.verification_table(costs)}")
+        compared = verification.compare_captions(plain, speculating, options.runs)
+        print(verification.captions_table(compared))
+        return {
+            "machine": machine(),
+            "backend": plain.backend.description,
+            "context": options.context,
+            "verifications": [asdict(cost) for cost in costs],
+            "captions": compared,
+        }
+    finally:
+        plain.close()
+        speculating.close()
+
+
 def _project(options: argparse.Namespace) -> dict[str, Any]:
     model = ModelConfig.from_directory(options.model)
     boards = BOARDS.values() if options.project == "all" else [BOARDS[options.project]]
@@ -238,6 +266,10 @@ def _parser() -> argparse.ArgumentParser:
         "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
     )
     other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
+    other.add_argument("--speculation", action="store_true", help="what checking drafts costs, and does for captions")
+    other.add_argument(
+        "--context", type=int, default=320, metavar="N", help="tokens before a draft, for its cost (%(default)s)"
+    )
     other.add_argument("--ros", action="store_true", help="what ROS adds: from an image message to the pipeline")
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")

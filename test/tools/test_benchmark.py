@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_internvl import model_directory
 
+from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.tools.benchmark import main
 
 
@@ -29,6 +30,19 @@ def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: py
     assert f"{results['decode_token']['median']:.2f}" in printed
 
 
+def test_speculation_is_priced_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "speculation.json"
+    arguments = ["--speculation", "--runs", "3", "--context", "100", "--json", str(file)]
+    assert main(["--model", str(demo_model_directory()), "--backend", "onnxruntime", *arguments]) == 0
+    report = json.loads(file.read_text())
+    assert [cost["tokens"] for cost in report["verifications"]] == [2, 4, 8, 16]
+    assert report["captions"]["different"] == 0
+    assert report["captions"]["speculating"]["answers"] == 3 * report["captions"]["frames_of_each"]
+    printed = capsys.readouterr().out
+    assert "plain step" in printed
+    assert "12 captions, each scene for 4 frames; 0 differ" in printed
+
+
 def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "estimates.json"
     assert main(["--model", str(model_directory()), "--project", "all", "--json", str(file)]) == 0
@@ -47,6 +61,7 @@ def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: py
     [
         (["--views", "7"], "--views is 7; allowed: from 1 to 6"),
         (["--runs", "0"], "--runs is 0; allowed: from 1"),
+        (["--context", "0"], "--context is 0; allowed: from 1"),
         (["--threads", "-1"], "threads is -1"),
         (["--model", "nowhere"], "nowhere"),
         (["--compare-transformers", "--engines", "fp16/fp9"], "--engines has 'fp16/fp9'; allowed: VISION/TEXT"),

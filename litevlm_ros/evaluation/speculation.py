@@ -1,0 +1,58 @@
+"""What speculation does for captions of a camera that sees the same scene for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from litevlm_ros.demo.render import render
+from litevlm_ros.demo.scene import FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.types import Answer, View
+
+CAMERA = "front"
+CAPTION_PROMPT = "Describe the scene."
+FRAMES = 4
+SECONDS_BETWEEN_FRAMES = 1.0
+
+
+@dataclass(frozen=True)
+class DecodeRates:
+    """Of some answers together. Shares and means are 0 where there is nothing to take them of."""
+
+    answers: int
+    tokens: int
+    ms_per_token: float
+    """Of decoding, behind the token that prefill gives."""
+    drafted: int
+    acceptance: float
+    """Share of drafted tokens that were right."""
+    tokens_per_verification: float
+    """How far one call of the decoder brought an answer, where it checked a draft."""
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer]) -> DecodeRates:
+        """Adds up what the answers say about themselves."""
+        given = list(answers)
+        tokens = sum(answer.tokens.generated for answer in given)
+        decoded = sum(max(0, answer.tokens.generated - 1) for answer in given)
+        drafted = sum(answer.speculation.drafted for answer in given)
+        accepted = sum(answer.speculation.accepted for answer in given)
+        verifications = sum(answer.speculation.verifications for answer in given)
+        return cls(
+            answers=len(given),
+            tokens=tokens,
+            ms_per_token=sum(answer.timings.decode for answer in given) / max(1, decoded),
+            drafted=drafted,
+            acceptance=accepted / max(1, drafted),
+            tokens_per_verification=(accepted + verifications) / verifications if verifications else 0.0,
+        )
+
+
+def caption_course(pipeline: Pipeline, scenes: int, frames: int = FRAMES, seed: int = 0) -> Iterator[Answer]:
+    """Captions of one camera that sees each of `scenes` held-out scenes for `frames` frames, then the next one."""
+    for number in range(scenes):
+        scene = generate(FIRST_HELD_OUT_SEED + seed + number, unseen=False)
+        for frame in range(frames):
+            image = render(scene, CAMERA, phase=frame * SECONDS_BETWEEN_FRAMES)
+            yield pipeline.generate([View(CAMERA, image)], CAPTION_PROMPT)
