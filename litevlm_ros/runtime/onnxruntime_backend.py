@@ -1,8 +1,8 @@
 """`VisionEncoder` and `TextDecoder` on ONNX Runtime, on the CPU.
 
 The graphs read and write our own buffers through IOBinding. Prefill binds the new keys and values straight onto the
-cache's next rows. Binding an output costs about 7 µs, more than copying the one row of a decoded token, so decoding
-keeps one binding for each cache bucket, writes to a fixed row and copies that.
+cache's next rows. Binding an output costs about 7 µs, more than copying the few rows of a decoded token or a draft, so
+decoding keeps one binding for each number of tokens and cache bucket, writes to fixed rows and copies those.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
 
 TILES_AT_ONCE = 4
 """Tiles in one run of the vision encoder: enough to fill the cores, and attention scores of 0.3 GB at 448 pixels."""
+
+MOST_KEPT = 16
+"""Tokens of the largest call whose binding is kept: enough for a draft."""
 
 Array = npt.NDArray[Any]
 
@@ -129,9 +132,7 @@ class OnnxTextDecoder:
         self._vocab_size = text.vocab_size
         self._cache = HostKVCache(text, capacity, self.dtype)
         self._no_visual = np.zeros((1, text.hidden_size), self.dtype)
-        self._one = _Buffers(1, 1, text.vocab_size)
-        self._new_row: Rows = np.zeros_like(self._cache.past(1))
-        self._bindings_of_one: dict[int, Any] = {}
+        self._kept: dict[tuple[int, int], _Kept] = {}
 
     @property
     def cache(self) -> HostKVCache:
@@ -165,8 +166,10 @@ class OnnxTextDecoder:
             )
         new_rows = self._cache.next(count)
         rows = bucket(self._cache.length, self._cache.capacity)
-        if count == 1 and not len(visual):
-            buffers, binding = self._one, self._binding_of_one(rows)
+        kept = None
+        if count == num_logits <= MOST_KEPT and not len(visual):
+            kept = self._keep(count, rows)
+            buffers, binding = kept.buffers, kept.binding
         else:
             buffers = _Buffers(count, num_logits, self._vocab_size)
             visual = visual if len(visual) else self._no_visual
@@ -178,8 +181,8 @@ class OnnxTextDecoder:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"the text decoder failed on {count} tokens: {error}") from error
-        if buffers is self._one:
-            new_rows[:] = self._new_row
+        if kept is not None:
+            new_rows[:] = kept.new_rows
         self._cache.extend(count)
         return buffers
 
@@ -187,11 +190,14 @@ class OnnxTextDecoder:
         """See `TextDecoder.decode_greedy`."""
         return read_one_by_one(self, token, position, limit)
 
-    def _binding_of_one(self, rows: int) -> Any:
-        if rows not in self._bindings_of_one:
-            past = self._cache.past(rows)
-            self._bindings_of_one[rows] = self._bind(self._one, past, self._new_row, self._no_visual)
-        return self._bindings_of_one[rows]
+    def _keep(self, count: int, rows: int) -> _Kept:
+        """What a call of `count` tokens behind a cache of `rows` offered rows needs, made when it is first needed."""
+        if (count, rows) not in self._kept:
+            buffers = _Buffers(count, count, self._vocab_size)
+            new_rows = np.zeros_like(self._cache.past(count))
+            binding = self._bind(buffers, self._cache.past(rows), new_rows, self._no_visual)
+            self._kept[count, rows] = _Kept(buffers, new_rows, binding)
+        return self._kept[count, rows]
 
     def _bind(self, buffers: _Buffers, past: Rows, new: Rows, visual: Array) -> Any:
         inputs: dict[str, Array] = {
@@ -232,6 +238,15 @@ class _Buffers:
     def logits(self) -> Logits:
         """See `DecoderOutput.logits`."""
         return self._logits
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A binding and what it binds besides the cache."""
+
+    buffers: _Buffers
+    new_rows: Rows
+    binding: Any
 
 
 def _open(file: Path, options: Any, shapes: Mapping[str, Sequence[int | str]]) -> Any:

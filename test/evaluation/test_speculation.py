@@ -8,7 +8,6 @@ import pytest
 from litevlm_ros.evaluation.speculation import CAMERA, CAPTION_PROMPT, DecodeRates, caption_course
 from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts, View
 
-
 _NONE = Speculation()
 
 
