@@ -220,14 +220,14 @@ class Pipeline:
 
     def _greedy(self, output: DecoderOutput, position: int, most_tokens: int) -> Iterator[int]:
         """The backend's own choices, which it need not wait for us to make."""
-        first = int(output.next_tokens[-1])
         if self._speculator is not None:
-            self._speculator.source.add(first)
-        yield first
-        if self._speculator is None:
-            yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
-        else:
+            first = self._speculator.start(output)
+            yield first
             yield from self._speculator.decode(first, position, most_tokens - 1)
+        else:
+            first = int(output.next_tokens[-1])
+            yield first
+            yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
 
     def _sampled(self, output: DecoderOutput, position: int, sampler: Sampler, said: Sequence[int]) -> Iterator[int]:
         """Drawn from the logits; `said` are the answer's tokens so far."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ TokenIds = npt.NDArray[np.int64]
 """int64 [S]; an id of vocabulary size + i stands for row i of the visual tokens."""
 Logits = npt.NDArray[np.float32]
 """float32 [K, V]."""
+HiddenStates = npt.NDArray[Any]
+"""float32 or float16 [K, text width]: what the decoder's last layer gives, normalised, from which come the logits."""
+HiddenState = npt.NDArray[Any]
+"""One row of it."""
 
 
 class VisualTokens(Protocol):
@@ -73,6 +77,9 @@ class DecoderOutput(Protocol):
     def logits(self) -> Logits:
         """float32 [K, V]. The caller must not keep it beyond the next `forward`, and may overwrite it."""
 
+    def hidden(self) -> HiddenStates:
+        """As `logits`, where the decoder `gives_hidden`."""
+
 
 class TextDecoder(Protocol):
     """New tokens and a cache to the next tokens."""
@@ -84,6 +91,10 @@ class TextDecoder(Protocol):
     @property
     def most_logits(self) -> int:
         """The largest `num_logits` that `forward` takes."""
+
+    @property
+    def gives_hidden(self) -> bool:
+        """Whether its outputs have hidden states."""
 
     def prepare(self, counts: Sequence[int]) -> None:
         """Gets ready to read so many tokens at once with the logits of each, wherever the cache ends.

@@ -21,7 +21,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import TEXT_GRAPH, VISION_GRAPH, context_capacity
-from litevlm_ros.runtime.engine import Backend, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
+from litevlm_ros.runtime.engine import Backend, HiddenStates, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
 
 TILES_AT_ONCE = 4
@@ -126,10 +126,13 @@ class OnnxTextDecoder:
         news = {f"new_{kind}.{layer}": row for kind in ("key", "value") for layer in layers}
         shapes = {"visual_tokens": ("M", text.hidden_size), "logits": ("K", text.vocab_size)}
         lists = ("input_ids", "position_ids", "past_length", "logit_positions", "next_tokens")
-        self._session = _open(file, options, {**shapes, **dict.fromkeys(lists, ("S",)), **caches, **news})
+        hidden = {"hidden": ("K", text.hidden_size)}
+        self._session = _open(file, options, {**shapes, **dict.fromkeys(lists, ("S",)), **caches, **news}, hidden)
+        self.gives_hidden = "hidden" in {value.name for value in self._session.get_outputs()}
+        """See `TextDecoder.gives_hidden`."""
         types = {value.name: value.type for value in self._session.get_inputs()}
         self.dtype = np.dtype(_DTYPES[types["visual_tokens"]])
-        self._vocab_size = text.vocab_size
+        self._vocab_size, self._width = text.vocab_size, text.hidden_size
         self._cache = HostKVCache(text, capacity, self.dtype)
         self._no_visual = np.zeros((1, text.hidden_size), self.dtype)
         self._kept: dict[tuple[int, int], _Kept] = {}
@@ -171,7 +174,7 @@ class OnnxTextDecoder:
             kept = self._keep(count, rows)
             buffers, binding = kept.buffers, kept.binding
         else:
-            buffers = _Buffers(count, num_logits, self._vocab_size)
+            buffers = self._buffers(count, num_logits)
             visual = visual if len(visual) else self._no_visual
             binding = self._bind(buffers, self._cache.past(rows), new_rows, visual)
         buffers.input_ids[:] = input_ids
@@ -193,11 +196,15 @@ class OnnxTextDecoder:
     def _keep(self, count: int, rows: int) -> _Kept:
         """What a call of `count` tokens behind a cache of `rows` offered rows needs, made when it is first needed."""
         if (count, rows) not in self._kept:
-            buffers = _Buffers(count, count, self._vocab_size)
+            buffers = self._buffers(count, count)
             new_rows = np.zeros_like(self._cache.past(count))
             binding = self._bind(buffers, self._cache.past(rows), new_rows, self._no_visual)
             self._kept[count, rows] = _Kept(buffers, new_rows, binding)
         return self._kept[count, rows]
+
+    def _buffers(self, count: int, num_logits: int) -> _Buffers:
+        logits = np.zeros((num_logits, self._vocab_size), np.float32)
+        return _Buffers(count, logits, np.zeros((num_logits, self._width), self.dtype))
 
     def _bind(self, buffers: _Buffers, past: Rows, new: Rows, visual: Array) -> Any:
         inputs: dict[str, Array] = {
@@ -208,6 +215,8 @@ class OnnxTextDecoder:
             "visual_tokens": visual,
         }
         outputs: dict[str, Array] = {"logits": buffers.logits(), "next_tokens": buffers.next_tokens}
+        if self.gives_hidden:
+            outputs["hidden"] = buffers.hidden()
         for layer in range(len(past)):
             for index, kind in enumerate(("key", "value")):
                 inputs[f"past_{kind}.{layer}"] = past[layer, index]
@@ -227,17 +236,22 @@ class _Buffers:
     It is the DecoderOutput too.
     """
 
-    def __init__(self, count: int, num_logits: int, vocab_size: int) -> None:
+    def __init__(self, count: int, logits: Logits, hidden: HiddenStates) -> None:
         self.input_ids = np.zeros(count, np.int64)
         self.position_ids = np.zeros(count, np.int64)
         self.past_length = np.zeros(1, np.int64)
-        self.logit_positions = np.arange(count - num_logits, count)
-        self.next_tokens: TokenIds = np.zeros(num_logits, np.int64)
-        self._logits: Logits = np.zeros((num_logits, vocab_size), np.float32)
+        self.logit_positions = np.arange(count - len(logits), count)
+        self.next_tokens: TokenIds = np.zeros(len(logits), np.int64)
+        self._logits = logits
+        self._hidden = hidden
 
     def logits(self) -> Logits:
         """See `DecoderOutput.logits`."""
         return self._logits
+
+    def hidden(self) -> HiddenStates:
+        """See `DecoderOutput.hidden`."""
+        return self._hidden
 
 
 @dataclass(frozen=True)
@@ -249,13 +263,19 @@ class _Kept:
     binding: Any
 
 
-def _open(file: Path, options: Any, shapes: Mapping[str, Sequence[int | str]]) -> Any:
+def _open(
+    file: Path,
+    options: Any,
+    shapes: Mapping[str, Sequence[int | str]],
+    optional: Mapping[str, Sequence[int | str]] | None = None,
+) -> Any:
     """A session whose inputs and outputs have these names and sizes; texts stand for sizes that vary."""
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise EngineError(f"{file} cannot be loaded: {error}; {_export_hint(file.parent)}") from error
     found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
+    shapes = {**shapes, **{name: shape for name, shape in (optional or {}).items() if name in found}}
     if found.keys() != shapes.keys():
         difference = ", ".join(sorted(found.keys() ^ shapes.keys()))
         raise EngineError(f"{file} has other inputs or outputs than this version expects ({difference}); "

@@ -15,7 +15,7 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.cache_kernels import CacheKernels
 from litevlm_ros.runtime.device_memory import DeviceMemory
-from litevlm_ros.runtime.engine import Logits, TokenIds, VisualTokens
+from litevlm_ros.runtime.engine import HiddenStates, Logits, TokenIds, VisualTokens
 from litevlm_ros.runtime.engine_program import Engine, Program
 from litevlm_ros.runtime.kv_cache import CacheLength
 from litevlm_ros.runtime.shape_buckets import chunks, power_of_two, prompt_tokens
@@ -68,6 +68,9 @@ class TensorRTTextDecoder:
     def most_logits(self) -> int:
         """See `TextDecoder.most_logits`."""
         return self._buffers.most_logits
+
+    gives_hidden = False
+    """Its engines are built without that output."""
 
     def prepare(self, counts: Sequence[int] = ()) -> None:
         """See `TextDecoder.prepare`. The programs of all decode steps are made too, so that no answer stalls where it
@@ -248,3 +251,7 @@ class _Output:
     def logits(self) -> Logits:
         """See `DecoderOutput.logits`."""
         return self._decoder.read_logits(len(self.next_tokens))
+
+    def hidden(self) -> HiddenStates:
+        """See `DecoderOutput.hidden`."""
+        raise EngineError("this engine gives no hidden states")

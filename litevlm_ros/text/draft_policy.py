@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from litevlm_ros.text.drafts import Draft
+from litevlm_ros.text.drafts import Offer
 
 SIZES = (2, 4, 8, 16)
 """Tokens of a verification, the last token of the answer included. Few, because an engine has a program for each."""
@@ -33,14 +33,14 @@ class DraftPolicy:
         self._acceptance: defaultdict[int, RunningRate] = defaultdict(lambda: RunningRate(*_HOPE))
         self._refused = self._taken = 0
 
-    def length(self, draft: Draft, interrupts: bool) -> int:
-        """How many tokens of a draft to verify now; 0 for a plain step.
+    def length(self, offer: Offer, interrupts: bool) -> int:
+        """How many tokens to draft and verify now; 0 for a plain step.
 
         `interrupts`: plain steps may be under way which the verification has to wait for.
         """
-        if not draft.tokens or self._step.seconds is None:
+        if not offer.most or self._step.seconds is None:
             return 0
-        length, gain = self._best(len(draft.tokens), draft.kind, interrupts)
+        length, gain = self._best(offer, interrupts)
         if gain > 1:
             self._taken += 1
             self._refused = 0
@@ -56,27 +56,27 @@ class DraftPolicy:
 
     @property
     def pays(self) -> bool:
-        """Whether a draft of any kind that was seen would be verified."""
+        """Whether a draft of any kind that was offered would be verified."""
         kinds = tuple(self._acceptance)
-        return not kinds or any(self._best(self.sizes[-1] - 1, kind, False)[1] > 1 for kind in kinds)
+        return not kinds or any(self._best(Offer(self.sizes[-1], kind), False)[1] > 1 for kind in kinds)
 
     def stepped(self, seconds: float) -> None:
         """A plain step took so long."""
         self._step.add(seconds)
         self._taken = 0
 
-    def verified(self, draft: Draft, accepted: int, interrupted: bool, seconds: float) -> None:
-        """`draft`, as far as it was verified, was right in its first `accepted` tokens."""
-        self._verification[self._size(len(draft.tokens)), interrupted].add(seconds)
+    def verified(self, draft: Offer, accepted: int, interrupted: bool, seconds: float) -> None:
+        """All of `draft.most` tokens were drafted and verified in so long; the first `accepted` of them were right."""
+        self._verification[self._size(draft.most), interrupted].add(seconds)
         # Nothing is known of the tokens behind the first wrong one.
-        self._acceptance[draft.kind].add(accepted, min(accepted + 1, len(draft.tokens)))
+        self._acceptance[draft.kind].add(accepted, min(accepted + 1, draft.most))
 
-    def _best(self, available: int, kind: int, interrupts: bool) -> tuple[int, float]:
+    def _best(self, offer: Offer, interrupts: bool) -> tuple[int, float]:
         """The best length from 1 on, and how much faster than plain steps it gives tokens."""
-        acceptance = self._acceptance[kind].rate
+        acceptance = self._acceptance[offer.kind].rate
         gains: dict[int, float] = {}
         for size in self.sizes:
-            length = min(available, size - 1)
+            length = min(offer.most, size - 1)
             expected = sum(acceptance**place for place in range(length + 1))
             gains.setdefault(length, expected / self._relative_cost(size, interrupts))
         best = max(gains, key=lambda length: gains[length])

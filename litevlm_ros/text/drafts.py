@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from litevlm_ros.runtime.engine import HiddenState
+
 LONGEST_MATCH = 4
 """Tokens of the text that a lookup compares; longer matches are not told apart."""
 
@@ -14,27 +16,37 @@ _MOST_TOPICS = 64
 
 
 @dataclass(frozen=True)
-class Draft:
-    """Tokens that may come next; none where there is no guess.
+class Offer:
+    """A draft that can be had, of up to `most` tokens; 0 where there is no guess.
 
     `kind` groups drafts that are about equally trustworthy. Acceptance is measured for each kind on its own.
     """
 
-    tokens: tuple[int, ...] = ()
+    most: int = 0
     kind: int = 0
 
 
 class DraftSource(Protocol):
-    """Guesses how an answer goes on."""
+    """Guesses how an answer goes on. An offer costs next to nothing; making the draft may take its time."""
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether it works on the decoder's hidden states."""
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         """An answer starts. `prompt` is its text without visual tokens; answers of one `topic` are often alike."""
 
-    def add(self, token: int) -> None:
-        """The answer goes on with this token, which may be the one that stops it."""
+    def add(self, token: int, hidden: HiddenState | None) -> None:
+        """The answer goes on with this token, which may be the one that stops it.
 
-    def draft(self, most: int) -> Draft:
-        """At most `most` tokens to follow."""
+        `hidden` is the state from which the decoder chose it, valid within this call; None where nobody asked for it.
+        """
+
+    def offer(self) -> Offer:
+        """What could be drafted now."""
+
+    def draft(self, count: int) -> Sequence[int]:
+        """The first `count` tokens of what was offered last. Raises EngineError."""
 
     def remember(self) -> None:
         """The answer is complete."""
@@ -44,32 +56,38 @@ class NGramDrafts:
     """Looks the last tokens up in the previous answer of the topic, in this answer and in its prompt.
 
     What followed them there is the draft: prompt lookup decoding (github.com/apoorvumang/prompt-lookup-decoding), with
-    the caption that the same camera had before as a further text to look in. `Draft.kind` is the length of the match.
+    the caption that the same camera had before as a further text to look in. `Offer.kind` is the length of the match.
     """
+
+    reads_hidden = False
 
     def __init__(self) -> None:
         self._previous: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
+        self._offered: Sequence[int] = ()
         self._begin((), None)
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         """See `DraftSource.begin`."""
         self._begin(prompt, topic)
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, hidden: HiddenState | None) -> None:
         """See `DraftSource.add`."""
         self._text.add(token)
 
-    def draft(self, most: int) -> Draft:
-        """See `DraftSource.draft`."""
-        if most < 1:
-            return Draft()
+    def offer(self) -> Offer:
+        """See `DraftSource.offer`."""
         said = self._text.tokens
         for length in range(min(LONGEST_MATCH, len(said)), 0, -1):
             gram = tuple(said[-length:])
             for text in (self._model, self._text):
                 if (place := text.place_after(gram)) is not None:
-                    return Draft(tuple(text.tokens[place : place + most]), length)
-        return Draft()
+                    self._offered = text.tokens[place:]
+                    return Offer(len(self._offered), length)
+        return Offer()
+
+    def draft(self, count: int) -> Sequence[int]:
+        """See `DraftSource.draft`."""
+        return self._offered[:count]
 
     def remember(self) -> None:
         """See `DraftSource.remember`."""

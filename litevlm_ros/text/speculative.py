@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.runtime.engine import TextDecoder
+from litevlm_ros.runtime.engine import DecoderOutput, HiddenState, TextDecoder
 from litevlm_ros.text.draft_policy import DraftPolicy, RunningRate
-from litevlm_ros.text.drafts import Draft, DraftSource
+from litevlm_ros.text.drafts import DraftSource, Offer
 from litevlm_ros.types import Speculation
 
 
@@ -38,6 +38,11 @@ class Speculator:
                 "speculation is on, but the text decoder gives logits of one token at a time, so it cannot check a "
                 "draft; set speculation to off, or build its engine again"
             )
+        if source.reads_hidden and not text.gives_hidden:
+            raise ConfigError(
+                "speculation is 'head', but the text decoder gives no hidden states. Use 'ngram', or the onnxruntime "
+                "backend with a graph made by `ros2 run litevlm_ros train_draft_head`"
+            )
         self.source = source
         self._text = text
         self._clock = clock
@@ -47,7 +52,7 @@ class Speculator:
         text.prepare(self._policy.sizes)
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
-        """An answer starts; see `DraftSource.begin`. `source` is to be given its first token."""
+        """An answer starts; see `DraftSource.begin`. `start` gives its first token."""
         self.source.begin(prompt, topic)
         self._counts = Speculation(acceptance=self._acceptance.rate)
 
@@ -56,6 +61,12 @@ class Speculator:
         if complete:
             self.source.remember()
         return self._counts
+
+    def start(self, output: DecoderOutput) -> int:
+        """The answer's first token, from what the decoder found out about its prompt."""
+        token = int(output.next_tokens[-1])
+        self.source.add(token, output.hidden()[-1] if self.source.reads_hidden else None)
+        return token
 
     def decode(self, token: int, position: int, limit: int) -> Iterator[int]:
         """Like `TextDecoder.decode_greedy`, but the cache may hold tokens beyond the one that was given last.
@@ -66,10 +77,13 @@ class Speculator:
         stretch, ahead = 1, 0
         plain: Iterator[int] = iter(())
         while position < end:
-            draft = self._draft(end - position - 1, ahead > 0)
-            if draft.tokens:
+            given: Sequence[tuple[int, HiddenState | None]]
+            draft = self._choose(end - position - 1, ahead > 0)
+            if draft.most:
                 given = self._verify(token, position, draft, ahead > 0)
                 stretch, ahead = 1, 0
+            elif self.source.reads_hidden and self._policy.pays:
+                given = self._read(token, position)
             else:
                 if not ahead:
                     # A backend runs ahead within a stretch, and a draft that comes in the middle has to wait for that.
@@ -77,35 +91,47 @@ class Speculator:
                     ahead = min(stretch, end - position) if self._policy.pays else end - position
                     plain = self._text.decode_greedy(token, position, ahead)
                     stretch *= 2
-                given = [self._step(plain)]
+                given = self._step(plain)
                 ahead -= 1
-            for token in given:
-                self.source.add(token)
+            for token, hidden in given:
+                self.source.add(token, hidden)
                 position += 1
                 yield token
 
-    def _draft(self, most: int, interrupts: bool) -> Draft:
-        """What is worth verifying now."""
-        draft = self.source.draft(min(most, self._policy.sizes[-1] - 1))
-        return Draft(draft.tokens[: self._policy.length(draft, interrupts)], draft.kind)
+    def _choose(self, room: int, interrupts: bool) -> Offer:
+        """What is worth drafting and verifying now."""
+        offer = self.source.offer()
+        offer = Offer(min(offer.most, room, self._policy.sizes[-1] - 1), offer.kind)
+        return Offer(self._policy.length(offer, interrupts), offer.kind)
 
-    def _step(self, plain: Iterator[int]) -> int:
+    def _step(self, plain: Iterator[int]) -> Sequence[tuple[int, HiddenState | None]]:
         started = self._clock()
         token = next(plain)
         self._policy.stepped(self._clock() - started)
-        return token
+        return [(token, None)]
 
-    def _verify(self, token: int, position: int, draft: Draft, interrupts: bool) -> list[int]:
+    def _read(self, token: int, position: int) -> Sequence[tuple[int, HiddenState | None]]:
+        """A plain step whose hidden state is kept."""
+        started = self._clock()
+        output = self._text.forward(np.array([token]), np.array([position]))
+        self._policy.stepped(self._clock() - started)
+        return [(int(output.next_tokens[0]), output.hidden()[0])]
+
+    def _verify(
+        self, token: int, position: int, draft: Offer, interrupts: bool
+    ) -> Sequence[tuple[int, HiddenState | None]]:
         """The draft as far as it is right, and the token behind that."""
         started = self._clock()
-        length, count = self._text.cache.length, 1 + len(draft.tokens)
-        output = self._text.forward(np.array([token, *draft.tokens]), position + np.arange(count), num_logits=count)
+        guesses = self.source.draft(draft.most)
+        length, count = self._text.cache.length, 1 + draft.most
+        output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
         found = output.next_tokens.tolist()
-        accepted = _common(draft.tokens, found)
+        accepted = next((place for place, guess in enumerate(guesses) if guess != found[place]), draft.most)
         self._text.cache.truncate(length + 1 + accepted)
         self._policy.verified(draft, accepted, interrupts, self._clock() - started)
-        self._count(len(draft.tokens), accepted)
-        return found[: accepted + 1]
+        self._count(draft.most, accepted)
+        hidden = output.hidden() if self.source.reads_hidden else [None] * count
+        return list(zip(found[: accepted + 1], hidden, strict=False))
 
     def _count(self, drafted: int, accepted: int) -> None:
         self._acceptance.add(accepted, drafted)
@@ -116,8 +142,3 @@ class Speculator:
             verifications=counts.verifications + 1,
             acceptance=self._acceptance.rate,
         )
-
-
-def _common(draft: tuple[int, ...], found: list[int]) -> int:
-    """How many tokens from the first on are the same."""
-    return next((place for place, token in enumerate(draft) if token != found[place]), len(draft))

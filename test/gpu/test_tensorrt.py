@@ -220,29 +220,28 @@ def test_graphs_of_many_shapes_in_turn_stay_right(demo: Path) -> None:
 def test_speculation_gives_the_plain_answers_up_to_ties(demo: Path) -> None:
     """A token read among others has logits that differ from the same token read alone by fp16's rounding."""
     backend = load(demo, backend="tensorrt")
-    drafts = NGramDrafts()
-    speculator = Speculator(backend.text, drafts, 15, clock=lambda: 0.0)  # no time passes: each draft is checked
+    speculator = Speculator(backend.text, NGramDrafts(), 15, clock=lambda: 0.0)  # no time passes: each draft is checked
     equal = asked = accepted = 0
     for seed in range(40):
         visual = backend.vision.encode(np.roll(tiles(2, image_size(demo)), 5 * seed, 1)[seed % 2 :][:1])
         ids = prompt(backend, 90 + seed, visual.count)
 
-        def first_token(ids: Any = ids, visual: Any = visual) -> int:
+        def read_prompt(ids: Any = ids, visual: Any = visual) -> Any:
             backend.text.cache.truncate(0)
-            return int(backend.text.forward(ids, np.arange(len(ids)), visual).next_tokens[-1])
+            return backend.text.forward(ids, np.arange(len(ids)), visual)
 
-        first = first_token()
+        first = int(read_prompt().next_tokens[-1])
         plain = [first, *backend.text.decode_greedy(first, len(ids), 60)]
         for _ in range(2):  # the second time with the first answer as its draft
             speculator.begin(ids[:10].tolist(), "any")
-            drafts.add(first_token())
+            first = speculator.start(read_prompt())
             found = [first, *speculator.decode(first, len(ids), 60)]
             accepted += speculator.finish(complete=True).accepted
             asked += 1
             equal += found == plain
             if found != plain:
                 place = next(index for index, pair in enumerate(zip(found, plain, strict=True)) if pair[0] != pair[1])
-                first_token()
+                read_prompt()
                 logits = backend.text.forward(
                     np.array(plain[:place]), len(ids) + np.arange(place)
                 ).logits()[-1]  # fmt: skip

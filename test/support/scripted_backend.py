@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from litevlm_ros.errors import EngineError
-from litevlm_ros.runtime.engine import Backend, Logits, Tiles, TokenIds, read_one_by_one
+from litevlm_ros.runtime.engine import Backend, HiddenStates, Logits, Tiles, TokenIds, read_one_by_one
 
 Read = tuple[int, int, str]
 """Id, position and, for a visual token, its content."""
@@ -68,6 +68,9 @@ class Output:
     def logits(self) -> Logits:
         return self.values
 
+    def hidden(self) -> HiddenStates:
+        return self.values
+
 
 class ScriptedText:
     """`script` gives the reply's tokens; without one, the next token is a hash of everything in the cache."""
@@ -81,6 +84,7 @@ class ScriptedText:
         self._words = words
         self._prompt_end = 0
         self.most_logits = 16
+        self.gives_hidden = False
         self.prepared: tuple[int, ...] = ()
 
     def forward(

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from litevlm_ros.text.draft_policy import PROBE_AFTER, DraftPolicy, RunningRate
-from litevlm_ros.text.drafts import Draft
+from litevlm_ros.text.drafts import Offer
 
-LONG = Draft(tuple(range(15)), kind=4)
+LONG = Offer(15, kind=4)
 
 
 def policy(step: float, costs: dict[int, float], acceptance: float, kind: int = 4) -> DraftPolicy:
@@ -15,7 +15,7 @@ def policy(step: float, costs: dict[int, float], acceptance: float, kind: int = 
         policy.stepped(step)
     for turn in range(100):
         for size, seconds in costs.items():
-            drafted = Draft(tuple(range(size - 1)), kind)
+            drafted = Offer(size - 1, kind)
             # The first wrong token is behind acceptance / (1 - acceptance) right ones on average.
             accepted = size - 1 if acceptance == 1 else int(turn * 37 % 100 < 100 * acceptance)
             policy.verified(drafted, accepted, False, seconds)
@@ -39,13 +39,13 @@ def test_nothing_is_verified_before_a_step_was_measured_or_without_a_draft() -> 
     assert policy.length(LONG, False) == 0
     for _ in range(2):
         policy.stepped(1.0)
-    assert policy.length(Draft(), False) == 0
+    assert policy.length(Offer(), False) == 0
     assert policy.length(LONG, False) == 15, "untried sizes are tried, the most promising first"
 
 
 def test_long_drafts_where_they_are_right_and_cheap() -> None:
     assert policy(1.0, FLAT, 1.0).length(LONG, False) == 15
-    assert policy(1.0, FLAT, 1.0).length(Draft((1, 2), 4), False) == 2
+    assert policy(1.0, FLAT, 1.0).length(Offer(2, 4), False) == 2
 
 
 def test_short_ones_where_they_are_often_wrong() -> None:
@@ -61,8 +61,8 @@ def test_none_where_it_does_not_pay(costs: dict[int, float], acceptance: float) 
 
 def test_kinds_are_judged_on_their_own() -> None:
     mixed = policy(1.0, FLAT, 0.02, kind=1)
-    assert mixed.length(Draft((1, 2, 3), kind=1), False) == 0
-    assert mixed.length(Draft((1, 2, 3), kind=4), False) == 3
+    assert mixed.length(Offer(3, kind=1), False) == 0
+    assert mixed.length(Offer(3, kind=4), False) == 3
     assert mixed.pays
 
 
@@ -70,7 +70,7 @@ def test_interrupting_plain_steps_has_its_own_cost() -> None:
     dear = policy(1.0, FLAT, 1.0)
     for size in FLAT:
         for _ in range(3):
-            dear.verified(Draft(tuple(range(size - 1)), 4), size - 1, True, 20.0)
+            dear.verified(Offer(size - 1, 4), size - 1, True, 20.0)
     assert dear.length(LONG, True) == 0
     assert dear.length(LONG, False) == 15
 
@@ -81,7 +81,7 @@ def test_refused_drafts_are_probed_now_and_then_so_that_a_change_is_noticed() ->
     assert sum(length > 0 for length in decisions) == 3
     for _ in range(60):  # the machine is less busy now
         for size in STEEP:
-            off.verified(Draft(tuple(range(size - 1)), 4), size - 1, False, 1.0)
+            off.verified(Offer(size - 1, 4), size - 1, False, 1.0)
     assert off.length(LONG, False) > 0
 
 
@@ -102,8 +102,8 @@ def test_the_first_time_of_a_size_may_hold_compilation_and_is_left_out() -> None
     fresh = DraftPolicy(1)
     for _ in range(5):
         fresh.stepped(1.0)
-    fresh.verified(Draft((1,), 4), 1, False, 3000.0)
-    assert fresh.length(Draft((1,), 4), False) == 1
+    fresh.verified(Offer(1, 4), 1, False, 3000.0)
+    assert fresh.length(Offer(1, 4), False) == 1
 
 
 def test_running_rate() -> None:

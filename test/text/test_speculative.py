@@ -3,13 +3,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from scripted_backend import ScriptedText
 
 from litevlm_ros.errors import ConfigError, EngineError
-from litevlm_ros.text.drafts import Draft, NGramDrafts
+from litevlm_ros.text.drafts import NGramDrafts, Offer
 from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.types import Speculation
 
@@ -19,6 +20,8 @@ PROMPT = [3, 4, 5, 6]
 
 class Oracle:
     """Drafts that are right with some probability for each token."""
+
+    reads_hidden = False
 
     def __init__(self, answer: Sequence[int], right: float, seed: int = 0) -> None:
         self.answer = answer
@@ -30,12 +33,16 @@ class Oracle:
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         self.said = []
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, hidden: Any) -> None:
+        assert hidden is None
         self.said.append(token)
 
-    def draft(self, most: int) -> Draft:
-        ahead = self.answer[len(self.said) :][:most]
-        return Draft(tuple(t if self._random.random() < self._right else (t + 1) % V for t in ahead))
+    def offer(self) -> Offer:
+        return Offer(len(self.answer) - len(self.said))
+
+    def draft(self, count: int) -> list[int]:
+        ahead = self.answer[len(self.said) :][:count]
+        return [t if self._random.random() < self._right else (t + 1) % V for t in ahead]
 
     def remember(self) -> None:
         self.remembered = True
@@ -73,7 +80,7 @@ def plain(limit: int) -> list[int]:
 
 def answer(speculator: Speculator, first: int, limit: int) -> list[int]:
     speculator.begin(PROMPT, "topic")
-    speculator.source.add(first)
+    speculator.source.add(first, None)
     return [first, *speculator.decode(first, len(PROMPT), limit)]
 
 
@@ -141,7 +148,7 @@ def test_time_outside_the_decoder_does_not_count() -> None:
     text, first = decoder(clock)
     speculator = Speculator(text, Oracle(plain(400), 1.0), 15, clock)
     speculator.begin(PROMPT, "topic")
-    speculator.source.add(first)
+    speculator.source.add(first, None)
     for _ in speculator.decode(first, len(PROMPT), 200):
         clock.now += 100.0  # the listener's
     assert speculator.finish(True).verifications >= 200 / 16 - 4
@@ -163,7 +170,7 @@ def test_dropping_it_in_the_middle_and_asking_again() -> None:
     expected = plain(50)
     for taken in range(1, 30):
         speculator.begin(PROMPT, "topic")
-        speculator.source.add(first)
+        speculator.source.add(first, None)
         assert list(itertools.islice(speculator.decode(first, len(PROMPT), 50), taken)) == expected[1 : taken + 1]
         text.cache.truncate(len(PROMPT))
 

@@ -12,12 +12,14 @@ from litevlm_ros.config import PipelineConfig, SpeculationConfig
 from litevlm_ros.evaluation.exercises import held_out_exercises
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.text.drafts import Draft, DraftSource, NGramDrafts
+from litevlm_ros.text.drafts import DraftSource, NGramDrafts, Offer
 from litevlm_ros.text.speculative import Speculator
 
 
 class Eager:
     """N-gram drafts, and guesses where there are none, so that wrong drafts of all lengths are checked too."""
+
+    reads_hidden = False
 
     def __init__(self, vocab_size: int) -> None:
         self._drafts = NGramDrafts()
@@ -30,11 +32,15 @@ class Eager:
         # One topic for all questions, so that a draft is often nearly right.
         self._drafts.begin(prompt, "any")
 
-    def draft(self, most: int) -> Draft:
-        found = self._drafts.draft(most)
-        if found.tokens:
-            return found
-        return Draft(tuple(self._random.randrange(self._vocab_size) for _ in range(self._random.randint(0, most))))
+    def offer(self) -> Offer:
+        found = self._drafts.offer()
+        self._guesses = not found.most
+        return Offer(self._random.randint(0, 15)) if self._guesses else found
+
+    def draft(self, count: int) -> Sequence[int]:
+        if self._guesses:
+            return [self._random.randrange(self._vocab_size) for _ in range(count)]
+        return self._drafts.draft(count)
 
 
 def load(source: str) -> Pipeline:
