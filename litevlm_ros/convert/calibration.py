@@ -84,17 +84,17 @@ class InputStatistics:
 
 def measure_inputs(part: str, model: Path, data: CalibrationData) -> dict[str, InputStatistics]:
     """Statistics of each linear layer of `part` (VISION or TEXT) of a model directory, by module name."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = ModelConfig.from_directory(model)
     vision = load_vision_encoder(model).to(device)
     tiles = [make_tiles(image, 1, config.vision.image_size, config.use_thumbnail) for image in data.images]
-    with torch.inference_mode():
+    with torch.inference_mode(), device:  # the modules make tensors of their own
         if part != TEXT:
             with _measured(vision) as statistics:
                 for pixels in tiles:
-                    vision(torch.tensor(pixels).to(device))
+                    vision(torch.tensor(pixels))
             return statistics
-        visual = [vision(torch.tensor(pixels).to(device)).flatten(0, 1) for pixels in tiles]
+        visual = [vision(torch.tensor(pixels)).flatten(0, 1) for pixels in tiles]
         del vision
         text = load_text_decoder(model).to(device)
         builder = PromptBuilder(
@@ -113,14 +113,14 @@ def measure_inputs(part: str, model: Path, data: CalibrationData) -> dict[str, I
 
 def _answer(text: TextDecoder, prompt: list[int], visual: Tensor) -> None:
     """Reads the prompt and the start of the answer that the model gives."""
-    config, device = text.config, visual.device
-    empty = torch.zeros(0, config.num_kv_heads, config.head_dim, device=device)
+    config = text.config
+    empty = torch.zeros(0, config.num_kv_heads, config.head_dim)
     keys = values = [empty] * config.num_layers
-    ids, length = torch.tensor(prompt, device=device), 0
+    ids, length = torch.tensor(prompt), 0
     for _ in range(_ANSWER_TOKENS):
         count = len(ids)
-        positions = torch.arange(length, length + count, device=device)
-        last, past = torch.tensor([count - 1], device=device), torch.tensor([length], device=device)
+        positions = torch.arange(length, length + count)
+        last, past = torch.tensor([count - 1]), torch.tensor([length])
         _, ids, new_keys, new_values = text(ids, positions, past, last, visual, keys, values)
         keys = [torch.cat(pair) for pair in zip(keys, new_keys, strict=True)]
         values = [torch.cat(pair) for pair in zip(values, new_values, strict=True)]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litevlm_ros.config import BACKENDS, PipelineConfig
+from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.evaluation.evaluation import evaluate
 from litevlm_ros.evaluation.report import to_json, to_table
@@ -38,7 +38,14 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         _check_writable(options.json)
     model = options.model or demo_model_directory()
-    pipeline = Pipeline.from_config(PipelineConfig(model_dir=model, backend=options.backend, threads=options.threads))
+    config = PipelineConfig(
+        model_dir=model,
+        backend=options.backend,
+        vision_precision=options.vision_precision,
+        text_precision=options.text_precision,
+        threads=options.threads,
+    )
+    pipeline = Pipeline.from_config(config)
     evaluation = evaluate(pipeline, options.seed, options.scenes, lambda line: print(line, file=sys.stderr, flush=True))
     host = machine()
     report = {"machine": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
@@ -71,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument("--model", type=Path, metavar="DIR", help="directory (default: the demo model)")
     model.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
+    for part in ("vision", "text"):
+        model.add_argument(
+            f"--{part}-precision", choices=PRECISIONS, default="auto", help="TensorRT engine (%(default)s)"
+        )
     model.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
     work = parser.add_argument_group("scenes")
     work.add_argument("--scenes", type=int, default=500, metavar="N", help="how many (%(default)s)")

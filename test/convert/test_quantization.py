@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is needed to convert models: pip install 'litevlm_ros[convert]'")
 
-from litevlm_ros.convert.engine_graph import write_engine_graph  # noqa: E402
 from litevlm_ros.config import PipelineConfig  # noqa: E402
+from litevlm_ros.convert.engine_graph import write_engine_graph  # noqa: E402
 from litevlm_ros.demo.render import render  # noqa: E402
 from litevlm_ros.demo.scene import generate  # noqa: E402
 from litevlm_ros.engines.sidecar import TEXT, VISION  # noqa: E402
