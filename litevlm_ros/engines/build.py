@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litevlm_ros.engines.builder import BuiltEngine, Target, build_engine, find_target
+from litevlm_ros.engines.builder import BuiltEngine, Target, build_engine, check_precision, find_target
 from litevlm_ros.engines.fingerprint import (
     format_capability,
     hash_file,
@@ -80,6 +80,7 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
         precision = choose_precision(part, asked, target.capability, strict=request.strict)
         if precision.reason:
             report(f"{part}: {asked} was asked for, {precision.built} is built, because {precision.reason}")
+        check_precision(precision.built)
         weights = hash_weights(request.model / part)
         plans.append(_Plan(part, precision, target, sizes, weights, graph_hash(part, precision.built)))
     files = []

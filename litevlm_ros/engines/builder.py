@@ -65,6 +65,16 @@ def find_target(asked: tuple[int, int] | None) -> Target:
     return Target(wanted, name)
 
 
+def check_precision(precision: str) -> None:
+    """Raises ConfigError if the installed TensorRT cannot build engines of this precision here."""
+    tensorrt = load_tensorrt()
+    if precision != "fp16" and tensorrt.is_rtx and find_device() is None:
+        raise ConfigError(
+            f"precision is {precision}; without a GPU, {tensorrt.title} builds fp16 only, as it computes quantized "
+            "weights on one. Build on the machine with the GPU, or use --precision fp16"
+        )
+
+
 def build_engine(
     graph: Path,
     profiles: Sequence[Profile],

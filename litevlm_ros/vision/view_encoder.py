@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ from litevlm_ros.runtime.engine import Tiles, VisionEncoder, VisualTokens
 from litevlm_ros.types import View
 from litevlm_ros.vision.frame_store import FrameStore
 from litevlm_ros.vision.preprocess import make_tiles
+
+_WORKERS = min(6, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,8 @@ class ViewEncoder:
         self._model = model
         self._max_tiles = max_tiles
         self._store = FrameStore(frames)
+        # Pillow resizes outside the interpreter's lock, and six views take six times as long as one.
+        self._workers = ThreadPoolExecutor(_WORKERS, "tiling")
 
     def encode(self, views: Sequence[View]) -> VisibleViews:
         """Runs the vision encoder on the tiles of all views that are new. `views` must not be empty.
@@ -50,7 +56,8 @@ class ViewEncoder:
         """
         kept = [self._store.find(view) for view in views]
         started = time.perf_counter()
-        tiles = [self._tiles(view) for view, part in zip(views, kept, strict=True) if part is None]
+        fresh = [view for view, part in zip(views, kept, strict=True) if part is None]
+        tiles = list(self._workers.map(self._tiles, fresh))
         preprocess_ms = _milliseconds_since(started) if tiles else 0.0
         started = time.perf_counter()
         visual, parts = self._encode(tiles, kept)
