@@ -114,6 +114,8 @@ class EngineSidecar:
         for name, kind in expected.items():
             if str(kind) in simple and not isinstance(values[name], simple[str(kind)]):
                 raise ValueError(f"{name} is {values[name]!r}, not of type {kind}")
+        if values["part"] not in PARTS:
+            raise ValueError(f"part is {values['part']!r}, not {' or '.join(PARTS)}")
         profiles = tuple(
             Profile(str(profile["name"]), {name: _three(sizes) for name, sizes in profile["shapes"].items()})
             for profile in values["profiles"]

@@ -47,7 +47,7 @@ def test_what_tensorrt_does_not_read_is_said_with_its_reason(tmp_path: Path) -> 
 
 
 def test_impossible_sizes_are_said(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="g.onnx|profile any"):
+    with pytest.raises(EngineError, match=r"g\.onnx|profile any"):
         build_engine(graph(tmp_path / "g.onnx"), [Profile("any", {"x": (9, 4, 1)})], ADA, quiet=True)
 
 
@@ -58,7 +58,7 @@ def test_the_target_is_the_gpu_at_hand_or_the_one_named(monkeypatch: pytest.Monk
 
 
 def test_without_a_gpu_a_target_must_be_named(no_gpu: None) -> None:
-    with pytest.raises(ConfigError, match="no NVIDIA GPU here.*--target-sm"):
+    with pytest.raises(ConfigError, match=r"no NVIDIA GPU here.*--target-sm"):
         find_target(None)
     assert find_target((8, 9)) == ADA
 
@@ -80,5 +80,5 @@ def test_jetpacks_tensorrt_builds_only_for_its_own_gpu(monkeypatch: pytest.Monke
 
 def test_quantized_engines_need_a_gpu_to_build(no_gpu: None) -> None:
     check_precision("fp16")
-    with pytest.raises(ConfigError, match="precision is fp8; without a GPU, TensorRT-RTX .* builds fp16 only"):
+    with pytest.raises(ConfigError, match=r"precision is fp8; without a GPU, TensorRT-RTX .* builds fp16 only"):
         check_precision("fp8")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
@@ -27,10 +25,10 @@ class Bar:
 
 
 @pytest.fixture(autouse=True)
-def bars(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bar]]:
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     monkeypatch.setattr("tqdm.tqdm", Bar)
     Bar.made = []
-    yield Bar.made
+    return Bar.made
 
 
 def test_each_phase_is_a_bar_below_the_one_it_is_part_of(bars: list[Bar]) -> None:

@@ -36,7 +36,9 @@ def test_parts_may_differ_or_be_left_out(requests: list[Request]) -> None:
 
 
 def test_every_flag_arrives(requests: list[Request]) -> None:
-    assert main(["--model", "m", "--output", "o", "--max-tiles", "3", "--max-context", "900", "--target-sm", "sm_89", "--workspace-mib", "512", "--calibration-images", "pictures", "--force", "--strict", "--skip-memory-check"]) == 0  # fmt: skip
+    files = ["--model", "m", "--output", "o", "--calibration-images", "pictures"]
+    sizes = ["--max-tiles", "3", "--max-context", "900", "--workspace-mib", "512"]
+    assert main([*files, *sizes, "--target-sm", "sm_89", "--force", "--strict", "--skip-memory-check"]) == 0
     (request,) = requests
     assert (request.model, request.output, request.images) == (Path("m"), Path("o"), Path("pictures"))
     assert (request.sizes.max_tiles, request.sizes.max_context) == (3, 900)
