@@ -6,7 +6,7 @@ Every ConfigError names the field, its value, what is allowed and what to do.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,37 @@ class ReuseConfig:
         _check_integer("reuse_frames", self.frames, 0, "use 0 to encode each frame anew", 1000)
 
 
+VIEW_SELECTIONS = ("off", "lexical")
+"""Values of `ViewSelectionConfig.method`."""
+
+
+@dataclass(frozen=True)
+class ViewSelectionConfig:
+    """Which of several views a question is answered from; the others are not even encoded.
+
+    `method` 'lexical' goes by the words of the question (`vision/view_selection.py`): a view scores 1 if its camera or
+    that side of the robot is named and 0.4 if its direction is mentioned, and those above `threshold` are kept. Without
+    any hint all are. `phrases` adds words for cameras, by their names and in any language.
+    """
+
+    method: str = "off"
+    threshold: float = 0.5
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.method not in VIEW_SELECTIONS:
+            raise ConfigError(
+                f"view_selection is {self.method!r}; allowed: {', '.join(VIEW_SELECTIONS)}. Use 'off' if in doubt"
+            )
+        _check_number("view_selection_threshold", self.threshold, "use 0.5", zero=True, high=1)
+        for camera, phrases in self.phrases.items():
+            if isinstance(phrases, str) or not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
+                raise ConfigError(
+                    f"view_selection_phrases of {camera} is {phrases!r}; allowed: texts that are not blank. Leave the "
+                    "camera out if there are none"
+                )
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """What `Pipeline.from_config` loads, and how it runs.
@@ -103,7 +134,7 @@ class PipelineConfig:
     thumbnail; `threads` ONNX Runtime's CPU threads (0: one for each core). `spin_threads` lets threads burn CPU while
     they wait, for each other or for the GPU, which is faster where nothing else needs it. `system_prompt` replaces the
     model family's own; '' leaves it out. `sampling` is the default of every answer. `speculation` drafts tokens of
-    greedy ones; `reuse` keeps what further questions about the same frames need.
+    greedy ones; `reuse` keeps what further questions about the same frames need; `view_selection` leaves out views.
     """
 
     model_dir: Path
@@ -118,6 +149,7 @@ class PipelineConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     reuse: ReuseConfig = field(default_factory=ReuseConfig)
+    view_selection: ViewSelectionConfig = field(default_factory=ViewSelectionConfig)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model_dir, (str, Path)) or not str(self.model_dir):

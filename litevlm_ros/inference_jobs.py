@@ -20,8 +20,19 @@ T = TypeVar("T")
 class Ask(Protocol):
     """Asks the pipeline about views, on the inference thread."""
 
-    def __call__(self, views: Views, question: str, since: float, sampling: SamplingConfig | None = None) -> Answer:
-        """`since` is when the request or the frame arrived, in seconds on the monotonic clock."""
+    def __call__(
+        self,
+        views: Views,
+        question: str,
+        since: float,
+        sampling: SamplingConfig | None = None,
+        *,
+        all_views: bool = True,
+    ) -> Answer:
+        """`since` is when the request or the frame arrived, in seconds on the monotonic clock.
+
+        Without `all_views` the pipeline may leave out views that the question does not need.
+        """
 
 
 class Submit(Protocol):
@@ -38,8 +49,15 @@ def submit_to(thread: InferenceThread[Any]) -> Submit:
         def run(pipeline: Any, cancel: threading.Event) -> T:
             began = time.monotonic()
 
-            def ask(views: Views, question: str, since: float, sampling: SamplingConfig | None = None) -> Answer:
-                answer: Answer = pipeline.generate(views.views, question, sampling, cancel=cancel)
+            def ask(
+                views: Views,
+                question: str,
+                since: float,
+                sampling: SamplingConfig | None = None,
+                *,
+                all_views: bool = True,
+            ) -> Answer:
+                answer: Answer = pipeline.generate(views.views, question, sampling, cancel=cancel, all_views=all_views)
                 queue = 1e3 * max(0.0, began - since)
                 total = queue + 1e3 * (time.monotonic() - began)
                 timings = replace(answer.timings, queue=queue, decode_image=views.decode_ms, total=total)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
-from litevlm_ros.config import BACKENDS, SPECULATIONS, PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import (
+    BACKENDS,
+    SPECULATIONS,
+    VIEW_SELECTIONS,
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.parameters import Parameter, Values
 
@@ -31,6 +40,16 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
         1.0, "Of captions, where temperature is above 0: the likeliest tokens that reach this probability. 1: all."
     ),
     "repetition_penalty": Parameter(1.0, "Above 1 makes tokens of the text so far less likely. 1: none."),
+    "view_selection": Parameter(
+        "off", f"How a question about all cameras chooses those that it needs: {', '.join(VIEW_SELECTIONS)}. `lexical` "
+        "goes by its words; where they say nothing, all are kept."
+    ),
+    "view_selection_threshold": Parameter(
+        0.5, "Score from which a view is kept: a camera that is named has 1, one whose direction is mentioned 0.4."
+    ),
+    "view_selection_phrases": Parameter(
+        [""], "Further words for cameras, such as `gripper: hand, tool`, one camera an entry. Empty: none."
+    ),
     "speculation": Parameter(
         "off", f"Source of drafts that greedy decoding checks several tokens at a time: {', '.join(SPECULATIONS)}. "
         "Drafting is used where it proves faster, and changes no answer."
@@ -61,9 +80,25 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
             ),
             speculation=SpeculationConfig(values.text("speculation"), values.integer("speculation_tokens")),
             reuse=ReuseConfig(values.integer("reuse_frames")),
+            view_selection=ViewSelectionConfig(
+                method=values.text("view_selection"),
+                threshold=values.number("view_selection_threshold"),
+                phrases=_phrases(values.names("view_selection_phrases")),
+            ),
         )
     except ConfigError as error:
         raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None
+
+
+def _phrases(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """`gripper: hand, tool` → {'gripper': ('hand', 'tool')}. Raises ConfigError."""
+    phrases = {}
+    for entry in entries:
+        camera, colon, words = entry.partition(":")
+        if not colon or not camera.strip():
+            raise ConfigError(f"view_selection_phrases has {entry!r}; allowed: CAMERA: PHRASE, PHRASE. Add the colon")
+        phrases[camera.strip()] = tuple(word.strip() for word in words.split(","))
+    return phrases
 
 
 def demo_model() -> Path:

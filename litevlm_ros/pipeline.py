@@ -1,4 +1,6 @@
-"""Views and a question to a streamed answer with its timings: encode -> prefill -> decode (arXiv 2506.07416).
+"""Views and a question to a streamed answer with its timings: select views -> encode -> prefill -> decode.
+
+The stages are LiteVLM's (arXiv 2506.07416).
 
 A pipeline belongs to one thread. After any exception, also one that a callback raised, it can be used as before.
 """
@@ -26,6 +28,7 @@ from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
 from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts, View
 from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
+from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
 
 OnText = Callable[[str], object]
 """Called with each piece of the answer as it is decoded; the pieces add up to the text."""
@@ -54,6 +57,9 @@ class Pipeline:
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
+        self._view_selector: ViewSelector | None = None
+        if config.view_selection.method == "lexical":
+            self._view_selector = LexicalSelector(config.view_selection.threshold, config.view_selection.phrases)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
         if config.speculation.source == "ngram":
@@ -77,18 +83,33 @@ class Pipeline:
         sampling: SamplingConfig | None = None,
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
+        *,
+        all_views: bool = False,
     ) -> Answer:
-        """Encodes the views and answers the question about them. See `encode` and `answer`."""
+        """Selects views, encodes them and answers the question about them. See `encode` and `answer`.
+
+        With `all_views`, such as when somebody chose them, none is left out.
+        """
         started = time.perf_counter()
-        encoded = self.encode(views)
+        chosen = views if all_views else self._choose(views, question)
+        select_ms = _milliseconds_since(started)
+        encoded = self.encode(chosen)
         answer = self.answer(encoded, question, sampling, on_text, cancel)
         timings = replace(
             answer.timings,
             preprocess=encoded.preprocess_ms,
             vision=encoded.vision_ms,
+            select=select_ms,
             total=_milliseconds_since(started),
         )
         return replace(answer, timings=timings)
+
+    def _choose(self, views: Sequence[View], question: str) -> Sequence[View]:
+        """The views that the question needs."""
+        if self._view_selector is None or len(views) < 2:
+            return views
+        cameras = self._view_selector.select(question, tuple(view.camera for view in views))
+        return [view for view in views if view.camera in cameras]
 
     def encode(self, views: Sequence[View]) -> EncodedViews:
         """Runs the vision encoder on the tiles of all views, but those whose frames it has seen lately.

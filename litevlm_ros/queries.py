@@ -61,7 +61,7 @@ class QueryHandler:
 
         def job(ask: Ask) -> Any:
             views = take()
-            answer = ask(views, question, received, sampling)
+            answer = ask(views, question, received, sampling, all_views=bool(names))
             if answer.finish_reason is FinishReason.CANCELLED:
                 raise CancelledError
             message = answer_message(answer, views.headers)

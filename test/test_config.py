@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
 from litevlm_ros.errors import ConfigError
 
 
@@ -67,6 +67,20 @@ def test_wrong_speculation_names_field_value_range_and_fix(field: str, value: An
 def test_wrong_reuse_names_field_value_range_and_fix(frames: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^reuse_frames is {frames!r}; allowed: .* To correct it, use 0"):
         ReuseConfig(frames)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "magic"}, "view_selection is 'magic'; allowed: off, lexical"),
+        ({"threshold": 1.5}, "view_selection_threshold is 1.5; allowed: numbers from 0, at most 1"),
+        ({"phrases": {"hand": "gripper"}}, "view_selection_phrases of hand is 'gripper'; allowed: texts"),
+        ({"phrases": {"hand": (" ",)}}, "view_selection_phrases of hand is "),
+    ],
+)
+def test_wrong_view_selection_names_field_value_range_and_fix(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        ViewSelectionConfig(**settings)
 
 
 def test_model_dir_is_required() -> None:

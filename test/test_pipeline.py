@@ -9,7 +9,7 @@ import pytest
 from scripted_backend import ScriptedText, ScriptedVision, make_backend
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
 from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.pipeline import Pipeline
@@ -174,6 +174,30 @@ def test_a_later_encoding_does_not_disturb_an_earlier_one() -> None:
     before = pipe.answer(first, "What?", BRIEF).text
     pipe.encode([view(shade=2)])
     assert pipe.answer(first, "What?", BRIEF).text == before
+
+
+# --- view selection
+
+
+SELECTING = {"view_selection": ViewSelectionConfig("lexical")}
+
+
+def test_only_the_views_that_a_question_names_are_encoded() -> None:
+    views = [view("front", 1), view("back", 2), view("back_left", 3)]
+    pipe = pipeline(config=SELECTING)
+    answer = pipe.generate(views, "Is a car behind us?", BRIEF)
+    assert answer.cameras == ("back",)
+    assert answer.tokens.visual == 4
+    assert 0 < answer.timings.select < answer.timings.total
+    assert answer.text == pipeline().generate(views[1:2], "Is a car behind us?", BRIEF).text
+    assert pipe.generate(views, "What is that?", BRIEF).cameras == ("front", "back", "back_left")
+
+
+def test_views_that_somebody_chose_are_all_kept() -> None:
+    views = [view("front", 1), view("back", 2)]
+    answer = pipeline(config=SELECTING).generate(views, "Is a car behind us?", BRIEF, all_views=True)
+    assert answer.cameras == ("front", "back")
+    assert pipeline().generate(views, "Is a car behind us?", BRIEF).cameras == ("front", "back")
 
 
 # --- reuse of frames

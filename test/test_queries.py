@@ -89,6 +89,15 @@ def test_named_cameras_and_the_frame_at_the_time_of_inference(bench: Bench) -> N
     assert waiting.result(5).text == "back=2 second"
 
 
+def test_the_pipeline_may_choose_among_all_cameras_but_not_among_named_ones(bench: Bench) -> None:
+    for name in ("front", "back"):
+        bench.cameras[name]._receive(image(1))
+    bench.ask("What is behind us?")
+    bench.ask("What is behind us?", cameras=["front", "back"])
+    bench.ask("What is behind us?", images=[image(1), image(2)])
+    assert bench.pipeline.all_views == [False, True, True]
+
+
 def test_images_that_come_with_the_request(bench: Bench) -> None:
     answer = bench.ask(images=[image(4, (8, 0)), image(5)])
     assert answer.text == "image_0=4 image_1=5 What?"

@@ -97,6 +97,8 @@ class _ClockPipeline:
         sampling: SamplingConfig | None = None,
         on_text: Any = None,
         cancel: threading.Event | None = None,
+        *,
+        all_views: bool = False,
     ) -> Answer:
         self.called = time.monotonic()
         cameras = tuple(view.camera for view in views)

@@ -12,15 +12,19 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.evaluation.evaluation import evaluate
+from litevlm_ros.evaluation.exercises import held_out_exercises
 from litevlm_ros.evaluation.report import to_json, to_table
+from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.tools.benchmark import machine
+from litevlm_ros.vision.view_selection import LexicalSelector
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +50,8 @@ def _run(options: argparse.Namespace) -> None:
         threads=options.threads,
     )
     pipeline = Pipeline.from_config(config)
+    if options.view_selection:
+        return _choose_views(options, pipeline, model)
     evaluation = evaluate(pipeline, options.seed, options.scenes, lambda line: print(line, file=sys.stderr, flush=True))
     host = machine()
     report = {"machine": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
@@ -60,6 +66,17 @@ def _run(options: argparse.Namespace) -> None:
     print(f"\n{to_table(evaluation)}")
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) -> None:
+    exercises = held_out_exercises(options.seed, options.scenes)
+    choice = examine_choice(pipeline, LexicalSelector(), exercises)
+    host = machine()
+    print(f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}")
+    print(f"{model}: {options.scenes} scenes; views chosen by the words of the question\n\n{choice_table(choice)}")
+    if options.json:
+        figures = {"machine": host, "model": str(model), "views_kept": choice.mean_views, **asdict(choice)}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_writable(file: Path) -> None:
@@ -86,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     work = parser.add_argument_group("scenes")
     work.add_argument("--scenes", type=int, default=500, metavar="N", help="how many (%(default)s)")
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")
+    work.add_argument(
+        "--view-selection", action="store_true", help="what choosing views by the question's words keeps and costs"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the wrong replies there too")
     return parser

@@ -17,6 +17,7 @@ class ScriptedPipeline:
     def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.seconds = seconds
         self.error = error
+        self.all_views: list[bool] = []
         self.calls: list[tuple[tuple[str, ...], str, SamplingConfig | None]] = []
 
     def generate(
@@ -26,7 +27,10 @@ class ScriptedPipeline:
         sampling: SamplingConfig | None = None,
         on_text: Any = None,
         cancel: threading.Event | None = None,
+        *,
+        all_views: bool = False,
     ) -> Answer:
+        self.all_views.append(all_views)
         self.calls.append((tuple(view.camera for view in views), question, sampling))
         if self.error is not None:
             raise self.error

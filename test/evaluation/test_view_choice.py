@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.evaluation.exercises import held_out_exercises
+from litevlm_ros.evaluation.share import Share
+from litevlm_ros.evaluation.view_choice import ViewChoice, choice_table, examine_choice
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.vision.view_selection import LexicalSelector
+
+DEMO = Path(__file__).parent.parent.parent / "models" / "demo"
+
+
+class FirstOnly:
+    """Keeps one view, whatever is asked."""
+
+    def select(self, question: str, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        return cameras[:1]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.from_config(PipelineConfig(DEMO, backend="onnxruntime"))
+
+
+def test_lexical_choice_misses_nothing_and_keeps_less_than_half(pipeline: Pipeline) -> None:
+    choice = examine_choice(pipeline, LexicalSelector(), islice(held_out_exercises(0, 6), 12))
+    assert choice.chosen.total == choice.all_views.total == 6 * 12
+    assert choice.recall.value == choice.complete.value == 1
+    assert 1 <= choice.mean_views < 3
+    assert choice.lost_points < 8, "at most 5 of 72"
+
+
+def test_a_bad_choice_shows(pipeline: Pipeline) -> None:
+    bad = examine_choice(pipeline, FirstOnly(), islice(held_out_exercises(0, 6), 12))
+    assert bad.mean_views == 1
+    assert bad.recall.value is not None
+    assert bad.recall.value < 0.5
+    assert bad.lost_points > 10
+
+
+def test_shares_add_up_and_are_told() -> None:
+    one = ViewChoice(Share(1, 6), Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1), Share(0, 1))
+    other = ViewChoice(Share(5, 6), Share(1, 5), Share(1, 2), Share(0, 1), Share(0, 1), Share(1, 1))
+    both = one + other
+    assert (both.mean_views, both.lost_points, both.recall) == (3, 0, Share(2, 3))
+    told = choice_table(both)
+    assert "views kept: 3.00 of 6, in 2 questions" in told
+    assert "kept, of those needed" in told
+    assert "66.7 %" in told
