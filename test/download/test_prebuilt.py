@@ -123,7 +123,7 @@ def test_from_a_url(engine: Engine, pack: Callable[[], Path], model: Path, hub: 
         ({"compute_capabilities": ("8.6",)}, "built for compute capability 8.6 and this GPU is 8.7"),
         ({"weights_sha256": "0" * 64}, "was built from other weights than those in"),
         ({"part": TEXT}, "says that it is an engine of 'text_decoder'"),
-        ({"part": "../../elsewhere"}, "says that it is an engine of '../../elsewhere'"),
+        ({"part": "../../elsewhere"}, "part is '../../elsewhere', not vision_encoder or text_decoder"),
         ({"format": 99}, "cannot be used"),
     ],
 )
