@@ -34,15 +34,15 @@ class Captioner:
         self, settings: NodeSettings, views: CameraViews, submit: Submit, publish: Callable[[Any], None], log: Any
     ) -> None:
         """`publish` takes a litevlm_ros/Caption, on the inference thread."""
-        self._settings = settings
+        self.settings = settings
+        """May be replaced at any time."""
         self._views = views
         self._submit = submit
         self._publish = publish
         self._log = log
-        # When each camera's next caption is due, in seconds on the monotonic clock.
-        self._due = dict.fromkeys(settings.caption_cameras, 0.0) if settings.caption_period else {}
-        threshold, hold = settings.caption_change_threshold, settings.caption_max_hold
-        self._gates = {name: ChangeGate(threshold, hold) for name in self._due if threshold}
+        # When each camera's last caption was due, in seconds on the monotonic clock.
+        self._last: dict[str, float] = {}
+        self._gates: dict[str, ChangeGate] = {}
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
 
@@ -58,17 +58,7 @@ class Captioner:
             # From here on a newer frame may ask for the next caption.
             with self._lock:
                 self._waiting.discard(camera.name)
-            views = self._views.take([camera.name])
-            gate = self._gates.get(camera.name)
-            if gate is not None:
-                frame = mosaic(views.views[0].image)
-                if not gate.opens(frame, time.monotonic()):
-                    camera.counters.unchanged += 1
-                    return
-            answer = ask(views, self._settings.caption_prompt, views.arrival)
-            if gate is not None:
-                gate.used(frame, time.monotonic())
-            self._publish(caption_message(answer, camera.name, views.headers[camera.name]))
+            self._caption(camera, ask)
 
         def finished(future: Future[None]) -> None:
             with self._lock:
@@ -77,14 +67,30 @@ class Captioner:
 
         self._submit(Priority.CAPTION, job).add_done_callback(finished)
 
+    def _caption(self, camera: Camera, ask: Ask) -> None:
+        settings = self.settings
+        views = self._views.take([camera.name])
+        threshold = settings.caption_change_threshold
+        frame = mosaic(views.views[0].image) if threshold else None
+        gate = self._gates.setdefault(camera.name, ChangeGate())
+        if frame is not None and not gate.opens(frame, time.monotonic(), threshold, settings.caption_max_hold):
+            camera.counters.unchanged += 1
+            return
+        answer = ask(views, settings.caption_prompt, views.arrival)
+        if frame is not None:
+            gate.used(frame, time.monotonic())
+        self._publish(caption_message(answer, camera.name, views.headers[camera.name]))
+
     def _is_due(self, camera: str, now: float) -> bool:
-        """Whether to caption a frame of this moment; if so, sets when the next one is due."""
-        period = self._settings.caption_period
-        late = now - self._due.get(camera, math.inf)
-        if late < -_EARLY * period:
+        """Whether to caption a frame of this moment; if so, the next one is due a period later."""
+        period = self.settings.caption_period
+        if not period or camera not in self.settings.caption_cameras:
+            return False
+        due = self._last.get(camera, -math.inf) + period
+        if now - due < -_EARLY * period:
             return False
         # Counting on from the due time, not from now, keeps the rate where frames come at nearly the same period.
-        self._due[camera] = (self._due[camera] if late < period / 2 else now) + period
+        self._last[camera] = due if now - due < period / 2 else now
         return True
 
     def _report(self, camera: Camera, future: Future[None]) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from litevlm_ros.config import SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.scheduler import InferenceThread, Priority
 from litevlm_ros.types import Answer
 from litevlm_ros.views import Views
@@ -42,12 +42,25 @@ class Submit(Protocol):
         """The job must not keep `ask` beyond its return."""
 
 
-def submit_to(thread: InferenceThread[Any]) -> Submit:
-    """The Submit of one thread."""
+class Inference:
+    """A pipeline on its thread, with settings that may change between two answers."""
 
-    def submit(priority: Priority, job: Callable[[Ask], T]) -> Future[T]:
+    def __init__(self, thread: InferenceThread[Any], config: PipelineConfig) -> None:
+        """`config` is what the thread's pipeline was loaded with."""
+        self.config = config
+        """May be replaced by another that `Pipeline.change` takes; what runs already keeps the old one."""
+        self._thread = thread
+        self._in_pipeline = config
+
+    def submit(self, priority: Priority, job: Callable[[Ask], T]) -> Future[T]:
+        """See `Submit`."""
+
         def run(pipeline: Any, cancel: threading.Event) -> T:
             began = time.monotonic()
+            config = self.config
+            if self._in_pipeline != config:
+                pipeline.change(config)
+                self._in_pipeline = config
 
             def ask(
                 views: Views,
@@ -65,6 +78,4 @@ def submit_to(thread: InferenceThread[Any]) -> Submit:
 
             return job(ask)
 
-        return thread.submit(priority, run)
-
-    return submit
+        return self._thread.submit(priority, run)

@@ -15,10 +15,8 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter as RosParameter
 from rclpy.task import Future as RosFuture
 from std_msgs.msg import String
 
@@ -26,10 +24,10 @@ from litevlm_ros.cameras import Camera
 from litevlm_ros.captions import Captioner
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import LiteVLMError
-from litevlm_ros.inference_jobs import submit_to
-from litevlm_ros.model_parameters import MODEL_PARAMETERS, read_pipeline_config
+from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.msg import Answer, Caption
-from litevlm_ros.parameters import PARAMETERS, NodeSettings, Values, declare, read_node_settings
+from litevlm_ros.node_parameters import NodeParameters
+from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.queries import QueryHandler
 from litevlm_ros.scheduler import InferenceThread
 from litevlm_ros.srv import Query
@@ -63,15 +61,16 @@ class LiteVLMNode(LifecycleNode):
         super().__init__("litevlm", **node_options)
         self._stopping = stopping or threading.Event()
         self._pipeline_factory = pipeline_factory
-        self._inference: InferenceThread[Any] | None = None
+        self._inference_thread: InferenceThread[Any] | None = None
+        self._inference: Inference | None = None
         self._settings: NodeSettings | None = None
         self._queries: QueryHandler | None = None
+        self._captioner: Captioner | None = None
         self._failure = ""
         self._closed = False
         self._open_queries = 0
         self.cameras: dict[str, Camera] = {}
-        declare(self, {**PARAMETERS, **MODEL_PARAMETERS})
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
         # A query waits for its answer without a thread: its callback is a coroutine, beside which others may run.
         self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
 
@@ -86,7 +85,7 @@ class LiteVLMNode(LifecycleNode):
         Loading takes its time: called outside the executor, so that services answer meanwhile.
         """
         try:
-            if Values(self).flag("autostart") and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            if self._node_parameters.autostart() and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except LiteVLMError as error:
             self._fail(str(error))
@@ -106,11 +105,9 @@ class LiteVLMNode(LifecycleNode):
         self._failure = ""
         began = time.monotonic()
         try:
-            values = Values(self)
-            settings = read_node_settings(values)
-            config = read_pipeline_config(values)
-            self._inference = InferenceThread(partial(self._pipeline_factory, config))
-            self._wait_for_pipeline(self._inference.loaded)
+            settings, config = self._node_parameters.read()
+            self._inference_thread = InferenceThread(partial(self._pipeline_factory, config))
+            self._wait_for_pipeline(self._inference_thread.loaded)
         except LiteVLMError as error:
             return self._fail(str(error))
         except Exception as error:
@@ -119,7 +116,7 @@ class LiteVLMNode(LifecycleNode):
         self._captions = self.create_lifecycle_publisher(Caption, "~/caption", _QUEUE_DEPTH)
         self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
         self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
-        self._settings, self._sampling = settings, config.sampling
+        self._settings, self._inference = settings, Inference(self._inference_thread, config)
         self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
         return super().on_configure(state)
 
@@ -127,6 +124,7 @@ class LiteVLMNode(LifecycleNode):
         """Subscribes to the cameras."""
         result = super().on_activate(state)
         try:
+            self._apply_parameters()
             self._connect()
         except Exception as error:
             self.get_logger().error(f"Not activated: {error!r}\n{traceback.format_exc()}")
@@ -163,14 +161,15 @@ class LiteVLMNode(LifecycleNode):
         assert settings is not None
         assert inference is not None
         self.cameras = {}
-        views = CameraViews(self.cameras, settings.max_frame_age)
-        submit = submit_to(inference)
-        self._queries = QueryHandler(settings, self._sampling, views, submit, self._answers.publish, self.get_logger())
-        captioner = Captioner(settings, views, submit, self._publish_caption, self.get_logger())
+        log, submit = self.get_logger(), inference.submit
+        self._views = CameraViews(self.cameras, settings.max_frame_age)
+        sampling = inference.config.sampling
+        self._queries = QueryHandler(settings, sampling, self._views, submit, self._answers.publish, log)
+        self._captioner = Captioner(settings, self._views, submit, self._publish_caption, log)
         group = MutuallyExclusiveCallbackGroup()
         for source in settings.sources:
             self.cameras[source.name] = Camera(
-                self, source, captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
+                self, source, self._captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
             )
         # All of them are known before the first frame comes.
         for camera in self.cameras.values():
@@ -195,17 +194,17 @@ class LiteVLMNode(LifecycleNode):
         loaded.result()
 
     def _disconnect(self) -> None:
-        self._queries = None
+        self._queries = self._captioner = None
         cameras, self.cameras = self.cameras, {}
         for camera in cameras.values():
             camera.close()
             self.get_logger().info(f"Camera {camera.name}: {camera.counters.summary()}")
 
     def _unload(self) -> None:
-        self._settings = None
-        inference, self._inference = self._inference, None
-        if inference is not None:
-            inference.stop(INFERENCE_STOP_SECONDS)
+        self._settings = self._inference = None
+        thread, self._inference_thread = self._inference_thread, None
+        if thread is not None:
+            thread.stop(INFERENCE_STOP_SECONDS)
 
     # --- callbacks
 
@@ -249,15 +248,18 @@ class LiteVLMNode(LifecycleNode):
             return f"{name} is shutting down"
         if self._failure:
             return f"{name} could not be configured: {self._failure}"
-        if self._settings is None and self._inference is not None:
+        if self._settings is None and self._inference_thread is not None:
             return f"{name} is loading the model; ask again in a moment"
         if self._settings is None:
             return f"{name} is not configured (yet); where autostart is false: ros2 lifecycle set {name} configure"
         return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
 
-    def _on_set_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
-        ours = [parameter.name for parameter in parameters if parameter.name in {**PARAMETERS, **MODEL_PARAMETERS}]
-        if ours and self._inference is not None:
-            reason = f"{', '.join(ours)} can only be set while unconfigured: first deactivate and clean up"
-            return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
+    def _apply_parameters(self) -> None:
+        """Takes over live parameters, as they are now."""
+        if self._inference is None:
+            return
+        self._settings, self._inference.config = self._node_parameters.read()
+        if self._queries is not None and self._captioner is not None:
+            self._queries.settings = self._captioner.settings = self._settings
+            self._queries.sampling = self._inference.config.sampling
+            self._views.max_age = self._settings.max_frame_age

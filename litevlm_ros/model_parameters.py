@@ -11,6 +11,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 
 from litevlm_ros.config import (
     BACKENDS,
+    MAX_TILES,
     SPECULATIONS,
     VIEW_SELECTIONS,
     PipelineConfig,
@@ -20,43 +21,61 @@ from litevlm_ros.config import (
     ViewSelectionConfig,
 )
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.parameters import Parameter, Values
+from litevlm_ros.ros_parameters import Parameter, Values
 
 _DEMO_MODEL = Path("models") / "demo"
 
 MODEL_PARAMETERS: Mapping[str, Parameter] = {
     "model_dir": Parameter("", "Directory of the model. Empty: the demo model that ships with the package."),
-    "backend": Parameter("auto", f"Inference backend: {', '.join(BACKENDS)}."),
-    "threads": Parameter(0, "CPU threads of the backend. 0: one for each core."),
-    "max_tiles": Parameter(1, "Most tiles that a view is cut into. More see finer detail and take longer. At least 1."),
-    "max_context": Parameter(0, "Most tokens of prompt, images and answer together. 0: as many as the model allows."),
+    "backend": Parameter(
+        "auto", "Inference backend. `auto`: TensorRT where its engines fit this machine, else ONNX Runtime.",
+        choices=BACKENDS,
+    ),
+    "threads": Parameter(0, "CPU threads of the backend. 0: one for each core.", 0, 1024),
+    "max_tiles": Parameter(
+        1, "Most tiles that a view is cut into. More see finer detail and take longer.", 1, MAX_TILES
+    ),
+    "max_context": Parameter(
+        0, "Most tokens of prompt, images and answer together. 0: as many as the model allows.", 0, 2**20
+    ),
     "system_prompt": Parameter("", "Replaces the system prompt of the model family. Empty: the family's own."),
-    "max_new_tokens": Parameter(64, "Most tokens of a caption, or of an answer whose query does not say. At least 1."),
+    "max_new_tokens": Parameter(
+        64, "Most tokens of a caption, or of an answer whose query does not say.", 1, 2**20, live=True
+    ),
     "temperature": Parameter(
-        0.0, "Of captions; a query has its own. 0: always the likeliest token. Above 0: sample, more freely if higher."
+        0.0, "Of captions; a query has its own. 0: always the likeliest token. Above 0: sample, more freely if higher.",
+        0, 100, live=True,
     ),
-    "top_k": Parameter(0, "Of captions, where temperature is above 0: this many of the likeliest tokens. 0: no limit."),
+    "top_k": Parameter(
+        0, "Of captions, where temperature is above 0: this many of the likeliest tokens. 0: no limit.", 0, 2**20,
+        live=True,
+    ),
     "top_p": Parameter(
-        1.0, "Of captions, where temperature is above 0: the likeliest tokens that reach this probability. 1: all."
+        1.0, "Of captions, where temperature is above 0: the likeliest tokens that reach this probability. 1: all.",
+        0.001, 1, live=True,
     ),
-    "repetition_penalty": Parameter(1.0, "Above 1 makes tokens of the text so far less likely. 1: none."),
+    "repetition_penalty": Parameter(
+        1.0, "Above 1 makes tokens of the text so far less likely. 1: none.", 0.01, 100, live=True
+    ),
     "view_selection": Parameter(
-        "off", f"How a question about all cameras chooses those that it needs: {', '.join(VIEW_SELECTIONS)}. `lexical` "
-        "goes by its words; where they say nothing, all are kept."
+        "off", "How a question about all cameras chooses those that it needs. `lexical` goes by its words; where they "
+        "say nothing, all are kept.", choices=VIEW_SELECTIONS
     ),
     "view_selection_threshold": Parameter(
-        0.5, "Score from which a view is kept: a camera that is named has 1, one whose direction is mentioned 0.4."
+        0.5, "Score from which a view is kept: a camera that is named has 1, one whose direction is mentioned 0.4.",
+        0, 1, live=True,
     ),
     "view_selection_phrases": Parameter(
-        [""], "Further words for cameras, such as `gripper: hand, tool`, one camera an entry. Empty: none."
+        [""], "Further words for cameras, such as `gripper: hand, tool`, one camera an entry. Empty: none.", live=True
     ),
     "speculation": Parameter(
-        "off", f"Source of drafts that greedy decoding checks several tokens at a time: {', '.join(SPECULATIONS)}. "
-        "Drafting is used where it proves faster, and changes no answer."
+        "off", "Source of drafts that greedy decoding checks several tokens at a time. Drafting is used where it "
+        "proves faster, and changes no answer.", choices=SPECULATIONS
     ),
-    "speculation_tokens": Parameter(15, "Most tokens of one draft, 1 to 15."),
+    "speculation_tokens": Parameter(15, "Most tokens of one draft.", 1, 15),
     "reuse_frames": Parameter(
-        8, "Frames whose visual tokens are kept, so that another question about one does not encode it again. 0: none."
+        8, "Frames whose visual tokens are kept, so that another question about one does not encode it again. 0: none.",
+        0, 1000,
     ),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig, ViewSelectionConfig
 from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
@@ -57,9 +57,7 @@ class Pipeline:
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
-        self._view_selector: ViewSelector | None = None
-        if config.view_selection.method == "lexical":
-            self._view_selector = LexicalSelector(config.view_selection.threshold, config.view_selection.phrases)
+        self._view_selector = _view_selector(config.view_selection)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
         if config.speculation.source == "ngram":
@@ -71,6 +69,12 @@ class Pipeline:
         model = ModelConfig.from_directory(config.model_dir)
         tokenizer = TextTokenizer.from_directory(config.model_dir)
         return cls(config, model, tokenizer, load_backend(config, model))
+
+    def change(self, config: PipelineConfig) -> None:
+        """Takes over `sampling` and what `view_selection` has beside its method, from the next answer on; all other
+        settings must be the present ones."""
+        self.config = config
+        self._view_selector = _view_selector(config.view_selection)
 
     def close(self) -> None:
         """Gives the model's memory back. Called on the pipeline's thread, and nothing may be called after it."""
@@ -281,6 +285,10 @@ class _Generation:
             self.text += piece
             if self._on_text is not None:
                 self._on_text(piece)
+
+
+def _view_selector(config: ViewSelectionConfig) -> ViewSelector | None:
+    return LexicalSelector(config.threshold, config.phrases) if config.method == "lexical" else None
 
 
 def _is_set(event: threading.Event | None) -> bool:

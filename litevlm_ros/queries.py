@@ -32,8 +32,9 @@ class QueryHandler:
         log: Any,
     ) -> None:
         """`publish` takes a litevlm_ros/Answer, on the inference thread."""
-        self._settings = settings
-        self._sampling = sampling
+        self.settings = settings
+        """May be replaced; requests that are queued keep the old ones. So may the sampling."""
+        self.sampling = sampling
         self._views = views
         self._submit = submit
         self._publish = publish
@@ -52,11 +53,11 @@ class QueryHandler:
             names = tuple(image_names(request.cameras, len(request.images)))
         else:
             self._views.check(names)
-        sampling = sampling_of(request, self._sampling)
+        sampling = sampling_of(request, self.sampling)
 
         def take() -> Views:
             if request.images:
-                return decode_query_images(request.images, names, self._settings.max_image_pixels)
+                return decode_query_images(request.images, names, self.settings.max_image_pixels)
             return self._views.take(names)
 
         def job(ask: Ask) -> Any:
@@ -82,12 +83,12 @@ class QueryHandler:
     def _check(self, question: str, request: Any) -> None:
         if not question:
             raise ConfigError("the question is empty")
-        limit = self._settings.max_question_chars
+        limit = self.settings.max_question_chars
         if len(question) > limit:
             raise ConfigError(f"the question has {len(question)} characters; max_question_chars allows {limit}")
-        if len(request.images) > self._settings.max_query_images:
+        if len(request.images) > self.settings.max_query_images:
             raise ConfigError(
-                f"the query has {len(request.images)} images; max_query_images allows {self._settings.max_query_images}"
+                f"the query has {len(request.images)} images; max_query_images allows {self.settings.max_query_images}"
             )
 
 

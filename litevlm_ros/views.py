@@ -35,9 +35,9 @@ class CameraViews:
     """The newest frames of a set of cameras."""
 
     def __init__(self, cameras: Mapping[str, Camera], max_age: float) -> None:
-        """No frame that arrived more than `max_age` seconds ago is ever used."""
         self._cameras = cameras
-        self._max_age = max_age
+        self.max_age = max_age
+        """Seconds; no frame that arrived longer ago is ever used."""
 
     def check(self, names: Sequence[str]) -> None:
         """Raises what take() would raise now, without decoding anything."""
@@ -53,9 +53,9 @@ class CameraViews:
         views, headers, arrivals = [], {}, []
         failures: list[str] = []
         for camera in self._fresh(names):
-            frame = camera.use(self._max_age)
+            frame = camera.use(self.max_age)
             if frame is None:
-                failures.append(camera.why_no_frame(self._max_age))
+                failures.append(camera.why_no_frame(self.max_age))
                 continue
             try:
                 views.append(View(camera.name, frame.image(), frame.number))
@@ -73,9 +73,9 @@ class CameraViews:
         if unknown:
             raise ConfigError(f"unknown camera {', '.join(unknown)}; known are {', '.join(self._cameras)}")
         wanted = [self._cameras[name] for name in dict.fromkeys(names)] or list(self._cameras.values())
-        fresh = [camera for camera in wanted if camera.newest(self._max_age) is not None]
+        fresh = [camera for camera in wanted if camera.newest(self.max_age) is not None]
         if not fresh or (names and len(fresh) < len(wanted)):
-            waiting = [camera.why_no_frame(self._max_age) for camera in wanted if camera not in fresh]
+            waiting = [camera.why_no_frame(self.max_age) for camera in wanted if camera not in fresh]
             raise NoFrameError(f"waiting for an image from {'; '.join(waiting)}")
         return fresh
 

@@ -17,8 +17,9 @@ from scripted_pipeline import ScriptedPipeline
 from litevlm_ros import captions
 from litevlm_ros.cameras import Camera, CameraSource
 from litevlm_ros.captions import Captioner
+from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
-from litevlm_ros.inference_jobs import submit_to
+from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.scheduler import InferenceThread
 from litevlm_ros.views import CameraViews
@@ -54,8 +55,11 @@ class Bench:
         self.use(SETTINGS)
 
     def use(self, settings: NodeSettings) -> None:
-        views = CameraViews(self.cameras, settings.max_frame_age)
-        captioner = Captioner(settings, views, submit_to(self.thread), self.published.append, self)
+        views, inference = (
+            CameraViews(self.cameras, settings.max_frame_age),
+            Inference(self.thread, PipelineConfig("x")),
+        )
+        self.captioner = captioner = Captioner(settings, views, inference.submit, self.published.append, self)
         for name in ("front", "back", "other"):
             self.cameras[name] = Camera(self.node, CameraSource(name, f"/{name}", False), captioner.on_frame)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,16 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from scripted_pipeline import ScriptedPipeline
 
-from litevlm_ros.config import SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import EngineError
-from litevlm_ros.inference_jobs import Ask, Submit, submit_to
+from litevlm_ros.inference_jobs import Ask, Inference
 from litevlm_ros.scheduler import InferenceThread, Priority
 from litevlm_ros.types import Answer, FinishReason, View
 from litevlm_ros.views import Views
 
 pytestmark = pytest.mark.ros
 
+CONFIG = PipelineConfig("model")
 VIEWS = Views((View("front", np.full((2, 2, 3), 9, np.uint8)),), {}, arrival=0.0, decode_ms=1.5)
 
 
@@ -39,7 +41,6 @@ def test_an_answer_has_the_time_it_waited_and_its_images_took(
     thread: InferenceThread[ScriptedPipeline], pipeline: ScriptedPipeline
 ) -> None:
     pipeline.seconds = 0.05
-    submit: Submit = submit_to(thread)
     sampling = SamplingConfig(max_new_tokens=3)
     arrived = time.monotonic() - 0.2
 
@@ -47,7 +48,7 @@ def test_an_answer_has_the_time_it_waited_and_its_images_took(
         time.sleep(0.03)  # taking and decoding the views
         return ask(VIEWS, "What?", arrived, sampling)
 
-    answer = submit(Priority.QUESTION, job).result(5)
+    answer = Inference(thread, CONFIG).submit(Priority.QUESTION, job).result(5)
     assert answer.text == "front=9 What?"
     assert pipeline.calls == [(("front",), "What?", sampling)]
     timings = answer.timings
@@ -60,7 +61,10 @@ def test_an_answer_has_the_time_it_waited_and_its_images_took(
 def test_waiting_is_never_negative(thread: InferenceThread[ScriptedPipeline]) -> None:
     # A frame may arrive after its job has begun.
     later = time.monotonic() + 5
-    assert submit_to(thread)(Priority.CAPTION, lambda ask: ask(VIEWS, "?", later)).result(5).timings.queue == 0
+    assert (
+        Inference(thread, CONFIG).submit(Priority.CAPTION, lambda ask: ask(VIEWS, "?", later)).result(5).timings.queue
+        == 0
+    )
 
 
 def test_what_the_pipeline_raises_is_the_futures(
@@ -68,14 +72,25 @@ def test_what_the_pipeline_raises_is_the_futures(
 ) -> None:
     pipeline.error = EngineError("no")
     with pytest.raises(EngineError, match="no"):
-        submit_to(thread)(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0)).result(5)
+        Inference(thread, CONFIG).submit(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0)).result(5)
 
 
 def test_stopping_cancels_what_runs(pipeline: ScriptedPipeline) -> None:
     pipeline.seconds = 30
     thread = InferenceThread(lambda: pipeline)
-    future = submit_to(thread)(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0))
+    future = Inference(thread, CONFIG).submit(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0))
     while not pipeline.calls:
         time.sleep(0.005)
     assert thread.stop()
     assert future.result(1).finish_reason is FinishReason.CANCELLED
+
+
+def test_new_settings_are_the_pipelines_before_the_next_answer(
+    thread: InferenceThread[ScriptedPipeline], pipeline: ScriptedPipeline
+) -> None:
+    inference = Inference(thread, CONFIG)
+    inference.submit(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0)).result(5)
+    assert pipeline.config is None
+    inference.config = replace(CONFIG, sampling=SamplingConfig(max_new_tokens=3))
+    inference.submit(Priority.QUESTION, lambda ask: ask(VIEWS, "?", 0.0)).result(5)
+    assert pipeline.config is inference.config

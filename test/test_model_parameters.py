@@ -12,7 +12,7 @@ from litevlm_ros import model_parameters
 from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_parameters import MODEL_PARAMETERS, demo_model, read_pipeline_config
-from litevlm_ros.parameters import Values
+from litevlm_ros.ros_parameters import Values
 
 pytestmark = pytest.mark.ros
 
@@ -21,7 +21,7 @@ def config(**changes: Any) -> PipelineConfig:
     known = {name: parameter.default for name, parameter in MODEL_PARAMETERS.items()}
     assert set(changes) <= set(known)
     node: Any = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value={**known, **changes}[name]))
-    return read_pipeline_config(Values(node))
+    return read_pipeline_config(Values(node, MODEL_PARAMETERS))
 
 
 def test_defaults_are_those_of_the_pipeline() -> None:
@@ -54,7 +54,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ({"backend": "magic"}, "^parameter backend is 'magic'; allowed: auto"),
         ({"max_tiles": 0}, "^parameter max_tiles is 0"),
-        ({"top_p": 2.0}, "^parameter top_p is 2.0"),
+        ({"top_p": 2.0}, "^parameter top_p is 2; allowed: numbers from 0.001 to 1"),
         ({"reuse_frames": -1}, "^parameter reuse_frames is -1"),
         ({"speculation": "magic"}, "^parameter speculation is 'magic'; allowed: off, ngram"),
         ({"speculation_tokens": 16}, "^parameter speculation_tokens is 16; allowed: whole numbers from 1 to 15"),
@@ -68,6 +68,13 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_mistakes_name_the_parameter(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**changes)
+
+
+@pytest.mark.parametrize("name", [name for name, parameter in MODEL_PARAMETERS.items() if parameter.low is not None])
+def test_the_pipeline_takes_all_of_a_range(name: str) -> None:
+    parameter = MODEL_PARAMETERS[name]
+    config(**{name: parameter.low})
+    config(**{name: parameter.high})
 
 
 def test_a_missing_demo_model_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from litevlm_ros.cameras import CameraSource
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.parameters import DEMO_CAMERAS, PARAMETERS, NodeSettings, Values, read_node_settings
+from litevlm_ros.parameters import DEMO_CAMERAS, PARAMETERS, NodeSettings, read_node_settings
+from litevlm_ros.ros_parameters import Values
 
 pytestmark = pytest.mark.ros
 
@@ -19,7 +20,7 @@ def values(**changes: Any) -> Values:
     known = {name: parameter.default for name, parameter in PARAMETERS.items()}
     assert set(changes) <= set(known)
     node: Any = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value={**known, **changes}[name]))
-    return Values(node)
+    return Values(node, PARAMETERS)
 
 
 def settings(**changes: Any) -> NodeSettings:
@@ -66,19 +67,19 @@ def test_numbers_may_be_written_either_way() -> None:
         ({"camera_topics": ["x"]}, "camera_topics has 1 topics for 6 cameras"),
         ({"cameras": ["a"], "camera_topics": ["no spaces"]}, "topic of camera a is not a valid name"),
         ({"cameras": ["front left"]}, "topic of camera front left is not a valid name"),
-        ({"transport": "theora"}, "transport must be one of auto, raw, compressed, not 'theora'"),
-        ({"max_frame_age": 0}, "max_frame_age must be above 0 seconds, not 0"),
+        ({"transport": "theora"}, "transport is 'theora'; allowed: auto, raw, compressed"),
+        ({"max_frame_age": 0}, "max_frame_age is 0; allowed: numbers from 0.001 to 86400"),
         ({"max_frame_age": float("nan")}, "max_frame_age must be a number, not nan"),
         ({"max_frame_age": True}, "max_frame_age must be a number, not True"),
-        ({"caption_period": -1.0}, "caption_period must be 0 .no captions. or more, not -1"),
+        ({"caption_period": -1.0}, "caption_period is -1; allowed: numbers from 0 to 86400"),
         ({"caption_period": "often"}, "caption_period must be a number, not 'often'"),
         ({"caption_prompt": " "}, "caption_prompt is empty"),
         ({"caption_prompt": 7}, "caption_prompt must be a text, not 7"),
-        ({"caption_change_threshold": -1}, "caption_change_threshold must be 0 .off. to 255, not -1; try 12"),
-        ({"caption_change_threshold": 256.0}, "caption_change_threshold must be 0 .off. to 255, not 256"),
-        ({"caption_max_hold": 0.0}, "caption_max_hold must be above 0 seconds, not 0"),
+        ({"caption_change_threshold": -1}, "caption_change_threshold is -1; allowed: numbers from 0 to 255"),
+        ({"caption_change_threshold": 256.0}, "caption_change_threshold is 256; allowed"),
+        ({"caption_max_hold": 0.0}, "caption_max_hold is 0; allowed"),
         ({"caption_cameras": ["top"]}, "caption_cameras names top; cameras has front, "),
-        ({"max_query_images": 0}, "max_query_images must be at least 1, not 0"),
+        ({"max_query_images": 0}, "max_query_images is 0; allowed: whole numbers from 1 to 100"),
         ({"max_question_chars": 1.5}, "max_question_chars must be a whole number, not 1.5"),
     ],
 )

@@ -15,9 +15,9 @@ from ros_process import image
 from scripted_pipeline import ScriptedPipeline
 
 from litevlm_ros.cameras import Camera, CameraSource
-from litevlm_ros.config import SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, EngineError, ImageError
-from litevlm_ros.inference_jobs import submit_to
+from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.queries import QueryHandler, sampling_of
 from litevlm_ros.scheduler import BusyError, InferenceThread, Priority
@@ -45,7 +45,7 @@ class Bench:
         }
         self.published: list[Any] = []
         self.logged: list[str] = []
-        views, submit = CameraViews(self.cameras, 5.0), submit_to(self.thread)
+        views, submit = CameraViews(self.cameras, 5.0), Inference(self.thread, PipelineConfig(model_dir="x")).submit
         self.handler = QueryHandler(SETTINGS, DEFAULTS, views, submit, self.published.append, self)
 
     def error(self, text: str) -> None:

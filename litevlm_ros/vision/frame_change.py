@@ -48,18 +48,18 @@ def change(before: Mosaic, after: Mosaic) -> float:
 class ChangeGate:
     """Lets a camera's frame through if the view changed since the last one that was used, or after a while."""
 
-    def __init__(self, threshold: float, max_hold: float) -> None:
-        """`threshold` is a `change` from which on a view counts as changed; `max_hold` is in seconds."""
-        self._threshold = threshold
-        self._max_hold = max_hold
+    def __init__(self) -> None:
         self._used: Mosaic | None = None
         self._used_at = -math.inf
 
-    def opens(self, frame: Mosaic, now: float) -> bool:
-        """Whether to use a frame at this time, in seconds on any clock that only goes forward."""
-        if self._used is None or now - self._used_at >= self._max_hold:
+    def opens(self, frame: Mosaic, now: float, threshold: float, max_hold: float) -> bool:
+        """Whether to use a frame at this time, in seconds on any clock that only goes forward.
+
+        `threshold` is a `change` from which on a view counts as changed; `max_hold` is in seconds.
+        """
+        if self._used is None or now - self._used_at >= max_hold:
             return True
-        return change(self._used, frame) >= self._threshold
+        return change(self._used, frame) >= threshold
 
     def used(self, frame: Mosaic, now: float) -> None:
         """This frame was used: the next ones are compared with it, so that slow changes add up."""

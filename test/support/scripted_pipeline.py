@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from litevlm_ros.config import SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
 
@@ -19,6 +19,10 @@ class ScriptedPipeline:
         self.error = error
         self.all_views: list[bool] = []
         self.calls: list[tuple[tuple[str, ...], str, SamplingConfig | None]] = []
+        self.config: PipelineConfig | None = None
+
+    def change(self, config: PipelineConfig) -> None:
+        self.config = config
 
     def generate(
         self,

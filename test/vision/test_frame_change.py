@@ -96,13 +96,13 @@ def test_it_takes_less_than_a_millisecond_of_one_core() -> None:
 
 
 def test_the_gate_opens_for_the_first_frame_for_changes_and_after_a_while() -> None:
-    gate = ChangeGate(THRESHOLD, max_hold=10.0)
+    gate = ChangeGate()
     day, night = mosaic(street(0)), mosaic(street(1))
-    assert gate.opens(day, 0.0)
+    assert gate.opens(day, 0.0, THRESHOLD, max_hold=10.0)
     gate.used(day, 0.0)
-    assert not gate.opens(day, 9.9)
-    assert gate.opens(day, 10.0)
-    assert gate.opens(night, 1.0)
+    assert not gate.opens(day, 9.9, THRESHOLD, max_hold=10.0)
+    assert gate.opens(day, 10.0, THRESHOLD, max_hold=10.0)
+    assert gate.opens(night, 1.0, THRESHOLD, max_hold=10.0)
     gate.used(night, 1.0)
-    assert gate.opens(day, 2.0)
-    assert not gate.opens(night, 10.5)
+    assert gate.opens(day, 2.0, THRESHOLD, max_hold=10.0)
+    assert not gate.opens(night, 10.5, THRESHOLD, max_hold=10.0)
