@@ -28,6 +28,7 @@ from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import NodeParameters
 from litevlm_ros.parameters import NodeSettings
+from litevlm_ros.process_tuning import release_memory
 from litevlm_ros.queries import QueryHandler
 from litevlm_ros.scheduler import InferenceThread
 from litevlm_ros.srv import Query
@@ -143,6 +144,7 @@ class LiteVLMNode(LifecycleNode):
         self._unload()
         for publisher in (self._captions, self._caption_texts, self._answers):
             self.destroy_lifecycle_publisher(publisher)
+        release_memory()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from litevlm_ros.process_tuning import tune_process
+
 SIGNAL_SECONDS = 0.1
 """How long a signal may go unnoticed."""
 
@@ -113,6 +115,7 @@ class NodeProcess:
 
 def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
+    tune_process()
     process = NodeProcess(arguments, make_node)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, process.stop)
