@@ -6,16 +6,16 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from litevlm_ros.cameras import Camera
-from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.errors import LiteVLMError, NoFrameError
 from litevlm_ros.inference_jobs import Ask, Submit
 from litevlm_ros.messages import caption_message
 from litevlm_ros.parameters import NodeSettings
-from litevlm_ros.scheduler import Priority
-from litevlm_ros.views import CameraViews, NoFrameError
+from litevlm_ros.scheduler import JobKind
+from litevlm_ros.views import CameraViews
 from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 
 _EARLY = 0.1
@@ -27,7 +27,8 @@ class Captioner:
 
     The arrival of a frame starts a caption where one is due. So a camera without new frames has none, and each camera
     has at most one waiting: where inference is slower than the period asks for, cameras take turns. Views that have not
-    changed since their last caption are left out and counted, where the settings say so.
+    changed since their last caption are left out and counted, where the settings say so. A caption that a question has
+    stopped is begun anew, behind those of the other cameras that wait.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Captioner:
         # When each camera's last caption was due, in seconds on the monotonic clock.
         self._last: dict[str, float] = {}
         self._gates: dict[str, ChangeGate] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, object] = {}
         self._lock = threading.Lock()
 
     def on_frame(self, camera: Camera) -> None:
@@ -52,20 +53,33 @@ class Captioner:
         with self._lock:
             if camera.name in self._waiting or not self._is_due(camera.name, now):
                 return
-            self._waiting.add(camera.name)
+            turn = self._waiting[camera.name] = object()
 
-        def job(ask: Ask) -> None:
+        def work(ask: Ask) -> None:
             # From here on a newer frame may ask for the next caption.
-            with self._lock:
-                self._waiting.discard(camera.name)
+            self._waits_no_longer(camera, turn)
             self._caption(camera, ask)
 
         def finished(future: Future[None]) -> None:
-            with self._lock:
-                self._waiting.discard(camera.name)
-            self._report(camera, future)
+            self._waits_no_longer(camera, turn)
+            error = None if future.cancelled() else future.exception()
+            if job.preempted and isinstance(error, CancelledError):
+                self._caption_again(camera)
+            elif error is not None:
+                self._report(camera, error)
 
-        self._submit(Priority.CAPTION, job).add_done_callback(finished)
+        job = self._submit(JobKind.CAPTION, work)
+        job.future.add_done_callback(finished)
+
+    def _waits_no_longer(self, camera: Camera, turn: object) -> None:
+        with self._lock:
+            if self._waiting.get(camera.name) is turn:
+                del self._waiting[camera.name]
+
+    def _caption_again(self, camera: Camera) -> None:
+        with self._lock:
+            self._last.pop(camera.name, None)
+        self.on_frame(camera)
 
     def _caption(self, camera: Camera, ask: Ask) -> None:
         settings = self.settings
@@ -93,10 +107,9 @@ class Captioner:
         self._last[camera] = due if now - due < period / 2 else now
         return True
 
-    def _report(self, camera: Camera, future: Future[None]) -> None:
-        error = None if future.cancelled() else future.exception()
-        # A frame that grew old or was malformed: the camera has counted and logged it.
-        if error is None or isinstance(error, NoFrameError):
+    def _report(self, camera: Camera, error: BaseException) -> None:
+        # The node stops; or a frame grew old or was malformed, which the camera has counted and logged.
+        if isinstance(error, (CancelledError, NoFrameError)):
             return
         what = str(error) if isinstance(error, LiteVLMError) else f"internal error: {error!r}"
         self._log.error(f"No caption of camera {camera.name}: {what}", throttle_duration_sec=10.0)

@@ -23,3 +23,15 @@ class ImageError(LiteVLMError, ValueError):
 
 class ContextOverflowError(LiteVLMError, ValueError):
     """Prompt and visual tokens leave no room in the context for an answer."""
+
+
+class NoFrameError(LiteVLMError):
+    """A camera has no frame that may be used."""
+
+
+class BusyError(LiteVLMError):
+    """Too many questions are waiting."""
+
+
+class DeadlineError(LiteVLMError):
+    """A question waited for longer than its deadline allows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
@@ -30,8 +30,9 @@ from litevlm_ros.node_parameters import NodeParameters
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.process_tuning import release_memory
 from litevlm_ros.queries import QueryHandler
-from litevlm_ros.scheduler import InferenceThread
+from litevlm_ros.scheduler import InferenceThread, JobKind
 from litevlm_ros.srv import Query
+from litevlm_ros.statistics import JobStatistics
 from litevlm_ros.views import CameraViews
 
 INFERENCE_STOP_SECONDS = 1.0
@@ -76,6 +77,11 @@ class LiteVLMNode(LifecycleNode):
         self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
 
     @property
+    def statistics(self) -> Mapping[JobKind, JobStatistics]:
+        """Of the questions and captions since the model was loaded; nothing while none is."""
+        return {} if self._inference is None else self._inference.thread.statistics
+
+    @property
     def has_open_queries(self) -> bool:
         """Whether a client still waits for its response."""
         return self._open_queries > 0
@@ -107,7 +113,11 @@ class LiteVLMNode(LifecycleNode):
         began = time.monotonic()
         try:
             settings, config = self._node_parameters.read()
-            self._inference_thread = InferenceThread(partial(self._pipeline_factory, config))
+            self._inference_thread = InferenceThread(
+                partial(self._pipeline_factory, config),
+                lambda pipeline: pipeline.close(),
+                max_queued_questions=settings.max_queued_questions,
+            )
             self._wait_for_pipeline(self._inference_thread.loaded)
         except LiteVLMError as error:
             return self._fail(str(error))
@@ -221,7 +231,7 @@ class LiteVLMNode(LifecycleNode):
             return response
         self._open_queries += 1
         try:
-            future = handler.start(request)
+            future = handler.start(request).future
             await self._finished(future)
             response.answer = future.result()
             response.success = True
@@ -261,6 +271,7 @@ class LiteVLMNode(LifecycleNode):
         if self._inference is None:
             return
         self._settings, self._inference.config = self._node_parameters.read()
+        self._inference.thread.max_queued_questions = self._settings.max_queued_questions
         if self._queries is not None and self._captioner is not None:
             self._queries.settings = self._captioner.settings = self._settings
             self._queries.sampling = self._inference.config.sampling

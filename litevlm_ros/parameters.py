@@ -51,7 +51,11 @@ PARAMETERS: Mapping[str, Parameter] = {
     "caption_max_hold": Parameter(
         30.0, "Seconds after which an unchanged view is captioned anyway.", _SHORTEST, _LONGEST, live=True
     ),
-    # --- queries
+    # --- questions
+    "max_queued_questions": Parameter(
+        16, "Questions that may wait while another one is answered; further ones are told so at once.", 1, 1000,
+        live=True,
+    ),
     "max_question_chars": Parameter(2000, "Longer questions are refused.", 1, 1_000_000, live=True),
     "max_query_images": Parameter(8, "Most images that may come with one query.", 1, 100, live=True),
 }  # fmt: skip
@@ -69,6 +73,7 @@ class NodeSettings:
     caption_cameras: frozenset[str]
     caption_change_threshold: float
     caption_max_hold: float
+    max_queued_questions: int
     max_question_chars: int
     max_query_images: int
 
@@ -90,6 +95,7 @@ def read_node_settings(values: Values) -> NodeSettings:
         caption_cameras=frozenset(caption_cameras),
         caption_change_threshold=values.number("caption_change_threshold"),
         caption_max_hold=values.number("caption_max_hold"),
+        max_queued_questions=values.integer("max_queued_questions"),
         max_question_chars=values.integer("max_question_chars"),
         max_query_images=values.integer("max_query_images"),
     )

@@ -11,7 +11,7 @@ import itertools
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,12 +26,9 @@ from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
-from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts, View
+from litevlm_ros.types import Answer, FinishReason, OnText, Reuse, Speculation, Timings, TokenCounts, View
 from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
 from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
-
-OnText = Callable[[str], object]
-"""Called with each piece of the answer as it is decoded; the pieces add up to the text."""
 
 
 @dataclass(frozen=True, eq=False)

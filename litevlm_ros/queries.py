@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,8 @@ from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.inference_jobs import Ask, Submit
 from litevlm_ros.messages import answer_message, image_names
 from litevlm_ros.parameters import NodeSettings
-from litevlm_ros.scheduler import Priority
-from litevlm_ros.types import FinishReason
+from litevlm_ros.scheduler import Job, JobKind
+from litevlm_ros.types import OnText
 from litevlm_ros.views import CameraViews, Views, decode_query_images
 
 
@@ -40,36 +41,42 @@ class QueryHandler:
         self._publish = publish
         self._log = log
 
-    def start(self, request: Any) -> Future[Any]:
-        """Checks a request and queues it. The future's result is the litevlm_ros/Answer.
+    def start(
+        self, request: Any, *, priority: int = 0, deadline: float = 0.0, on_text: OnText | None = None
+    ) -> Job[Any]:
+        """Checks a request and queues it. The job's result is the litevlm_ros/Answer.
 
-        Raises LiteVLMError for a request that cannot be answered. So does the future, for what turns out later.
+        `request` is a litevlm_ros/Query request or a litevlm_ros/Ask goal, whose fields are the same as far as they are
+        read here. Of several that wait those with the highest `priority` come first; one that has not begun within
+        `deadline` seconds (0: no limit) is given up. `on_text` gets each piece of the answer, on the inference thread.
+
+        Raises LiteVLMError for a request that cannot be answered. So does the job, for what turns out later;
+        AnswerCancelledError if it was cancelled after it had begun, CancelledError if before.
         """
         received = time.monotonic()
         question = request.question.strip()
-        self._check(question, request)
+        self._check(question, request, deadline)
         names: tuple[str, ...] = tuple(dict.fromkeys(request.cameras))
-        if request.images:
-            names = tuple(image_names(request.cameras, len(request.images)))
+        images, settings = request.images, self.settings
+        if images:
+            names = tuple(image_names(request.cameras, len(images)))
         else:
             self._views.check(names)
         sampling = sampling_of(request, self.sampling)
 
         def take() -> Views:
-            if request.images:
-                return decode_query_images(request.images, names, self.settings.max_image_pixels)
+            if images:
+                return decode_query_images(images, names, settings.max_image_pixels)
             return self._views.take(names)
 
-        def job(ask: Ask) -> Any:
+        def work(ask: Ask) -> Any:
             views = take()
-            answer = ask(views, question, received, sampling, all_views=bool(names))
-            if answer.finish_reason is FinishReason.CANCELLED:
-                raise CancelledError
+            answer = ask(views, question, received, sampling, all_views=bool(names), on_text=on_text)
             message = answer_message(answer, views.headers)
             self._publish(message)
             return message
 
-        return self._submit(Priority.QUESTION, job)
+        return self._submit(JobKind.QUESTION, work, priority=priority, deadline=deadline or math.inf)
 
     def describe(self, error: BaseException) -> str:
         """What a failed request is told."""
@@ -80,12 +87,14 @@ class QueryHandler:
         self._log.error("".join(traceback.format_exception(error)))
         return f"internal error: {error!r}; the node's log has the details"
 
-    def _check(self, question: str, request: Any) -> None:
+    def _check(self, question: str, request: Any, deadline: float) -> None:
         if not question:
             raise ConfigError("the question is empty")
         limit = self.settings.max_question_chars
         if len(question) > limit:
             raise ConfigError(f"the question has {len(question)} characters; max_question_chars allows {limit}")
+        if not deadline >= 0:
+            raise ConfigError(f"deadline is {deadline:g}; allowed: seconds from 0, which stands for none")
         if len(request.images) > self.settings.max_query_images:
             raise ConfigError(
                 f"the query has {len(request.images)} images; max_query_images allows {self.settings.max_query_images}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 RgbImage = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
+
+OnText = Callable[[str], object]
+"""Called with each piece of an answer as it is decoded; the pieces add up to the text."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from litevlm_ros.cameras import Camera
-from litevlm_ros.errors import ConfigError, ImageError, LiteVLMError
+from litevlm_ros.errors import ConfigError, ImageError, NoFrameError
 from litevlm_ros.messages import decode_image
 from litevlm_ros.types import View
-
-
-class NoFrameError(LiteVLMError):
-    """A camera has no frame that may be used."""
 
 
 @dataclass(frozen=True)

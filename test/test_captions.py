@@ -21,7 +21,8 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.parameters import NodeSettings
-from litevlm_ros.scheduler import InferenceThread
+from litevlm_ros.scheduler import InferenceThread, JobKind
+from litevlm_ros.statistics import Outcome
 from litevlm_ros.views import CameraViews
 
 pytestmark = pytest.mark.ros
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.ros
 SETTINGS = NodeSettings(
     sources=(), max_frame_age=5.0, max_image_pixels=100, caption_period=1.0, caption_prompt="Describe.",
     caption_cameras=frozenset({"front", "back"}), caption_change_threshold=0.0, caption_max_hold=10.0,
-    max_question_chars=20, max_query_images=2,
+    max_queued_questions=4, max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 
 
@@ -71,9 +72,7 @@ class Bench:
 
     def settle(self) -> None:
         """Waits until nothing is queued or running."""
-        from litevlm_ros.scheduler import Priority
-
-        self.thread.submit(Priority.CAPTION, lambda pipeline, cancel: None).result(5)
+        self.thread.submit(JobKind.CAPTION, lambda pipeline, stop: None).future.result(5)
 
 
 @pytest.fixture
@@ -220,3 +219,51 @@ def test_a_frame_that_grew_old_is_left_out_in_silence(bench: Bench) -> None:
     bench.settle()
     assert [caption.camera for caption in bench.published] == ["front"]
     assert bench.logged == []
+
+
+def test_a_stopped_caption_is_done_again_on_the_newest_frame(bench: Bench) -> None:
+    bench.use(replace(SETTINGS, caption_period=60.0))
+    bench.pipeline.seconds = 10
+    bench.frame(value=1)
+    wait_for(lambda: bench.pipeline.calls)
+    bench.cameras["front"]._newest = None
+    bench.frame(value=2)  # not due
+    answer = bench.thread.submit(JobKind.QUESTION, lambda pipeline, stop: setattr(pipeline, "seconds", 0))
+    answer.future.result(5)
+    wait_for(lambda: bench.published)
+    bench.settle()
+    assert [caption.text for caption in bench.published] == ["front=2 Describe."]
+    assert bench.logged == []
+    outcomes = bench.thread.statistics[JobKind.CAPTION].outcomes
+    assert (outcomes[Outcome.PREEMPTED], outcomes[Outcome.DONE]) == (1, 2)
+
+
+def test_cameras_take_turns_under_load_with_questions_between(bench: Bench) -> None:
+    """A camera of 5 Hz beside one of 100 Hz, captions slower than both ask for, and a question every 35 ms."""
+    bench.use(replace(SETTINGS, caption_period=0.001))
+    bench.pipeline.seconds = 0.01
+    bench.frame("back")
+    for tick in range(150):
+        bench.frame("front", tick)
+        if tick % 20 == 0:
+            bench.frame("back", tick)
+        if tick % 7 == 0:
+            bench.thread.submit(JobKind.QUESTION, lambda pipeline, stop: time.sleep(0.005))
+        time.sleep(0.005)
+    assert bench.thread.statistics[JobKind.CAPTION].waiting <= 2, "one for each camera"
+    bench.settle()
+    told = [caption.camera for caption in bench.published]
+    assert told.count("back") >= 6
+    assert told.count("front") > told.count("back")
+
+
+def test_settings_may_change_between_captions(bench: Bench, clock: Clock) -> None:
+    bench.frame(value=1)
+    bench.settle()
+    bench.captioner.settings = replace(SETTINGS, caption_period=100.0, caption_prompt="Go.")
+    assert count(bench, clock, [2, 50]) == 0
+    bench.captioner.settings = replace(SETTINGS, caption_period=10.0, caption_prompt="Go.")
+    assert count(bench, clock, [0]) == 1
+    assert bench.published[-1].prompt == "Go."
+    bench.captioner.settings = replace(SETTINGS, caption_cameras=frozenset({"back"}))
+    assert count(bench, clock, [200]) == 0

@@ -16,20 +16,20 @@ from scripted_pipeline import ScriptedPipeline
 
 from litevlm_ros.cameras import Camera, CameraSource
 from litevlm_ros.config import PipelineConfig, SamplingConfig
-from litevlm_ros.errors import ConfigError, EngineError, ImageError
+from litevlm_ros.errors import BusyError, ConfigError, DeadlineError, EngineError, ImageError, NoFrameError
 from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.queries import QueryHandler, sampling_of
-from litevlm_ros.scheduler import BusyError, InferenceThread, Priority
+from litevlm_ros.scheduler import InferenceThread
 from litevlm_ros.srv import Query
-from litevlm_ros.views import CameraViews, NoFrameError
+from litevlm_ros.views import CameraViews
 
 pytestmark = pytest.mark.ros
 
 SETTINGS = NodeSettings(
     sources=(), max_frame_age=5.0, max_image_pixels=100, caption_period=0.0, caption_prompt="",
     caption_cameras=frozenset(), caption_change_threshold=0.0, caption_max_hold=10.0,
-    max_question_chars=20, max_query_images=2,
+    max_queued_questions=4, max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 DEFAULTS = SamplingConfig(max_new_tokens=33, temperature=0.7, top_k=4, repetition_penalty=1.3)
 
@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, node: Any) -> None:
         self.pipeline = ScriptedPipeline()
-        self.thread: InferenceThread[Any] = InferenceThread(lambda: self.pipeline, capacity=2)
+        self.thread: InferenceThread[Any] = InferenceThread(lambda: self.pipeline, max_queued_questions=2)
         self.cameras = {
             name: Camera(node, CameraSource(name, f"/{name}", False), lambda camera: None) for name in ("front", "back")
         }
@@ -52,7 +52,7 @@ class Bench:
         self.logged.append(text)
 
     def ask(self, question: str = "What?", **fields: Any) -> Any:
-        return self.handler.start(Query.Request(question=question, **fields)).result(5)
+        return self.handler.start(Query.Request(question=question, **fields)).future.result(5)
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_named_cameras_and_the_frame_at_the_time_of_inference(bench: Bench) -> N
     waiting = bench.handler.start(Query.Request(question="second", cameras=["back"]))
     time.sleep(0.03)
     bench.cameras["back"]._receive(image(2))
-    assert running.result(5).text == "back=1 first"
-    assert waiting.result(5).text == "back=2 second"
+    assert running.future.result(5).text == "back=1 first"
+    assert waiting.future.result(5).text == "back=2 second"
 
 
 def test_the_pipeline_may_choose_among_all_cameras_but_not_among_named_ones(bench: Bench) -> None:
@@ -138,8 +138,8 @@ def test_bad_requests_are_explained(bench: Bench, fields: dict[str, Any], error:
 
 def test_more_queries_than_may_wait(bench: Bench) -> None:
     bench.pipeline.seconds = 0.3
-    futures = [bench.handler.start(Query.Request(question=str(i), images=[image()])) for i in range(6)]
-    errors = [future.exception(5) for future in futures]
+    jobs = [bench.handler.start(Query.Request(question=str(i), images=[image()])) for i in range(6)]
+    errors = [job.future.exception(5) for job in jobs]
     assert sum(isinstance(error, BusyError) for error in errors) >= 3
     assert sum(error is None for error in errors) >= 2
 
@@ -150,9 +150,9 @@ def test_the_end_of_the_node_ends_queries(bench: Bench) -> None:
     while not bench.pipeline.calls:
         time.sleep(0.005)
     bench.thread.stop()
-    for future in (running, waiting):
+    for job in (running, waiting):
         with pytest.raises(CancelledError):
-            future.result(1)
+            job.future.result(1)
     assert bench.published == []
 
 
@@ -164,15 +164,25 @@ def test_errors_in_words(bench: Bench) -> None:
     assert "KeyError" in bench.logged[0]
 
 
-def test_questions_come_first() -> None:
-    seen: list[Any] = []
-
-    def submit(priority: Priority, job: Any) -> Any:
-        seen.append(priority)
-
-    handler = QueryHandler(SETTINGS, DEFAULTS, CameraViews({}, 1.0), submit, seen.append, None)
-    handler.start(Query.Request(question="?", images=[image()]))
-    assert seen == [Priority.QUESTION]
+def test_priority_and_deadline_are_the_jobs(bench: Bench) -> None:
+    bench.pipeline.seconds = 0.2
+    first = bench.handler.start(Query.Request(question="first", images=[image()]))
+    while not bench.pipeline.calls:
+        time.sleep(0.005)
+    hurried = bench.handler.start(Query.Request(question="hurried", images=[image()]), deadline=0.02)
+    assert isinstance(hurried.future.exception(5), DeadlineError)
+    assert not first.future.done()
+    low, high = (
+        bench.handler.start(Query.Request(question=str(priority), images=[image()]), priority=priority)
+        for priority in (-1, 1)
+    )
+    for job in (low, high):
+        job.future.result(5)
+    assert [question for _, question, _ in bench.pipeline.calls] == ["first", "1", "-1"]
+    with pytest.raises(ConfigError, match="deadline is -1; allowed: seconds from 0, which stands for none"):
+        bench.handler.start(Query.Request(question="?", images=[image()]), deadline=-1.0)
+    with pytest.raises(ConfigError, match="deadline is nan"):
+        bench.handler.start(Query.Request(question="?", images=[image()]), deadline=float("nan"))
 
 
 def test_sampling_of_an_empty_request() -> None:

@@ -12,8 +12,8 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 from ros_process import compressed, image
 
 from litevlm_ros.cameras import Camera, CameraSource
-from litevlm_ros.errors import ConfigError, ImageError
-from litevlm_ros.views import CameraViews, NoFrameError, decode_query_images
+from litevlm_ros.errors import ConfigError, ImageError, NoFrameError
+from litevlm_ros.views import CameraViews, decode_query_images
 
 pytestmark = pytest.mark.ros
 

@@ -104,6 +104,9 @@ class _ClockPipeline:
         cameras = tuple(view.camera for view in views)
         return Answer("", question, cameras, FinishReason.STOP, TokenCounts(0, 0, 0), Timings())
 
+    def close(self) -> None:
+        pass
+
 
 class _RecordingNode(LiteVLMNode):
     """The node, with a note of each caption instead of its publication."""

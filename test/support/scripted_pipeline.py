@@ -19,7 +19,11 @@ class ScriptedPipeline:
         self.error = error
         self.all_views: list[bool] = []
         self.calls: list[tuple[tuple[str, ...], str, SamplingConfig | None]] = []
+        self.closed = False
         self.config: PipelineConfig | None = None
+
+    def close(self) -> None:
+        self.closed = True
 
     def change(self, config: PipelineConfig) -> None:
         self.config = config
