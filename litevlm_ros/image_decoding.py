@@ -26,6 +26,9 @@ Buffer = Any
 Plane = npt.NDArray[np.uint8]
 """uint8 [rows, bytes of a row], possibly a strided view of the message."""
 
+_MOST_QUOTED = 40
+"""Characters."""
+
 MAX_PIXELS = 64_000_000
 """Larger images are refused: no robot camera has them, and a broken header would ask for gigabytes."""
 
@@ -151,7 +154,7 @@ def _shape(
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise MalformedImageError(
-            ImageFault.UNKNOWN_ENCODING, f"unknown encoding {encoding!r}; known are {', '.join(ENCODINGS)}"
+            ImageFault.UNKNOWN_ENCODING, f"unknown encoding {_quoted(encoding)}; known are {', '.join(ENCODINGS)}"
         )
     _check_size(encoding, layout, width, height, max_pixels)
     row_bytes = width * layout.samples * (2 if layout.wide else 1)
@@ -191,6 +194,11 @@ def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pix
         )
 
 
+def _quoted(text: str) -> str:
+    """What a message says, for an error: printable, and not at any length."""
+    return repr(text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}...")
+
+
 def _as_array(data: Buffer) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
 
@@ -219,12 +227,12 @@ def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_P
     if "compresseddepth" in image_format.lower():
         raise MalformedImageError(
             ImageFault.UNKNOWN_ENCODING,
-            f"format {image_format!r} is a depth image; subscribe to a colour or mono camera's topic",
+            f"format {_quoted(image_format)} is a depth image; subscribe to a colour or mono camera's topic",
         )
     try:
         header = image_header.read(_as_array(data).tobytes())
     except MalformedImageError as error:
-        raise MalformedImageError(error.fault, f"compressed image (format {image_format!r}): {error}") from None
+        raise MalformedImageError(error.fault, f"compressed image (format {_quoted(image_format)}): {error}") from None
     if header.width * header.height > max_pixels:
         raise MalformedImageError(
             ImageFault.TOO_LARGE,

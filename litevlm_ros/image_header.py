@@ -11,6 +11,8 @@ from typing import NamedTuple
 from litevlm_ros.image_faults import ImageFault, MalformedImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_AROUND_CHUNK = 12
+"""Bytes of a chunk besides its data: length, name and checksum."""
 _JPEG_START_OF_SCAN = 0xDA
 # SOF0 to SOF15 carry the size; C4, C8 and CC in that range are other segments.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -76,6 +78,11 @@ def _png(data: bytes) -> ImageHeader:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise MalformedImageError(ImageFault.SHORT_DATA, "the PNG is truncated inside its header")
     width, height = struct.unpack_from(">II", data, 16)
-    if data.rfind(b"IEND") < 0:
+    # Chunk by chunk, because OpenCV believes a chunk's length and allocates up to 2 GB for it.
+    position, name = len(_PNG_SIGNATURE), b""
+    while name != b"IEND" and position + _PNG_AROUND_CHUNK <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        position += _PNG_AROUND_CHUNK + length
+    if name != b"IEND" or position > len(data):
         raise MalformedImageError(ImageFault.SHORT_DATA, "the PNG is truncated (no end chunk)")
     return ImageHeader("PNG", width, height)
