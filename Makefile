@@ -20,7 +20,7 @@ BUILD_DONE := install/.build-done
 
 # What a build depends on. Python modules are linked, not copied, so only coming, going and being listed matters.
 BUILD_INPUTS := CMakeLists.txt package.xml setup.cfg scripts/executable.py.in \
-	$(wildcard msg/*.msg srv/*.srv) \
+	$(wildcard action/*.action msg/*.msg srv/*.srv) \
 	$(shell find litevlm_ros launch config models/demo -type d ! -name __pycache__ 2>/dev/null)
 
 # env.sh and the scripts it sources use unset variables.

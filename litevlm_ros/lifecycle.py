@@ -1,6 +1,7 @@
 """The lifecycle node `litevlm`: what is loaded, subscribed and published in which state.
 
-unconfigured: nothing but the query service, which says why there are no answers. Also while the model loads.
+unconfigured: nothing but the query service and the ask action, which say why there are no answers. Also while the model
+loads.
 inactive: the model is loaded; no camera is subscribed to.
 active: cameras, captions and answers.
 """
@@ -15,9 +16,8 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future as RosFuture
 from std_msgs.msg import String
 
 from litevlm_ros.cameras import Camera
@@ -30,8 +30,8 @@ from litevlm_ros.node_parameters import NodeParameters
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.process_tuning import release_memory
 from litevlm_ros.queries import QueryHandler
+from litevlm_ros.question_servers import QuestionServers
 from litevlm_ros.scheduler import InferenceThread, JobKind
-from litevlm_ros.srv import Query
 from litevlm_ros.statistics import JobStatistics
 from litevlm_ros.views import CameraViews
 
@@ -70,21 +70,14 @@ class LiteVLMNode(LifecycleNode):
         self._captioner: Captioner | None = None
         self._failure = ""
         self._closed = False
-        self._open_queries = 0
         self.cameras: dict[str, Camera] = {}
         self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
-        # A query waits for its answer without a thread: its callback is a coroutine, beside which others may run.
-        self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
+        self.questions = QuestionServers(self, lambda: self._queries, self._why_not_active)
 
     @property
     def statistics(self) -> Mapping[JobKind, JobStatistics]:
         """Of the questions and captions since the model was loaded; nothing while none is."""
         return {} if self._inference is None else self._inference.thread.statistics
-
-    @property
-    def has_open_queries(self) -> bool:
-        """Whether a client still waits for its response."""
-        return self._open_queries > 0
 
     def start(self) -> None:
         """Configures and activates the node, unless the parameter autostart is false.
@@ -104,6 +97,11 @@ class LiteVLMNode(LifecycleNode):
         self._closed = True
         self._disconnect()
         self._unload()
+
+    def destroy_node(self) -> None:
+        """Ends all that rclpy has of the node."""
+        self.questions.destroy()
+        super().destroy_node()
 
     # --- transitions
 
@@ -223,36 +221,6 @@ class LiteVLMNode(LifecycleNode):
     def _publish_caption(self, message: Any) -> None:
         self._captions.publish(message)
         self._caption_texts.publish(String(data=f"{message.camera}: {message.text}"))
-
-    async def _on_query(self, request: Any, response: Any) -> Any:
-        handler = self._queries
-        if handler is None:
-            response.error = self._why_not_active()
-            return response
-        self._open_queries += 1
-        try:
-            future = handler.start(request).future
-            await self._finished(future)
-            response.answer = future.result()
-            response.success = True
-        except Exception as error:
-            response.error = handler.describe(error)
-        finally:
-            self._open_queries -= 1
-        return response
-
-    def _finished(self, future: Future[Any]) -> RosFuture:
-        """Something to await in a callback until `future` is done in another thread."""
-        executor = self.executor
-        finished = RosFuture()
-
-        def wake(_: Future[Any]) -> None:
-            finished.set_result(None)
-            if executor is not None:
-                executor.wake()
-
-        future.add_done_callback(wake)
-        return finished
 
     def _why_not_active(self) -> str:
         name = self.get_fully_qualified_name()

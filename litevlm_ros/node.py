@@ -28,7 +28,7 @@ START_STOP_SECONDS = 0.5
 """Of these, how long a start that is under way may take to notice."""
 
 LAST_RESPONSES_SECONDS = 0.2
-"""And how long the responses to open queries may take."""
+"""And how long the last responses and results may take."""
 
 MakeNode = Callable[[threading.Event], Any]
 """Takes the event that is set on stopping and returns a LiteVLMNode."""
@@ -109,7 +109,7 @@ class NodeProcess:
     def _send_last_responses(self, executor: Any, node: Any) -> None:
         """A client that is not told about the end would wait forever."""
         deadline = time.monotonic() + LAST_RESPONSES_SECONDS
-        while node.has_open_queries and time.monotonic() < deadline:
+        while node.questions.has_open_questions and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.02)
 
 

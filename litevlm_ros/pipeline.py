@@ -281,7 +281,7 @@ class _Generation:
         if piece:
             self.text += piece
             if self._on_text is not None:
-                self._on_text(piece)
+                self._on_text(piece, len(self.tokens))
 
 
 def _view_selector(config: ViewSelectionConfig) -> ViewSelector | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from litevlm_ros.config import SamplingConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.inference_jobs import Ask, Submit
+from litevlm_ros.inference_jobs import AnswerCancelledError, Ask, Submit
 from litevlm_ros.messages import answer_message, image_names
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.scheduler import Job, JobKind
@@ -20,8 +20,17 @@ from litevlm_ros.types import OnText
 from litevlm_ros.views import CameraViews, Views, decode_query_images
 
 
+class QuestionCancelledError(CancelledError):
+    """The answer was stopped before it was complete."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+        """The litevlm_ros/Answer as far as it came."""
+
+
 class QueryHandler:
-    """Answers litevlm_ros/Query requests beside the captions, and before them."""
+    """Answers litevlm_ros/Query requests and litevlm_ros/Ask goals beside the captions, and before them."""
 
     def __init__(
         self,
@@ -51,7 +60,7 @@ class QueryHandler:
         `deadline` seconds (0: no limit) is given up. `on_text` gets each piece of the answer, on the inference thread.
 
         Raises LiteVLMError for a request that cannot be answered. So does the job, for what turns out later;
-        AnswerCancelledError if it was cancelled after it had begun, CancelledError if before.
+        QuestionCancelledError if it was stopped after it had begun, CancelledError if before.
         """
         received = time.monotonic()
         question = request.question.strip()
@@ -71,7 +80,10 @@ class QueryHandler:
 
         def work(ask: Ask) -> Any:
             views = take()
-            answer = ask(views, question, received, sampling, all_views=bool(names), on_text=on_text)
+            try:
+                answer = ask(views, question, received, sampling, all_views=bool(names), on_text=on_text)
+            except AnswerCancelledError as error:
+                raise QuestionCancelledError(answer_message(error.answer, views.headers)) from None
             message = answer_message(answer, views.headers)
             self._publish(message)
             return message

@@ -12,8 +12,9 @@ import numpy.typing as npt
 RgbImage = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
 
-OnText = Callable[[str], object]
-"""Called with each piece of an answer as it is decoded; the pieces add up to the text."""
+OnText = Callable[[str, int], object]
+"""Called with each piece of an answer as it is decoded, and how many tokens there are by then; the pieces add up to the
+text."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,76 +13,19 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from lifecycle_bench import Bench
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_process import Client, compressed, image, next_domain, wait_for
-from scripted_pipeline import ScriptedPipeline
+from ros_process import Client, compressed, image, wait_for
 from std_msgs.msg import String
 
 from litevlm_ros.config import SamplingConfig
 from litevlm_ros.errors import EngineError
-from litevlm_ros.lifecycle import LiteVLMNode
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import ALL_PARAMETERS
 
 pytestmark = pytest.mark.ros
-
-
-class Bench:
-    """A running node and a client."""
-
-    def __init__(self) -> None:
-        self.pipeline = ScriptedPipeline()
-        self.load: Callable[[Any], Any] = lambda config: self.pipeline
-        self.domain = next_domain()
-        self.client = Client(self.domain)
-        self.stopping = threading.Event()
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-
-    def start(self, **parameters: Any) -> LiteVLMNode:
-        chosen = {"cameras": ["front", "back"], "caption_period": 0.0, **parameters}
-        self.node = LiteVLMNode(
-            self.stopping,
-            lambda config: self.load(config),
-            context=self.context,
-            parameter_overrides=[Parameter(name, value=value) for name, value in chosen.items()],
-        )
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self._spinning = threading.Thread(target=self.executor.spin, daemon=True)
-        self._spinning.start()
-        self.node.start()
-        return self.node
-
-    def publish(self, camera: str, message: Any) -> Any:
-        """Publishes to a camera of the node until it has arrived; returns the publisher.
-
-        A publisher may know its subscription before that knows it, and best effort loses what it sends between.
-        """
-        target = self.node.cameras[camera]
-        publisher = self.client.publisher(type(message), target.topic)
-        before = target.counters.received
-
-        def again() -> None:
-            publisher.publish(message)
-            self.client.spin(0.05)
-
-        wait_for(lambda: target.counters.received > before, step=again)
-        return publisher
-
-    def close(self) -> None:
-        self.stopping.set()
-        if hasattr(self, "node"):
-            self.executor.create_task(self.node.close)
-            wait_for(lambda: self.node._inference_thread is None)
-            self.executor.shutdown()
-            self._spinning.join(5)
-            self.node.destroy_node()
-        rclpy.try_shutdown(context=self.context)
-        self.client.close()
 
 
 @pytest.fixture
@@ -203,7 +146,7 @@ def test_a_query_that_deactivation_overtakes(bench: Bench) -> None:
     bench.publish("front", image(1))
     running = bench.client.start_query("first", cameras=["front"])
     waiting = bench.client.start_query("second", cameras=["front"])
-    bench.client.wait_for(lambda: bench.node._open_queries == 2)
+    bench.client.wait_for(lambda: bench.node.questions._open == 2)
     assert bench.client.change_state("deactivate")
     assert bench.client.result(running).answer.text == "front=1 first"
     assert bench.client.result(waiting).error == (

@@ -17,13 +17,16 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from action_msgs.msg import GoalStatus
+from asking_client import AskingClient
 from ros_process import ROOT, Client, image, next_domain, process, wait_for
 
 from litevlm_ros.node import NodeProcess
 
 pytestmark = pytest.mark.ros
 
-SCRIPTED = str(ROOT / "test" / "support" / "scripted_node.py")
+SUPPORT = ROOT / "test" / "support"
+SCRIPTED = str(SUPPORT / "scripted_node.py")
 CAMERA = ["--ros-args", "-p", "cameras:=[front]", "-p", "caption_period:=0.0"]
 
 
@@ -91,6 +94,40 @@ def test_a_signal_in_the_middle_of_an_answer_tells_the_client(tmp_path: Path, do
     assert (status, seconds < 2) == (0, True)
     assert [answer.success for answer in answers] == [False, False]
     assert answers[0].error == "the node stopped before the answer was complete"
+
+
+def test_a_signal_in_the_middle_of_a_streamed_answer_gives_what_there_was(tmp_path: Path, domain: int) -> None:
+    log = tmp_path / "log"
+    client = AskingClient(domain)
+    with process([SCRIPTED, "--seconds", "30", *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        running = client.send(" ".join(map(str, range(200))), images=[image()])
+        waiting = client.send("And then?", images=[image()])
+        client.wait_for(lambda: len(running.feedback) > 2)
+        status, seconds = end(child, signal.SIGINT)
+        goal_status, result = client.outcome(running)
+        assert client.outcome(waiting)[1].error == "the node stopped before the answer was complete"
+    client.close()
+    assert (status, seconds < 2) == (0, True)
+    assert (goal_status, result.success) == (GoalStatus.STATUS_ABORTED, False)
+    assert result.answer.text.startswith("image_0=0 0 1")
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_client_that_is_killed_during_its_answer_does_not_hold_up_others(
+    tmp_path: Path, domain: int, client: Client
+) -> None:
+    log, heard = tmp_path / "log", tmp_path / "heard"
+    with process([SCRIPTED, "--seconds", "1.5", *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        with process([str(SUPPORT / "asking_client.py"), "one two three four five"], heard, domain) as asking:
+            wait_for(lambda: "two" in heard.read_text())
+            asking.kill()
+            asking.wait()
+        assert client.ask("What?", images=[image(3)]).answer.text == "image_0=3 What?"
+        assert end(child, signal.SIGINT)[0] == 0
+    assert "five" not in heard.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_second_signal_does_no_harm(tmp_path: Path, domain: int) -> None:

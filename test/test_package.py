@@ -13,7 +13,9 @@ import litevlm_ros
 
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
-INTERFACES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("[ms][sr][gv]/*.[ms][sr][gv]"))
+INTERFACES = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob("[ams]*/*.*") if path.suffix in (".action", ".msg", ".srv")
+)
 
 
 def test_version_is_the_same_everywhere() -> None:
@@ -29,7 +31,7 @@ def test_licence_is_the_same_everywhere() -> None:
 
 
 def test_every_interface_is_generated() -> None:
-    listed = re.findall(r"^ +((?:msg|srv)/\w+\.(?:msg|srv))$", CMAKE, re.MULTILINE)
+    listed = re.findall(r"^ +((?:action|msg|srv)/\w+\.(?:action|msg|srv))$", CMAKE, re.MULTILINE)
     assert listed == INTERFACES
 
 

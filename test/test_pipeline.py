@@ -93,7 +93,7 @@ def test_pieces_add_up_to_the_text_and_hold_whole_characters() -> None:
     pipe = pipeline()
     say(pipe, "車 naïve 🚗 ok", END)
     pieces: list[str] = []
-    answer = pipe.generate([view()], "What?", on_text=pieces.append)
+    answer = pipe.generate([view()], "What?", on_text=lambda piece, tokens: pieces.append(piece))
     assert answer.text == "".join(pieces) == "車 naïve 🚗 ok"
     assert len(pieces) > 3
     assert not any("\ufffd" in piece for piece in pieces)
@@ -119,7 +119,9 @@ def test_an_answer_cut_inside_a_character_shows_it() -> None:
     pipe = pipeline()
     say(pipe, "車", END)
     pieces: list[str] = []
-    answer = pipe.generate([view()], "What?", SamplingConfig(max_new_tokens=2), on_text=pieces.append)
+    answer = pipe.generate(
+        [view()], "What?", SamplingConfig(max_new_tokens=2), on_text=lambda piece, tokens: pieces.append(piece)
+    )
     assert answer.text == "".join(pieces) == "\ufffd"
 
 
@@ -331,7 +333,7 @@ def test_sampled_answers_are_not_drafted() -> None:
 def test_a_cancelled_answer_is_no_draft() -> None:
     pipe = speculating()
     cancel = threading.Event()
-    pipe.generate([view()], "What?", BRIEF, on_text=lambda piece: cancel.set(), cancel=cancel)
+    pipe.generate([view()], "What?", BRIEF, on_text=lambda piece, tokens: cancel.set(), cancel=cancel)
     assert pipe.generate([view()], "What?", BRIEF).speculation.accepted == 0
 
 
@@ -343,7 +345,7 @@ def test_cancel_between_tokens() -> None:
     cancel = threading.Event()
     pieces: list[str] = []
 
-    def on_text(piece: str) -> None:
+    def on_text(piece: str, tokens: int) -> None:
         pieces.append(piece)
         if len(pieces) == 3:
             cancel.set()
@@ -376,7 +378,7 @@ def test_an_exception_in_the_callback_passes_through_and_harms_nothing() -> None
     encoded = pipe.encode([view()])
     count = 0
 
-    def fail(piece: str) -> None:
+    def fail(piece: str, tokens: int) -> None:
         nonlocal count
         count += 1
         if count == 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
 
 class ScriptedPipeline:
-    """Its text names the views with the red value of their first pixel: "front=7 What is ahead?"."""
+    """Its text names the views with the red value of their first pixel: "front=7 What is ahead?", word by word."""
 
     def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.seconds = seconds
@@ -42,12 +43,20 @@ class ScriptedPipeline:
         self.calls.append((tuple(view.camera for view in views), question, sampling))
         if self.error is not None:
             raise self.error
-        deadline = time.monotonic() + self.seconds
-        while time.monotonic() < deadline and not (cancel and cancel.is_set()):
-            time.sleep(0.002)
         seen = " ".join(f"{view.camera}={view.image[0, 0, 0]}" for view in views)
+        pieces = re.findall(r"\s*\S+", f"{seen} {question}")
+        text = ""
+        for count, piece in enumerate(pieces, 1):
+            deadline = time.monotonic() + self.seconds / len(pieces)
+            while time.monotonic() < deadline and not (cancel and cancel.is_set()):
+                time.sleep(0.002)
+            if cancel and cancel.is_set():
+                break
+            text += piece
+            if on_text is not None:
+                on_text(piece, count)
         return Answer(
-            text=f"{seen} {question}",
+            text=text,
             prompt=question,
             cameras=tuple(view.camera for view in views),
             finish_reason=FinishReason.CANCELLED if cancel and cancel.is_set() else FinishReason.STOP,

@@ -1,0 +1,166 @@
+"""The action in this process, on a scripted pipeline, and clients that reach it over DDS."""
+
+# ruff: noqa: E402 - what follows a skip cannot be at the top
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.action", reason="needs the built package")
+
+from action_msgs.msg import GoalStatus
+from asking_client import AskingClient
+from lifecycle_bench import Bench
+from ros_process import image, wait_for
+
+from litevlm_ros import question_servers
+from litevlm_ros.msg import Answer
+from litevlm_ros.scheduler import JobKind
+from litevlm_ros.statistics import Outcome
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[AskingClient]:
+    client = AskingClient(bench.domain)
+    yield client
+    client.close()
+
+
+def outcomes(bench: Bench) -> dict[Outcome, int]:
+    return dict(bench.node.statistics[JobKind.QUESTION].outcomes)
+
+
+def test_an_answer_is_streamed_and_complete(bench: Bench, client: AskingClient) -> None:
+    bench.start()
+    answers = bench.client.listen(Answer, "/litevlm/answer")
+    bench.client.wait_for(lambda: bench.node._answers.get_subscription_count() == 1)
+    goal = client.send("What is there now?", images=[image(3, (5, 6))], max_new_tokens=9)
+    status, result = client.outcome(goal)
+    assert (status, result.success, result.error) == (GoalStatus.STATUS_SUCCEEDED, True, "")
+    assert result.answer.text == "image_0=3 What is there now?"
+    assert result.answer.header.stamp.nanosec == 6
+    assert [feedback.piece for feedback in goal.feedback] == ["image_0=3", " What", " is", " there", " now?"]
+    assert [feedback.text for feedback in goal.feedback][1:3] == ["image_0=3 What", "image_0=3 What is"]
+    assert [feedback.generated_tokens for feedback in goal.feedback] == [1, 2, 3, 4, 5]
+    assert bench.pipeline.calls[0][2].max_new_tokens == 9
+    bench.client.wait_for(lambda: answers)
+    assert answers[0] == result.answer
+    wait_for(lambda: not bench.node.questions.has_open_questions)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"question": " "}, "the question is empty"),
+        ({"question": "?", "cameras": ["top"]}, "unknown camera top; known are front, back"),
+        ({"question": "?", "deadline": -1.0}, "deadline is -1; allowed: seconds from 0, which stands for none"),
+        ({"question": "?", "images": [image(step=1)]}, "image_0: step 1 is too small"),
+    ],
+)
+def test_bad_goals_are_explained(bench: Bench, client: AskingClient, fields: dict[str, Any], error: str) -> None:
+    bench.start()
+    status, result = client.outcome(client.send(**fields))
+    assert (status, result.success) == (GoalStatus.STATUS_ABORTED, False)
+    assert result.error.startswith(error)
+
+
+def test_goals_of_an_inactive_node_are_told_so(bench: Bench, client: AskingClient) -> None:
+    bench.start(autostart=False)
+    status, result = client.outcome(client.send("?"))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert "not configured (yet)" in result.error
+
+
+def test_a_cancelled_answer_ends_at_the_next_token_and_gives_what_there_was(bench: Bench, client: AskingClient) -> None:
+    bench.pipeline.seconds = 30
+    bench.start()
+    words = [f"w{number}" for number in range(299)]
+    goal = client.send(" ".join(words), images=[image(1)])
+    client.wait_for(lambda: len(goal.feedback) >= 3)
+    cancelled = time.monotonic()
+    client.cancel(goal)
+    status, result = client.outcome(goal)
+    assert time.monotonic() - cancelled < 5, "of 30 seconds"
+    assert (status, result.success, result.error) == (GoalStatus.STATUS_CANCELED, False, "cancelled by the client")
+    assert result.answer.finish_reason == Answer.CANCELLED
+    client.wait_for(lambda: goal.feedback[-1].text == result.answer.text)
+    assert outcomes(bench) == {Outcome.CANCELLED: 1}
+    bench.pipeline.seconds = 0
+    assert bench.client.ask("And now?", images=[image(2)]).success
+
+
+def test_a_waiting_goal_is_cancelled_at_once_and_the_running_one_goes_on(bench: Bench, client: AskingClient) -> None:
+    bench.pipeline.seconds = 1.5
+    bench.start()
+    running, waiting = client.send("first", images=[image(1)]), client.send("second", images=[image(2)])
+    client.wait_for(lambda: bench.node.statistics[JobKind.QUESTION].waiting == 1)
+    client.cancel(waiting)
+    assert client.outcome(waiting)[0] == GoalStatus.STATUS_CANCELED
+    assert not running.is_done()
+    assert client.outcome(running)[1].answer.text == "image_0=1 first"
+    assert len(bench.pipeline.calls) == 1
+
+
+def test_priority_and_deadline(bench: Bench, client: AskingClient) -> None:
+    bench.pipeline.seconds = 1.0
+    bench.start()
+    client.send("first", images=[image()])
+    client.wait_for(lambda: bench.pipeline.calls)
+    bench.pipeline.seconds = 0.0
+    late = client.send("late", images=[image()], deadline=0.05)
+    low = client.send("low", images=[image()], priority=-1)
+    high = client.send("high", images=[image()], priority=1)
+    for goal in (low, high):
+        assert client.outcome(goal)[1].success
+    assert [question for _, question, _ in bench.pipeline.calls] == ["first", "high", "low"]
+    status, result = client.outcome(late)
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.error.startswith("the question's deadline of 0.05 s passed before its turn came")
+
+
+def test_more_goals_than_may_wait_are_busy_at_once(bench: Bench, client: AskingClient) -> None:
+    bench.pipeline.seconds = 0.6
+    bench.start(max_queued_questions=2)
+    first = client.send("0", images=[image()])
+    client.wait_for(lambda: bench.pipeline.calls)
+    goals = [client.send(str(number), images=[image()]) for number in range(1, 6)]
+    refused = [client.outcome(goal)[1].error for goal in goals[2:]]
+    assert not first.is_done()
+    assert all(error.startswith("busy: 2 questions are waiting already") for error in refused)
+    assert all(client.outcome(goal)[1].success for goal in (first, *goals[:2]))
+
+
+def test_a_client_that_goes_away_during_its_answer_does_not_hold_up_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question_servers, "_LISTENER_SECONDS", 0.0)
+    bench.pipeline.seconds = 60
+    bench.start()
+    leaving = AskingClient(bench.domain)
+    goal = leaving.send(" ".join(map(str, range(400))), images=[image(1)])
+    leaving.wait_for(lambda: len(goal.feedback) >= 2)
+    leaving.close()
+    wait_for(lambda: outcomes(bench) == {Outcome.CANCELLED: 1})
+    bench.pipeline.seconds = 0
+    assert bench.client.ask("What?", images=[image(2)]).success
+    wait_for(lambda: not bench.node.questions.has_open_questions)
+
+
+def test_a_finished_goal_keeps_no_images(bench: Bench, client: AskingClient) -> None:
+    bench.start()
+    client.outcome(client.send("?", images=[image(1)]))
+    assert [list(goal.request.images) for goal in bench.node.questions._ask._goal_handles.values()] == [[]]
+    assert bench.node.questions._goals == {}
