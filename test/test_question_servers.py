@@ -52,6 +52,7 @@ def test_an_answer_is_streamed_and_complete(bench: Bench, client: AskingClient) 
     assert (status, result.success, result.error) == (GoalStatus.STATUS_SUCCEEDED, True, "")
     assert result.answer.text == "image_0=3 What is there now?"
     assert result.answer.header.stamp.nanosec == 6
+    client.wait_for(lambda: len(goal.feedback) == 5)  # which may come after the result
     assert [feedback.piece for feedback in goal.feedback] == ["image_0=3", " What", " is", " there", " now?"]
     assert [feedback.text for feedback in goal.feedback][1:3] == ["image_0=3 What", "image_0=3 What is"]
     assert [feedback.generated_tokens for feedback in goal.feedback] == [1, 2, 3, 4, 5]
