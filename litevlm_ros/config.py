@@ -128,13 +128,14 @@ class PipelineConfig:
     """What `Pipeline.from_config` loads, and how it runs.
 
     `model_dir` is a model directory with engines or exported graphs. `backend` 'auto' is TensorRT where engines that
-    fit this machine are in `model_dir`, else ONNX Runtime. `vision_precision` and `text_precision` name the engine if
-    there are several; 'auto' takes the most accurate one that fits. `max_context` counts the tokens of prompt, images
-    and answer together (0: as many as model and engine allow); `max_tiles` the tiles a view is cut into, without its
-    thumbnail; `threads` ONNX Runtime's CPU threads (0: one for each core). `spin_threads` lets threads burn CPU while
-    they wait, for each other or for the GPU, which is faster where nothing else needs it. `system_prompt` replaces the
-    model family's own; '' leaves it out. `sampling` is the default of every answer. `speculation` drafts tokens of
-    greedy ones; `reuse` keeps what further questions about the same frames need; `view_selection` leaves out views.
+    fit this machine are in `model_dir`, else ONNX Runtime. `vision_precision` and `text_precision` name the engine, or
+    ONNX Runtime's graph, if there are several; 'auto' takes the most accurate one that fits. `max_context` counts the
+    tokens of prompt, images and answer together (0: as many as model and engine allow); `max_tiles` the tiles a view is
+    cut into, without its thumbnail; `threads` ONNX Runtime's CPU threads (0: one for each core). `spin_threads` lets
+    threads burn CPU while they wait, for each other or for the GPU, which is faster where nothing else needs it.
+    `system_prompt` replaces the model family's own; '' leaves it out. `sampling` is the default of every answer.
+    `speculation` drafts tokens of greedy ones; `reuse` keeps what further questions about the same frames need;
+    `view_selection` leaves out views.
     """
 
     model_dir: Path

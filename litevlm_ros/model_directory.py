@@ -1,12 +1,14 @@
-"""Where the model that ships with the package is. Knows no ROS, so that tools find it too."""
+"""Where the model that ships with the package is, and what makes a directory one. Knows no ROS: tools use it too."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
 
 _SHARE = Path("share") / "litevlm_ros"
 _DEMO_MODEL = Path("models") / "demo"
@@ -24,3 +26,17 @@ def demo_model_directory() -> Path:
             return root / _DEMO_MODEL
     tried = ", ".join(str(root / _DEMO_MODEL) for root in roots)
     raise ConfigError(f"the demo model is not installed (looked in {tried}). Give a model directory")
+
+
+def copy_description(model: Path, output: Path) -> None:
+    """Copies what the model directory `model` has beside weights: configurations and tokenizer.
+
+    With graphs or engines, `output` then runs as any model directory. It may be `model` itself. Raises OSError.
+    """
+    if output.resolve() == model.resolve():
+        return
+    for part in (VISION_DIRECTORY, TEXT_DIRECTORY):
+        (output / part).mkdir(parents=True, exist_ok=True)
+        for file in (model / part).iterdir():
+            if file.is_file() and ".safetensors" not in file.name:
+                shutil.copyfile(file, output / part / file.name)

@@ -6,7 +6,7 @@ import pytest
 
 from litevlm_ros import model_directory
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.model_directory import copy_description, demo_model_directory
 
 
 @pytest.fixture
@@ -44,3 +44,11 @@ def test_pip_installs_it_under_its_prefix(installed: Path) -> None:
 def test_nowhere_is_explained(installed: Path) -> None:
     with pytest.raises(ConfigError, match=r"not installed \(looked in .*venv.*Give a model directory"):
         demo_model_directory()
+
+
+def test_a_copied_description_has_no_weights(tmp_path: Path) -> None:
+    copy_description(demo_model_directory(), tmp_path / "copy")
+    names = {file.relative_to(tmp_path / "copy").as_posix() for file in (tmp_path / "copy").rglob("*.*")}
+    assert {"vision_encoder/config.json", "text_decoder/config.json", "text_decoder/tokenizer.json"} <= names
+    assert not any("safetensors" in name for name in names)
+    copy_description(demo_model_directory(), demo_model_directory())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,15 +20,18 @@ from litevlm_ros.convert.checkpoint import (
     load_vision_encoder,
 )
 from litevlm_ros.convert.checkpoint_keys import Sources
+from litevlm_ros.convert.engine_graph import write_engine_graph
 from litevlm_ros.convert.onnx_check import check_text_graph, check_vision_graph
 from litevlm_ros.convert.onnx_export import save_graph, text_graph, vision_graph
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.convert.shared_weights import check_location, share_weights
+from litevlm_ros.engines.precision import choose_precision
+from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY, ModelConfig
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import copy_description
+from litevlm_ros.runtime.graph_files import PLAIN, graph_name
 
-VISION_GRAPH = "vision_encoder.onnx"
-TEXT_GRAPH = "text_decoder.onnx"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -36,20 +39,64 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """One written graph. `error` is relative, against torch; None if the check was skipped. `seconds` covers it all."""
+    """One written graph. `error` is relative, against torch; None if that was not checked. `seconds` covers it all.
+
+    `calibration` says in words what quantized values were scaled with, `notes` what a person should know.
+    """
 
     file: Path
-    nodes: int
+    precision: str
     bytes: int
     shared_bytes: int
     error: float | None
     seconds: float
+    calibration: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def export_graphs(
+    model: Path,
+    output: Path,
+    precisions: Mapping[str, str],
+    *,
+    share: bool = False,
+    check: bool = True,
+    images: Path | None = None,
+) -> Iterator[ExportedGraph]:
+    """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and tells each when it is written.
+
+    fp32 and fp16 are as `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph
+    that TensorRT builds an engine from, which ONNX Runtime computes with the same rounded values; `images` is a
+    directory of pictures to scale them by, None for rendered ones. `output` becomes a model directory of its own: with
+    `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
+    Raises LiteVLMError.
+    """
+    ModelConfig.from_directory(model)  # refuses what cannot run before anything is written
+    copy_description(model, output)
+    for part, asked in precisions.items():
+        if asked in DTYPES:
+            export = export_vision_encoder if part == VISION else export_text_decoder
+            yield export(model, output, asked, share=share, check=check)
+        elif share:
+            raise ConfigError("weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint")
+        else:
+            yield _quantized(part, asked, model, output, images)
+
+
+def _quantized(part: str, asked: str, model: Path, output: Path, images: Path | None) -> ExportedGraph:
+    started = time.monotonic()
+    precision = choose_precision(part, asked, None)
+    file = output / graph_name(part, precision.built)
+    graph = write_engine_graph(part, model, precision.built, file, images)
+    notes = (*graph.notes, f"not in {asked}: {precision.reason}") if precision.reason else graph.notes
+    seconds = time.monotonic() - started
+    return ExportedGraph(file, precision.built, _size(file), 0, None, seconds, graph.calibration, notes)
 
 
 def export_vision_encoder(
-    model: str | Path, output: str | Path, dtype: str = "fp32", *, share: bool = False, check: bool = True
+    model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
 ) -> ExportedGraph:
-    """Write `vision_encoder.onnx` of the model directory `model` into `output`.
+    """Write `vision_encoder.onnx`, or `vision_encoder_fp16.onnx`, of the model directory `model` into `output`.
 
     `dtype` is 'fp32' (ONNX Runtime on the CPU) or 'fp16' (GPU). With `share` the graph reads its weights from `model`'s
     safetensors files, which must then lie below `output`. Raises CheckpointError, ConfigError, and EngineError if
@@ -59,28 +106,28 @@ def export_vision_encoder(
     started = time.monotonic()
     shared = None
     if share:
-        files = SafetensorsDirectory(Path(model) / VISION_DIRECTORY)
+        files = SafetensorsDirectory(Path(model) / VISION)
         check_location(files, Path(output))
         shared = files, find_vision_sources(files, config.vision)[0]
     module = load_vision_encoder(model, _dtype(dtype))
-    return _write(
-        module, vision_graph, check_vision_graph if check else None, Path(output) / VISION_GRAPH, shared, started
-    )
+    file = Path(output) / graph_name(VISION, dtype)
+    return _write(module, vision_graph, check_vision_graph if check else None, file, dtype, shared, started)
 
 
 def export_text_decoder(
-    model: str | Path, output: str | Path, dtype: str = "fp32", *, share: bool = False, check: bool = True
+    model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
 ) -> ExportedGraph:
-    """Write `text_decoder.onnx` of the model directory `model` into `output`; as `export_vision_encoder` otherwise."""
+    """Write `text_decoder.onnx`, or `text_decoder_fp16.onnx`; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
     shared = None
     if share:
-        files = SafetensorsDirectory(Path(model) / TEXT_DIRECTORY)
+        files = SafetensorsDirectory(Path(model) / TEXT)
         check_location(files, Path(output))
         shared = files, find_text_sources(files, config.text)
     module = load_text_decoder(model, _dtype(dtype))
-    return _write(module, text_graph, check_text_graph if check else None, Path(output) / TEXT_GRAPH, shared, started)
+    file = Path(output) / graph_name(TEXT, dtype)
+    return _write(module, text_graph, check_text_graph if check else None, file, dtype, shared, started)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -94,6 +141,7 @@ def _write(
     graph_of: Callable[[_Module], ir.Model],
     check: Callable[[Path, _Module], float] | None,
     file: Path,
+    precision: str,
     shared: tuple[SafetensorsDirectory, Sources] | None,
     started: float,
 ) -> ExportedGraph:
@@ -105,15 +153,20 @@ def _write(
         files, sources = shared
         shared_bytes = share_weights(graph, sources, files, file.parent)
     save_graph(graph, file)
-    data = file.with_name(f"{file.name}.data")
     return ExportedGraph(
         file=file,
-        nodes=len(graph.graph),
-        bytes=file.stat().st_size + (data.stat().st_size if data.exists() else 0),
+        precision=precision,
+        bytes=_size(file),
         shared_bytes=shared_bytes,
         error=check(file, module) if check else None,
         seconds=time.monotonic() - started,
     )
+
+
+def _size(file: Path) -> int:
+    """Bytes of a graph and of the weights beside it."""
+    data = file.with_name(f"{file.name}.data")
+    return file.stat().st_size + (data.stat().st_size if data.exists() else 0)
 
 
 def _check_space(module: nn.Module, file: Path) -> None:

@@ -12,9 +12,6 @@ from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.engine import Backend
 
-VISION_GRAPH = "vision_encoder.onnx"
-TEXT_GRAPH = "text_decoder.onnx"
-
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -71,12 +68,9 @@ def _load_tensorrt(config: PipelineConfig, model: ModelConfig) -> Backend:
 def _onnxruntime_obstacle(config: PipelineConfig) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return "it is not installed: `pip install onnxruntime`"
-    missing = [name for name in (VISION_GRAPH, TEXT_GRAPH) if not (config.model_dir / name).is_file()]
-    if missing:
-        directory = config.model_dir
-        command = f"ros2 run litevlm_ros export_onnx --model {directory}"
-        return f"{' and '.join(missing)} missing in {directory}: make them with `{command}`"
-    return None
+    from litevlm_ros.runtime.graph_files import obstacle
+
+    return obstacle(config)
 
 
 def _load_onnxruntime(config: PipelineConfig, model: ModelConfig) -> Backend:

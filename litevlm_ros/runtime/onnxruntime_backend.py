@@ -18,10 +18,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from litevlm_ros.config import PipelineConfig
+from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.backends import TEXT_GRAPH, VISION_GRAPH, context_capacity
+from litevlm_ros.runtime.backends import context_capacity
 from litevlm_ros.runtime.engine import Backend, HiddenStates, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
+from litevlm_ros.runtime.graph_files import export_command, find_graph
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
 
 TILES_AT_ONCE = 4
@@ -46,19 +48,28 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
     # Keep weights out of the arena, which grows in powers of two.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    vision = OnnxVisionEncoder(config.model_dir / VISION_GRAPH, model, options)
-    text = OnnxTextDecoder(config.model_dir / TEXT_GRAPH, model, context_capacity(config, model), options)
+    # Quantized weights are restored once, when they are loaded, and rounded activations stay what the graph says: the
+    # numbers are those of an engine, at about the speed of fp16. ONNX Runtime's own fusions would change both.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    files = {part: find_graph(config, part) for part in (VISION, TEXT)}
+    vision = OnnxVisionEncoder(files[VISION], model, options)
+    text = OnnxTextDecoder(files[TEXT], model, context_capacity(config, model), options)
     if vision.dtype != text.dtype:
-        raise EngineError(
-            f"{VISION_GRAPH} is {vision.dtype} and {TEXT_GRAPH} is {text.dtype}; {_export_hint(config.model_dir)}"
-        )
-    precision = {"float32": "fp32", "float16": "fp16"}[text.dtype.name]
+        raise EngineError(f"{files[VISION].name} is {vision.dtype} and {files[TEXT].name} is {text.dtype}; "
+                          f"{_export_hint(config.model_dir)}")  # fmt: skip
     return Backend(
         name="onnxruntime",
-        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads, {precision}",
+        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads, {_precision(files, text.dtype)}",
         vision=vision,
         text=text,
     )
+
+
+def _precision(files: Mapping[str, Path], dtype: np.dtype[Any]) -> str:
+    """What the files' names tell, or the type of what they compute with."""
+    plain = {"float32": "fp32", "float16": "fp16"}[dtype.name]
+    found = [file.stem.removeprefix(part).lstrip("_") or plain for part, file in files.items()]
+    return found[0] if len(set(found)) == 1 else f"vision {found[0]}, text {found[1]}"
 
 
 def physical_cores() -> int:
@@ -292,4 +303,4 @@ def _open(
 
 
 def _export_hint(directory: Path) -> str:
-    return f"export the graphs again with `ros2 run litevlm_ros export_onnx --model {directory}`"
+    return f"export the graphs again with `{export_command(directory)}`"

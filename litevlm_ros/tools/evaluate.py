@@ -1,6 +1,7 @@
 """Examine a model on street scenes that training never drew: how many answers are right, how much of captions is true.
 
 ros2 run litevlm_ros evaluate --json evaluation.json
+ros2 run litevlm_ros evaluate --precisions fp16,fp8,int8,int4 --scenes 125
 
 Half of the scenes have combinations that training leaves out. The same questions are answered by two baselines: by the
 commonest answer to each kind of question in training, and by the model when every view is black.
@@ -19,6 +20,7 @@ from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.evaluation.evaluation import evaluate
 from litevlm_ros.evaluation.exercises import held_out_exercises
+from litevlm_ros.evaluation.precisions import examine_precisions, precision_json, precision_table
 from litevlm_ros.evaluation.report import to_json, to_table
 from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
@@ -49,6 +51,8 @@ def _run(options: argparse.Namespace) -> None:
         text_precision=options.text_precision,
         threads=options.threads,
     )
+    if options.precisions:
+        return _compare_precisions(options, config)
     pipeline = Pipeline.from_config(config)
     if options.view_selection:
         return _choose_views(options, pipeline, model)
@@ -79,6 +83,21 @@ def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) 
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
+def _compare_precisions(options: argparse.Namespace, config: PipelineConfig) -> None:
+    precisions = options.precisions.split(",")
+    for precision in precisions:
+        if precision not in PRECISIONS[1:]:
+            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS[1:])}, with commas")
+    exercises = list(held_out_exercises(options.seed, options.scenes))
+    results = examine_precisions(config, precisions, exercises, lambda line: print(line, file=sys.stderr, flush=True))
+    host = machine()
+    print(f"{host['cpu']}, {host['cores']} cores; {config.model_dir}, {options.scenes} scenes")
+    print(precision_table(results))
+    if options.json:
+        report = {"machine": host, "model": str(config.model_dir), "precisions": precision_json(results)}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
 def _check_writable(file: Path) -> None:
     """Now rather than after minutes of work."""
     try:
@@ -97,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
     for part in ("vision", "text"):
         model.add_argument(
-            f"--{part}-precision", choices=PRECISIONS, default="auto", help="TensorRT engine (%(default)s)"
+            f"--{part}-precision", choices=PRECISIONS, default="auto", help="of engine or graph (%(default)s)"
         )
     model.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
     work = parser.add_argument_group("scenes")
@@ -105,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")
     work.add_argument(
         "--view-selection", action="store_true", help="what choosing views by the question's words keeps and costs"
+    )
+    work.add_argument(
+        "--precisions",
+        metavar="P,...",
+        help="compare these (fp16, fp8, int8, int4) with fp32 on the same questions: engines with --backend tensorrt, "
+        "else the graphs that engines are built from, on the CPU",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the wrong replies there too")

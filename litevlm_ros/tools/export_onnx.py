@@ -1,6 +1,7 @@
 """Export a model directory's vision encoder and text decoder to ONNX.
 
-ros2 run litevlm_ros export_onnx --model models --dtype fp16
+ros2 run litevlm_ros export_onnx --model models
+ros2 run litevlm_ros export_onnx --model models/demo --precision fp8 --output demo_fp8
 """
 
 from __future__ import annotations
@@ -10,34 +11,47 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
 from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.runtime.graph_files import PLAIN
+
+CHOICES = (PLAIN, *PRECISIONS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    if options.skip_vision and options.skip_text:
+    precisions = {}
+    if not options.skip_vision:
+        precisions[VISION] = options.vision_precision or options.precision
+    if not options.skip_text:
+        precisions[TEXT] = options.text_precision or options.precision
+    if not precisions:
         print("--skip-vision and --skip-text leave nothing to export; drop one of them", file=sys.stderr)
         return 1
     try:
         # Imported here, so that --help needs no torch.
-        from litevlm_ros.convert.model_export import export_text_decoder, export_vision_encoder
+        from litevlm_ros.convert.model_export import export_graphs
     except ImportError as error:
         print(f"Export needs torch, onnx and onnxscript ({error}); install them with "
               "`pip install 'litevlm_ros[convert,onnxruntime]'`", file=sys.stderr)  # fmt: skip
         return 1
-    output = options.output or options.model
     try:
-        for export, skip in ((export_vision_encoder, options.skip_vision), (export_text_decoder, options.skip_text)):
-            if not skip:
-                graph = export(
-                    options.model, output, options.dtype, share=options.share_weights, check=not options.skip_check
-                )
-                shared = f" + {graph.shared_bytes / 1e6:.1f} MB shared" if graph.shared_bytes else ""
-                checked = "not checked" if graph.error is None else f"relative error {graph.error:.1e}"
-                print(f"{graph.file}: {options.dtype}, {graph.nodes} nodes, {graph.bytes / 1e6:.1f} MB{shared}, "
-                      f"{checked}, {graph.seconds:.0f} s", flush=True)  # fmt: skip
-    except LiteVLMError as error:
+        for graph in export_graphs(
+            options.model,
+            options.output or options.model,
+            precisions,
+            share=options.share_weights,
+            check=not options.skip_check,
+            images=options.calibration_images,
+        ):
+            shared = f" + {graph.shared_bytes / 1e6:.1f} MB shared" if graph.shared_bytes else ""
+            checked = f"relative error {graph.error:.1e}, " if graph.error is not None else ""
+            size = f"{graph.bytes / 1e6:.1f} MB{shared}"
+            print(f"{graph.file}: {graph.precision}, {size}, {checked}{graph.seconds:.0f} s", flush=True)
+            if graph.notes:
+                print(f"  {'; '.join(graph.notes)}; calibration: {graph.calibration}", flush=True)
+    except (LiteVLMError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -55,14 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     parts.add_argument("--skip-text", action="store_true", help="leave the text decoder out")
     weights = parser.add_argument_group("weights")
     weights.add_argument(
-        "--dtype", choices=("fp32", "fp16"), default="fp32", help="fp32 for the CPU, fp16 for a GPU (%(default)s)"
+        "--precision", choices=CHOICES, default=PLAIN, help="of both: fp32 runs best on a CPU (%(default)s)"
+    )
+    weights.add_argument("--vision-precision", choices=CHOICES, help="of the vision encoder alone")
+    weights.add_argument("--text-precision", choices=CHOICES, help="of the text decoder alone")
+    weights.add_argument(
+        "--calibration-images",
+        type=Path,
+        metavar="DIR",
+        help="pictures of what your cameras see, to scale quantized values with (default: rendered street scenes)",
     )
     weights.add_argument(
         "--share-weights",
         action="store_true",
         help="let the graphs read the checkpoint's safetensors instead of copying",
     )
-    weights.add_argument("--skip-check", action="store_true", help="do not compare the graphs with torch")
+    weights.add_argument("--skip-check", action="store_true", help="do not compare fp32 and fp16 graphs with torch")
     return parser
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from litevlm_ros.convert.model_export import ExportedGraph
+from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.tools import export_onnx
 
@@ -14,39 +16,50 @@ model_export = pytest.importorskip("litevlm_ros.convert.model_export", reason="e
 
 
 class Exports:
-    """Stands in for the two exports and remembers how they were called."""
+    """Stands in for the export and remembers how it was called."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    def recorder(self, name: str) -> object:
-        def export(model: Path, output: Path, dtype: str, *, share: bool, check: bool) -> ExportedGraph:
-            self.calls.append((name, model, output, dtype, share, check))
-            return ExportedGraph(output / f"{name}.onnx", 7, 2_000_000, 5_000_000 if share else 0, 1e-6, 1.0)
-
-        return export
+    def export(
+        self, model: Path, output: Path, precisions: dict[str, str], *, share: bool, check: bool, images: Path | None
+    ) -> Iterator[ExportedGraph]:
+        self.calls.append((model, output, precisions, share, check, images))
+        for part, precision in precisions.items():
+            notes = ("16 layers in int4",) if precision == "int4" else ()
+            calibration = "7 pictures" if notes else ""
+            error = 1e-6 if check else None
+            yield ExportedGraph(
+                output / f"{part}.onnx", precision, 2_000_000, 5_000_000 if share else 0, error, 1.0, calibration, notes
+            )
 
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
     recorded = Exports()
-    monkeypatch.setattr(model_export, "export_vision_encoder", recorded.recorder("vision"))
-    monkeypatch.setattr(model_export, "export_text_decoder", recorded.recorder("text"))
+    monkeypatch.setattr(model_export, "export_graphs", recorded.export)
     return recorded
 
 
 def test_both_graphs_go_into_the_model_directory(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     assert export_onnx.main(["--model", "somewhere"]) == 0
     here = Path("somewhere")
-    assert exports.calls == [("vision", here, here, "fp32", False, True), ("text", here, here, "fp32", False, True)]
-    assert "7 nodes, 2.0 MB, relative error 1.0e-06" in capsys.readouterr().out
+    assert exports.calls == [(here, here, {VISION: "fp32", TEXT: "fp32"}, False, True, None)]
+    assert "fp32, 2.0 MB, relative error 1.0e-06, 1 s" in capsys.readouterr().out
 
 
 def test_options(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--output", "there", "--dtype", "fp16", "--skip-vision", "--share-weights", "--skip-check"]
+    options = ["--output", "there", "--precision", "fp16", "--skip-vision", "--share-weights", "--skip-check"]
     assert export_onnx.main(options) == 0
-    assert exports.calls == [("text", Path("models"), Path("there"), "fp16", True, False)]
-    assert "5.0 MB shared" in capsys.readouterr().out
+    assert exports.calls == [(Path("models"), Path("there"), {TEXT: "fp16"}, True, False, None)]
+    assert "fp16, 2.0 MB + 5.0 MB shared, 1 s" in capsys.readouterr().out
+
+
+def test_parts_in_precisions_of_their_own(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--precision", "fp8", "--text-precision", "int4", "--calibration-images", "pictures"]
+    assert export_onnx.main(options) == 0
+    assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, Path("pictures"))
+    assert "16 layers in int4; calibration: 7 pictures" in capsys.readouterr().out
 
 
 def test_nothing_to_do(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +74,7 @@ def test_errors_are_told_without_a_traceback(
     def fail(*arguments: object, **options: object) -> None:
         raise CheckpointError("x.safetensors is damaged")
 
-    monkeypatch.setattr(model_export, "export_vision_encoder", fail)
+    monkeypatch.setattr(model_export, "export_graphs", fail)
     assert export_onnx.main([]) == 1
     assert capsys.readouterr().err == "x.safetensors is damaged\n"
 
