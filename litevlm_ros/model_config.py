@@ -151,7 +151,7 @@ def read_config(file: Path) -> dict[str, Any]:
             f"{file} is missing; a model directory holds {VISION_DIRECTORY}/ and {TEXT_DIRECTORY}/, each with its "
             "config.json. Download a model with `ros2 run litevlm_ros download_models`"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # JSON's and UTF-8's are ValueErrors
         raise CheckpointError(f"{file} cannot be read as JSON: {error}. Download the model again") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{file} holds a {type(parsed).__name__}, not a JSON object. Download the model again")
@@ -199,6 +199,12 @@ class _Section:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.refuse(key, value, "a number")
         return float(value)
+
+    def texts(self, key: str) -> list[str]:
+        value = self.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.refuse(key, value, "a list of texts")
+        return value
 
     def refuse(self, key: str, value: Any, supported: str) -> NoReturn:
         raise CheckpointError(f"{self.file}: {self.prefix}{key} is {value!r}; supported: {supported}")
@@ -288,7 +294,7 @@ class _Section:
 
     def text(self) -> TextConfig:
         """Raises CheckpointError for anything but Qwen2 with full attention and plain rotary positions."""
-        if self.get("model_type") != "qwen2" and "Qwen2ForCausalLM" not in self.get("architectures", ()):
+        if self.get("model_type") != "qwen2" and "Qwen2ForCausalLM" not in self.texts("architectures"):
             self.refuse(
                 "model_type",
                 self.get("model_type"),
@@ -297,7 +303,7 @@ class _Section:
             )
         self.require("hidden_act", "silu", "silu")
         self.require("use_sliding_window", False, False)
-        if any(kind != "full_attention" for kind in self.get("layer_types", ())):
+        if any(kind != "full_attention" for kind in self.texts("layer_types")):
             self.refuse("layer_types", self.get("layer_types"), "'full_attention' in every layer")
         heads = self.integer("num_attention_heads")
         hidden = self.integer("hidden_size")

@@ -66,7 +66,7 @@ class SafetensorsDirectory:
         try:
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             names = sorted({str(name) for name in weight_map.values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{index} is damaged ({error!r}). Download the model again") from error
         for name in names:
             if Path(name).name != name:
@@ -99,7 +99,7 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
             if end > size - 8 - length:
                 raise ValueError(f"{key} ends beyond the file, which was cut off at {size} bytes")
             tensors[key] = StoredTensor(file, entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{file} is not a safetensors file ({error}). Download the model again") from error
     for key, stored in tensors.items():
         if stored.dtype not in _FLOATS:

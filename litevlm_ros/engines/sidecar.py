@@ -97,7 +97,7 @@ class EngineSidecar:
         except FileNotFoundError:
             raise EngineError(f"{file} is missing, so it is not known what {engine.name} was built for; build the "
                               f"engine again with `{rebuild_command(engine)}`") from None  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise EngineError(f"{file} cannot be used ({error}); build the engine again with "
                               f"`{rebuild_command(engine)}`") from error  # fmt: skip
         if sidecar.file != engine.name:

@@ -66,9 +66,15 @@ class HostKVCache(CacheLength):
     """
 
     def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
+        """Raises EngineError where there is no address space for so many rows."""
         super().__init__(capacity)
-        # Zeroed pages cost no memory until they are written.
-        self._rows = np.zeros((text.num_layers, 2, capacity, text.num_kv_heads, text.head_dim), dtype)
+        try:
+            # Zeroed pages cost no memory until they are written.
+            self._rows = np.zeros((text.num_layers, 2, capacity, text.num_kv_heads, text.head_dim), dtype)
+        except (MemoryError, ValueError, OverflowError) as error:
+            raise EngineError(
+                f"there is no memory for the keys and values of {capacity} tokens ({error}); give a smaller max_context"
+            ) from error
 
     def past(self, rows: int) -> Rows:
         """The first `rows` rows, of which `length` are valid."""

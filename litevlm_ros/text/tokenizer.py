@@ -45,8 +45,8 @@ class TextTokenizer:
         settings = _optional(directory / "tokenizer_config.json")
         tokenizer = _read(directory, settings)
         stop_ids = _optional(directory / "generation_config.json").get("eos_token_id", [])
-        stops = set(stop_ids if isinstance(stop_ids, list) else [stop_ids])
-        stops |= {tokenizer.token_to_id(token) for token in (_content(settings.get("eos_token")), "<|im_end|>")}
+        stops = list(stop_ids) if isinstance(stop_ids, list) else [stop_ids]
+        stops += [tokenizer.token_to_id(token) for token in (_content(settings.get("eos_token")), "<|im_end|>")]
         return cls(tokenizer, [stop for stop in stops if isinstance(stop, int)])
 
     def encode(self, text: str) -> list[int]:

@@ -1,0 +1,178 @@
+"""Loads damaged copies of the demo model: `python model_fuzzer.py SCRATCH`.
+
+One line of JSON for each: the file, what was done to it, how it ended, and after how many seconds of CPU time. Each is
+loaded in a process of its own, because native code reads these files and may end the process.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.runtime import onnxruntime_backend
+from litevlm_ros.types import View
+
+MOST_CPU_SECONDS = 20
+MOST_BYTES = 4 << 30
+
+CONFIGS = (
+    "vision_encoder/config.json",
+    "text_decoder/config.json",
+    "text_decoder/tokenizer.json",
+    "text_decoder/tokenizer_config.json",
+    "text_decoder/generation_config.json",
+)
+GRAPHS = ("vision_encoder.onnx", "text_decoder.onnx")
+ODD_VALUES: tuple[Any, ...] = (
+    None, [], {}, "x", "", True, -1, 0, 1, 3.5, 1e999, float("nan"), 10**9, 2**70, [1, 2], {"a": 1}, [{}],
+)  # fmt: skip
+
+Damage = Callable[[bytes, random.Random], bytes]
+
+
+def _flip(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 3, 20))):
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def _damage_start(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 3, 8))):
+        changed[rng.randrange(min(len(data), 3000))] = rng.randrange(256)
+    return bytes(changed)
+
+
+def _truncate(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.randrange(len(data))]
+
+
+def _leave_out(data: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(data))
+    return data[:start] + data[start + rng.choice((1, 4, 100, 10_000)) :]
+
+
+def _put_in(data: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(data))
+    return data[:start] + rng.randbytes(rng.choice((1, 8, 300))) + data[start:]
+
+
+DAMAGES: dict[str, Damage] = {
+    "empty": lambda data, rng: b"",
+    "zeros": lambda data, rng: bytes(len(data)),
+    "another file": lambda data, rng: Path(np.__file__).read_bytes(),
+    "brackets": lambda data, rng: 200_000 * b"[",
+    "bits flipped": _flip,
+    "start damaged": _damage_start,
+    "truncated": _truncate,
+    "part left out": _leave_out,
+    "bytes put in": _put_in,
+}
+ONCE = 4
+"""The first damages are the same each time."""
+
+
+def damaged_bytes(data: bytes, rounds: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """What may become of a file on a bad disk or a broken line."""
+    for index in range(rounds):
+        for name, damage in list(DAMAGES.items())[ONCE if index else 0 :]:
+            yield name, damage(data, rng)
+
+
+def odd_values(data: bytes, count: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """A JSON file with a value of another type or size, or without one of its keys."""
+    document = json.loads(data)
+    paths = list(_paths(document))
+    for path in rng.sample(paths, min(count, len(paths))):
+        changed = copy.deepcopy(document)
+        parent = changed
+        for key in path[:-1]:
+            parent = parent[key]
+        if rng.random() < 0.1:
+            del parent[path[-1]]
+            yield f"{path} left out", json.dumps(changed).encode()
+        else:
+            parent[path[-1]] = rng.choice(ODD_VALUES)
+            yield f"{path} is {parent[path[-1]]!r}", json.dumps(changed).encode()
+
+
+def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, below in items:
+        if isinstance(below, (dict, list)) or len(above) < 2:  # a vocabulary has thousands of plain values
+            yield (*above, key)
+        yield from _paths(below, (*above, key))
+
+
+def load(model: Path) -> str:
+    """How loading and asking ended: 'loaded', 'refused: ...', or what nobody should see."""
+    try:
+        pipeline = Pipeline.from_config(PipelineConfig(model_dir=model, backend="onnxruntime", threads=1))
+        view = View("front", np.full((60, 80, 3), 90, np.uint8))
+        pipeline.generate([view], "What is there?", SamplingConfig(max_new_tokens=4))
+    except LiteVLMError as error:
+        return f"refused: {error}"
+    except BaseException:
+        return traceback.format_exc()
+    return "loaded"
+
+
+def load_apart(model: Path) -> tuple[str, float]:
+    """The same in a process of its own, with the seconds of CPU time it took."""
+    reading, writing = os.pipe()
+    before = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        os.write(writing, load(model).encode("utf-8", "replace")[-4000:])
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        outcome = pipe.read().decode("utf-8", "replace")
+    _, status, usage = os.wait4(child, 0)
+    seconds = usage.ru_utime + usage.ru_stime
+    return outcome or f"ended with status {status} after {time.monotonic() - before:.1f} s", seconds
+
+
+def main(scratch: Path) -> None:
+    logging.disable(logging.CRITICAL)
+    assert onnxruntime_backend  # imported once, here, and not in every child
+    source, model = demo_model_directory(), scratch / "model"
+    shutil.copytree(source, model)
+    for file in (*CONFIGS, *GRAPHS):
+        rng = random.Random(file)
+        data = (source / file).read_bytes()
+        cases = list(damaged_bytes(data, 5 if file in GRAPHS else 2, rng))
+        if file in CONFIGS:
+            cases += odd_values(data, 20, rng)
+        for damage, changed in cases:
+            (model / file).write_bytes(changed)
+            outcome, seconds = load_apart(model)
+            print(json.dumps({"file": file, "damage": damage, "outcome": outcome, "seconds": seconds}), flush=True)
+        (model / file).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
