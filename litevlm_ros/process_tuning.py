@@ -18,20 +18,22 @@ KEPT = 256 << 20
 # mallopt(3)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def tune_process() -> None:
     """Lets threads take turns more often, and lets the allocator keep the memory of images for the next ones.
 
     By default glibc gives an image's memory back to the kernel when it is freed, and the pages of the next image are
-    then mapped and zeroed one by one, which takes several times as long as copying the image. Without glibc only
-    threads change.
+    then mapped and zeroed one by one, which takes several times as long as copying the image. And it gives every new
+    thread, as each loaded model has, an arena whose rest nobody else uses. Without glibc only threads change.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
         mallopt(_M_TRIM_THRESHOLD, KEPT)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def release_memory() -> None:

@@ -44,6 +44,7 @@ def outcomes(bench: Bench) -> dict[Outcome, int]:
 
 
 def test_an_answer_is_streamed_and_complete(bench: Bench, client: AskingClient) -> None:
+    bench.pipeline.seconds = 0.5
     bench.start()
     answers = bench.client.listen(Answer, "/litevlm/answer")
     bench.client.wait_for(lambda: bench.node._answers.get_subscription_count() == 1)
@@ -52,10 +53,12 @@ def test_an_answer_is_streamed_and_complete(bench: Bench, client: AskingClient) 
     assert (status, result.success, result.error) == (GoalStatus.STATUS_SUCCEEDED, True, "")
     assert result.answer.text == "image_0=3 What is there now?"
     assert result.answer.header.stamp.nanosec == 6
-    client.wait_for(lambda: len(goal.feedback) == 5)  # which may come after the result
-    assert [feedback.piece for feedback in goal.feedback] == ["image_0=3", " What", " is", " there", " now?"]
-    assert [feedback.text for feedback in goal.feedback][1:3] == ["image_0=3 What", "image_0=3 What is"]
-    assert [feedback.generated_tokens for feedback in goal.feedback] == [1, 2, 3, 4, 5]
+    # The first may be published before DDS knows the listener; rclpy's client drops those that the result overtakes.
+    heard = [(feedback.generated_tokens, feedback.piece, feedback.text) for feedback in goal.feedback]
+    words = ["image_0=3", " What", " is", " there", " now?"]
+    told = [(count, words[count - 1], "".join(words[:count])) for count in range(1, 6)]
+    assert len(heard) >= 2
+    assert heard in (told[first : first + len(heard)] for first in range(5))
     assert bench.pipeline.calls[0][2].max_new_tokens == 9
     bench.client.wait_for(lambda: answers)
     assert answers[0] == result.answer

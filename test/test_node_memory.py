@@ -1,0 +1,44 @@
+"""What the node's process holds of a model that it has given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from ros_process import Client, image, next_domain, process
+
+pytestmark = pytest.mark.ros
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def test_memory_is_freed_on_cleanup_and_cycles_do_not_add_up(tmp_path: Path) -> None:
+    """The demo model on ONNX Runtime; it prints what it measures (pytest -s)."""
+    domain = next_domain()
+    client = Client(domain)
+    arguments = ["-m", "litevlm_ros.node", "--ros-args", "-p", "autostart:=false", "-p", "caption_period:=0.0"]
+    loaded, freed = [], []
+    with process(arguments, tmp_path / "log", domain) as node:
+        for _ in range(8):
+            assert client.change_state("configure")
+            assert client.change_state("activate")
+            assert client.ask("What is there?", images=[image(1)]).success
+            loaded.append(resident(node.pid))
+            assert client.change_state("deactivate")
+            assert client.change_state("cleanup")
+            freed.append(resident(node.pid))
+    client.close()
+    print("\nresident MB loaded:", *(f"{size:.0f}" for size in loaded))
+    print("resident MB after cleanup:", *(f"{size:.0f}" for size in freed))
+    # The first cycle imports the libraries, which stay.
+    assert loaded[-1] - freed[-1] > 30
+    assert loaded[-1] - loaded[2] < 8
+    assert freed[-1] - freed[2] < 4
