@@ -20,10 +20,12 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
 
+from litevlm_ros.camera_watch import CameraWatches
 from litevlm_ros.cameras import Camera
 from litevlm_ros.captions import Captioner
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.frame_age import FrameClock
 from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import NodeParameters
@@ -71,6 +73,7 @@ class LiteVLMNode(LifecycleNode):
         self._failure = ""
         self._closed = False
         self.cameras: dict[str, Camera] = {}
+        self._watches: CameraWatches | None = None
         self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
         self.questions = QuestionServers(self, lambda: self._queries, self._why_not_active)
 
@@ -136,7 +139,8 @@ class LiteVLMNode(LifecycleNode):
             self._apply_parameters()
             self._connect()
         except Exception as error:
-            self.get_logger().error(f"Not activated: {error!r}\n{traceback.format_exc()}")
+            what = str(error) if isinstance(error, LiteVLMError) else f"{error!r}\n{traceback.format_exc()}"
+            self.get_logger().error(f"Not activated: {what}")
             self._disconnect()
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
@@ -177,13 +181,16 @@ class LiteVLMNode(LifecycleNode):
         self._queries = QueryHandler(settings, sampling, self._views, submit, self._answers.publish, log)
         self._captioner = Captioner(settings, self._views, submit, self._publish_caption, log)
         group = MutuallyExclusiveCallbackGroup()
+        self._frame_clock = FrameClock(self.get_clock(), settings.frame_clock)
         for source in settings.sources:
             self.cameras[source.name] = Camera(
-                self, source, self._captioner.on_frame, max_pixels=settings.max_image_pixels, callback_group=group
-            )
+                self, source, self._captioner.on_frame, clock=self._frame_clock,
+                max_pixels=settings.max_image_pixels, callback_group=group,
+            )  # fmt: skip
+        self._watches = CameraWatches(self, self.cameras.values(), lambda: self._views.max_age)
         # All of them are known before the first frame comes.
         for camera in self.cameras.values():
-            camera.open()
+            camera.open(self._watches.look_at)
         topics = ", ".join(camera.topic for camera in self.cameras.values())
         self.get_logger().info(f"Ready: captions on {self._captions.topic_name}, questions on "
                                f"{self.resolve_service_name('~/query')}; cameras: {topics}")  # fmt: skip
@@ -205,6 +212,9 @@ class LiteVLMNode(LifecycleNode):
 
     def _disconnect(self) -> None:
         self._queries = self._captioner = None
+        if self._watches is not None:
+            self._watches.close()
+            self._watches = None
         cameras, self.cameras = self.cameras, {}
         for camera in cameras.values():
             camera.close()
@@ -244,3 +254,4 @@ class LiteVLMNode(LifecycleNode):
             self._queries.settings = self._captioner.settings = self._settings
             self._queries.sampling = self._inference.config.sampling
             self._views.max_age = self._settings.max_frame_age
+            self._frame_clock.counts_from = self._settings.frame_clock

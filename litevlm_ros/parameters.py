@@ -10,6 +10,8 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from litevlm_ros.cameras import CameraSource
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.frame_age import FRAME_CLOCKS
+from litevlm_ros.image_topics import RELIABILITIES
 from litevlm_ros.ros_parameters import Parameter, Values
 
 DEMO_CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
@@ -28,11 +30,24 @@ PARAMETERS: Mapping[str, Parameter] = {
         "`compressed` /NAME/image_raw/compressed."
     ),
     "transport": Parameter(
-        "auto", "`raw` subscribes to sensor_msgs/Image, `compressed` to sensor_msgs/CompressedImage (JPEG or PNG). "
-        "`auto`: compressed where the topic ends in /compressed, else raw.", choices=TRANSPORTS
+        ["auto"], "`raw` subscribes to sensor_msgs/Image, `compressed` to sensor_msgs/CompressedImage (JPEG or PNG). "
+        "`auto`: compressed where the topic ends in /compressed, else raw. One for all cameras, or one each.",
+        choices=TRANSPORTS,
+    ),
+    "image_reliability": Parameter(
+        ["best_effort"], "Quality of service of image subscriptions. `best_effort` receives from publishers of every "
+        "kind, `reliable` only from reliable ones. One for all cameras, or one each; "
+        "`qos_overrides.TOPIC.subscription` has the last word.", choices=RELIABILITIES,
+    ),
+    "image_depth": Parameter(
+        1, "Images that the middleware keeps until the node looks. Only the newest is used.", 1, 1000
     ),
     "max_frame_age": Parameter(
-        2.0, "Seconds since its arrival after which a frame is never used.", _SHORTEST, _LONGEST, live=True
+        2.0, "Seconds since it was taken after which a frame is never used.", _SHORTEST, _LONGEST, live=True
+    ),
+    "frame_clock": Parameter(
+        "auto", "What a frame's age counts from: the `stamp` in its header or its `arrival`. `auto`: the stamp, unless "
+        "that is so far from the node's clock that another clock made it.", choices=FRAME_CLOCKS, live=True
     ),
     "max_image_pixels": Parameter(
         64_000_000, "Larger images are refused, from cameras and in queries alike.", 1, 2**30
@@ -67,6 +82,7 @@ class NodeSettings:
 
     sources: tuple[CameraSource, ...]
     max_frame_age: float
+    frame_clock: str
     max_image_pixels: int
     caption_period: float
     caption_prompt: str
@@ -80,7 +96,7 @@ class NodeSettings:
 
 def read_node_settings(values: Values) -> NodeSettings:
     """Reads and checks the node's own parameters. Raises ConfigError."""
-    sources = _sources(values.names("cameras"), values.names("camera_topics"), values.text("transport"))
+    sources = _sources(values)
     known = [source.name for source in sources]
     caption_cameras = values.names("caption_cameras") or tuple(known)
     unknown = sorted(set(caption_cameras) - set(known))
@@ -89,6 +105,7 @@ def read_node_settings(values: Values) -> NodeSettings:
     settings = NodeSettings(
         sources=sources,
         max_frame_age=values.number("max_frame_age"),
+        frame_clock=values.text("frame_clock"),
         max_image_pixels=values.integer("max_image_pixels"),
         caption_period=values.number("caption_period"),
         caption_prompt=values.text("caption_prompt").strip(),
@@ -104,7 +121,8 @@ def read_node_settings(values: Values) -> NodeSettings:
     return settings
 
 
-def _sources(names: Sequence[str], topics: Sequence[str], transport: str) -> tuple[CameraSource, ...]:
+def _sources(values: Values) -> tuple[CameraSource, ...]:
+    names, topics = values.names("cameras"), values.names("camera_topics")
     if not names:
         raise ConfigError("parameter cameras is empty; name at least one camera")
     if len(set(names)) != len(names):
@@ -113,16 +131,27 @@ def _sources(names: Sequence[str], topics: Sequence[str], transport: str) -> tup
         raise ConfigError(
             f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"
         )
+    transports = _one_each("transport", values, len(names))
+    reliabilities = _one_each("image_reliability", values, len(names))
     if not topics:
-        suffix = "/compressed" if transport == "compressed" else ""
-        topics = [f"/{name}/image_raw{suffix}" for name in names]
+        suffixes = ["/compressed" if transport == "compressed" else "" for transport in transports]
+        topics = tuple(f"/{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
     for name, topic in zip(names, topics, strict=True):
         try:
             validate_topic_name(topic)
         except InvalidTopicNameException as error:
             raise ConfigError(f"the topic of camera {name} is not a valid name: {error}") from None
     compressed = {"raw": False, "compressed": True}
+    depth = values.integer("image_depth")
     return tuple(
-        CameraSource(name, topic, compressed.get(transport, topic.endswith("/compressed")))
-        for name, topic in zip(names, topics, strict=True)
+        CameraSource(name, topic, compressed.get(transport, topic.endswith("/compressed")), reliability, depth)
+        for name, topic, transport, reliability in zip(names, topics, transports, reliabilities, strict=True)
     )
+
+
+def _one_each(parameter: str, values: Values, cameras: int) -> Sequence[str]:
+    """A list parameter as one item for each camera; a single item is for all."""
+    items = values.names(parameter) or tuple(PARAMETERS[parameter].default)
+    if len(items) not in (1, cameras):
+        raise ConfigError(f"parameter {parameter} has {len(items)} items for {cameras} cameras; give one, or one each")
+    return items if len(items) == cameras else items * cameras

@@ -28,7 +28,7 @@ _ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overri
 class Parameter:
     """One ROS parameter. The type of `default` is the parameter's own; lists are of texts.
 
-    `low` and `high` are the range of a number, both included, and `choices` the values that a text may have. A `live`
+    `low` and `high` are the range of a number, both included, and `choices` the values that texts may have. A `live`
     parameter changes while the node runs, a `read_only` one never, and all others only while nothing is loaded.
     """
 
@@ -68,12 +68,15 @@ class Parameter:
         if isinstance(self.default, (int, float)):
             return self._number(name, value)
         if isinstance(self.default, list):
-            return _names(name, value)
+            return tuple(self._chosen(name, item) for item in _names(name, value))
         if not isinstance(value, str):
             raise _wrong(name, value, "a text")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"parameter {name} is {value!r}; allowed: {', '.join(self.choices)}")
-        return value
+        return self._chosen(name, value)
+
+    def _chosen(self, name: str, text: str) -> str:
+        if self.choices and text not in self.choices:
+            raise ConfigError(f"parameter {name} is {text!r}; allowed: {', '.join(self.choices)}")
+        return text
 
     def _number(self, name: str, value: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -11,6 +11,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -182,6 +183,41 @@ def test_why_there_is_no_frame(node):
     assert camera.why_no_frame(1.0) == "front (the node has stopped listening to /front/image_raw)"
     driver.destroy_node()
     rclpy.try_shutdown(context=elsewhere)
+
+
+def stamped(node, seconds_ago: float, value: int = 0) -> Image:
+    message = image(value)
+    message.header.stamp = (node.get_clock().now() - Duration(seconds=seconds_ago)).to_msg()
+    return message
+
+
+def test_a_frame_that_waited_on_its_way_is_as_old_as_its_stamp_says(node):
+    camera = make(node)
+    camera._receive(stamped(node, 3.0))
+    assert camera.newest(2.0) is None
+    assert camera.newest(3.5).age() == pytest.approx(3.0, abs=0.4)
+    assert "by its stamp it was 3.0 s old when it came" in camera.why_no_frame(2.0)
+    camera.clock.counts_from = "arrival"
+    assert camera.newest(2.0) is not None
+
+
+def test_stamps_of_another_clock_are_said_once_and_do_not_count(node, warnings):
+    camera = make(node)
+    camera._receive(stamped(node, 3600.0))
+    camera._receive(stamped(node, -3600.0))
+    assert camera.newest(2.0) is not None
+    assert len(warnings) == 1
+    assert "stamps of camera front on /front/image_raw are 3600 s behind this node's clock" in warnings[0]
+    camera.clock.counts_from = "stamp"
+    camera._receive(stamped(node, 3600.0))
+    assert camera.newest(2.0) is None
+
+
+def test_stamps_are_carried_through(node):
+    camera = make(node)
+    camera._receive(stamped(node, 0.5))
+    sent = camera._newest._message.header.stamp
+    assert camera.use(2.0).header.stamp == sent
 
 
 def test_closing_unsubscribes(node):

@@ -28,8 +28,9 @@ from litevlm_ros.views import CameraViews
 pytestmark = pytest.mark.ros
 
 SETTINGS = NodeSettings(
-    sources=(), max_frame_age=5.0, max_image_pixels=100, caption_period=1.0, caption_prompt="Describe.",
-    caption_cameras=frozenset({"front", "back"}), caption_change_threshold=0.0, caption_max_hold=10.0,
+    sources=(), max_frame_age=5.0, frame_clock="auto", max_image_pixels=100, caption_period=1.0,
+    caption_prompt="Describe.", caption_cameras=frozenset({"front", "back"}),
+    caption_change_threshold=0.0, caption_max_hold=10.0,
     max_queued_questions=4, max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 

@@ -14,10 +14,13 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from lifecycle_bench import Bench
+from rcl_interfaces.msg import Log
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from ros_process import Client, compressed, image, wait_for
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from litevlm_ros.config import SamplingConfig
@@ -26,6 +29,9 @@ from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import ALL_PARAMETERS
 
 pytestmark = pytest.mark.ros
+
+# What was logged before the listener was found comes too.
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture
@@ -297,3 +303,32 @@ def test_every_parameter_is_described_with_its_range(bench: Bench) -> None:
     assert not set_parameter(bench.client, "top_p", 2.0).successful
     assert set_parameter(bench.client, "top_p", 1.0).successful
     assert bench.client.change_state("configure")
+
+
+def test_cameras_that_come_go_and_do_not_fit_are_said_once_each(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litevlm_ros.camera_watch.PERIOD", 0.05)
+    monkeypatch.setattr("litevlm_ros.camera_watch.PATIENCE", 0.3)
+    log = bench.client.listen(Log, "/rosout", LATCHED)
+
+    def said(text: str) -> Any:
+        bench.client.wait_for(lambda: any(text in entry.msg for entry in log))
+
+    bench.start(cameras=["front"], image_reliability=["reliable"], max_frame_age=0.3)
+    said("Camera front brings no images: nobody publishes /front/image_raw")
+    unfit = bench.client.node.create_publisher(Image, "/front/image_raw", qos_profile_sensor_data)
+    said("this node requests reliable, volatile; set image_reliability to best_effort")
+    bench.client.node.destroy_publisher(unfit)
+    bench.publish("front", image(1))
+    said("Camera front: images arrive on /front/image_raw")
+    said("s old, max_frame_age is 0.3 s")
+    said_of_camera = [entry.msg for entry in log if entry.msg.startswith("Camera front")]
+    assert len(said_of_camera) == len(set(said_of_camera)), said_of_camera
+
+
+def test_a_wrong_override_of_qos_is_told_by_name(bench: Bench) -> None:
+    log = bench.client.listen(Log, "/rosout", LATCHED)
+    name = "qos_overrides./front/image_raw.subscription.reliability"
+    bench.start(cameras=["front"], **{name: "relyable"})
+    assert bench.client.state() == "inactive"
+    bench.client.wait_for(lambda: any("Not activated: a parameter below qos_overrides./front" in e.msg for e in log))
+    assert bench.node.cameras == {}

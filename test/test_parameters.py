@@ -41,6 +41,8 @@ def test_defaults_are_the_demonstrations_cameras() -> None:
         ({"camera_topics": ["x", "y/compressed"]}, [("x", False), ("y/compressed", True)]),
         ({"camera_topics": ["x", "y/compressed"], "transport": "raw"}, [("x", False), ("y/compressed", False)]),
         ({"camera_topics": ["x", "y"], "transport": "compressed"}, [("x", True), ("y", True)]),
+        ({"transport": "compressed, raw"}, [("/a/image_raw/compressed", True), ("/b/image_raw", False)]),
+        ({"camera_topics": ["x", "y"], "transport": ["auto", "compressed"]}, [("x", False), ("y", True)]),
         ({"camera_topics": []}, [("/a/image_raw", False), ("/b/image_raw", False)]),
         ({"camera_topics": None}, [("/a/image_raw", False), ("/b/image_raw", False)]),
         ({"cameras": "a, b"}, [("/a/image_raw", False), ("/b/image_raw", False)]),

@@ -1,0 +1,155 @@
+"""Image subscriptions as the middleware sees them: their quality of service, and why nothing arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+
+from litevlm_ros.errors import ConfigError
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+RELIABILITIES = ("best_effort", "reliable")
+
+RAW_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+
+
+class Silence(str, Enum):
+    """Why a camera has no usable frame."""
+
+    NO_PUBLISHER = "no publisher"
+    WRONG_TYPE = "another type"
+    INCOMPATIBLE_QOS = "incompatible QoS"
+    NO_MESSAGE = "no message"
+    MALFORMED = "only malformed images"
+    LATE = "late images"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The reason with its explanation, which names the topic and the fix."""
+
+    silence: Silence
+    text: str
+
+
+def image_qos(reliability: str = "best_effort", depth: int = 1) -> QoSProfile:
+    """A profile for image subscriptions. Best effort and volatile match publishers of every kind."""
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )
+
+
+def subscribe(
+    node: Node,
+    message_type: Any,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    *,
+    on_mismatch: Callable[[], None],
+    on_lost: Callable[[int], None],
+    callback_group: Any = None,
+) -> Any:
+    """A subscription whose quality of service parameters below `qos_overrides.TOPIC.subscription` may change.
+
+    `qos` is changed to what is requested in the end. `on_mismatch` is called when a publisher is found whose quality of
+    service is incompatible, `on_lost` with the number of messages that the middleware has lost since its last call.
+    Raises ConfigError where an override is wrong.
+    """
+
+    def make(**events: Any) -> Any:
+        return node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            qos,
+            callback_group=callback_group,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda _: on_mismatch(), use_default_callbacks=False, **events
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(callback=_check_overrides),
+        )
+
+    try:
+        try:
+            return make(message_lost=lambda event: on_lost(event.total_count_change))
+        except UnsupportedEventTypeError:  # not every middleware tells
+            return make()
+    except (RuntimeError, AttributeError, InvalidQosOverridesError, ParameterException) as error:
+        raise ConfigError(
+            f"a parameter below qos_overrides.{node.resolve_topic_name(topic)}.subscription is wrong ({error}); "
+            "allowed: reliability best_effort or reliable, history keep_last or keep_all, depth from 1. Correct it and "
+            "start the node again"
+        ) from None
+
+
+def describe_qos(profile: QoSProfile) -> str:
+    """The policies that decide whether publisher and subscription match."""
+    return f"{_words(profile.reliability)}, {_words(profile.durability)}"
+
+
+def why_silent(node: Node, topic: str, compressed: bool, requested: QoSProfile) -> Diagnosis:
+    """Why a subscription to `topic` has brought nothing (lately). Asks the middleware, which takes about a
+    millisecond."""
+    wanted = COMPRESSED_TYPE if compressed else RAW_TYPE
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        return Diagnosis(Silence.NO_PUBLISHER, f"nobody publishes {topic}")
+    fitting = [publisher for publisher in publishers if publisher.topic_type == wanted]
+    if not fitting:
+        found = publishers[0].topic_type
+        return Diagnosis(
+            Silence.WRONG_TYPE, f"{topic} carries {found}, not {wanted}; change camera_topics or transport"
+        )
+    if not any(_matches(publisher.qos_profile, requested) for publisher in fitting):
+        return Diagnosis(Silence.INCOMPATIBLE_QOS, _incompatible(topic, fitting[0], requested))
+    return Diagnosis(Silence.NO_MESSAGE, f"{topic} has a publisher but has brought no frame yet")
+
+
+def _check_overrides(profile: QoSProfile) -> SetParametersResult:
+    return SetParametersResult(successful=profile.depth >= 1, reason=f"depth is {profile.depth}")
+
+
+def _matches(offered: QoSProfile, requested: QoSProfile) -> bool:
+    compatibility, _ = qos_check_compatible(offered, requested)
+    return compatibility != QoSCompatibility.ERROR
+
+
+def _incompatible(topic: str, publisher: Any, requested: QoSProfile) -> str:
+    name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+    if "UNKNOWN" in name:  # not told yet
+        name = "its publisher"
+    fix = "set image_reliability to best_effort"
+    if publisher.qos_profile.reliability == requested.reliability:
+        fix = f"change the overrides below qos_overrides.{topic}.subscription"
+    return (
+        f"{topic} has incompatible QoS: {name} offers {describe_qos(publisher.qos_profile)}, this node requests "
+        f"{describe_qos(requested)}; {fix}"
+    )
+
+
+def _words(policy: Enum) -> str:
+    return policy.name.lower().replace("_", " ")
