@@ -10,6 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from litevlm_ros import types
+from litevlm_ros.answer_fields import answer_fields
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.image_decoding import MAX_PIXELS, check_compressed, check_raw, decode_compressed, decode_raw
 from litevlm_ros.msg import Answer, Caption, Timings
@@ -76,16 +77,4 @@ def image_names(cameras: Sequence[str], count: int) -> list[str]:
 
 
 def _common(answer: types.Answer) -> dict[str, Any]:
-    return {
-        "prompt": answer.prompt,
-        "text": answer.text,
-        "finish_reason": answer.finish_reason.value,
-        "prompt_tokens": answer.tokens.prompt,
-        "visual_tokens": answer.tokens.visual,
-        "generated_tokens": answer.tokens.generated,
-        "drafted_tokens": answer.speculation.drafted,
-        "accepted_tokens": answer.speculation.accepted,
-        "reused_views": answer.reuse.views,
-        "reused_tokens": answer.reuse.tokens,
-        "timings": timings_message(answer.timings),
-    }
+    return {**answer_fields(answer), "timings": timings_message(answer.timings)}

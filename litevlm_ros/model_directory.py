@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.installation import shipped
 from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
 
-_SHARE = Path("share") / "litevlm_ros"
 _DEMO_MODEL = Path("models") / "demo"
 
 
@@ -19,13 +17,10 @@ def demo_model_directory() -> Path:
 
     Raises ConfigError if it is in none of them.
     """
-    workspaces = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    roots = [Path(__file__).parent.parent, *(prefix / _SHARE for prefix in (*workspaces, Path(sys.prefix)))]
-    for root in roots:
-        if (root / _DEMO_MODEL).is_dir():
-            return root / _DEMO_MODEL
-    tried = ", ".join(str(root / _DEMO_MODEL) for root in roots)
-    raise ConfigError(f"the demo model is not installed (looked in {tried}). Give a model directory")
+    try:
+        return shipped(_DEMO_MODEL)
+    except ConfigError as error:
+        raise ConfigError(f"the demo model is not installed: {error}. Give a model directory") from None
 
 
 def copy_description(model: Path, output: Path) -> None:

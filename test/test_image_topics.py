@@ -36,14 +36,14 @@ class Bench:
         self.mismatches: list[bool] = []
         self.lost: list[int] = []
 
-    def subscribe(self, reliability: str, **overrides: Any) -> QoSProfile:
+    def subscribe(self, requested: str, **overrides: Any) -> QoSProfile:
         parameters = [
             Parameter(f"qos_overrides.{TOPIC}.subscription.{name}", value=value) for name, value in overrides.items()
         ]
         self.node = rclpy.create_node("node", context=self.context, parameter_overrides=parameters)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.qos = image_qos(reliability)
+        self.qos = image_qos(requested)
         subscribe(
             self.node, Image, TOPIC, self.received.append, self.qos,
             on_mismatch=lambda: self.mismatches.append(True), on_lost=self.lost.append,

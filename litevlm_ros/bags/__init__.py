@@ -1,0 +1,1 @@
+"""Recorded images in, recorded captions out: rosbag2, without ROS."""

@@ -1,0 +1,61 @@
+"""A bag of captions, as a recording of the node's topics would be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from litevlm_ros.bags.caption_log import Entry
+from litevlm_ros.installation import shipped
+
+CAPTION_TOPIC, TEXT_TOPIC = "/litevlm/caption", "/litevlm/caption_text"
+_CAPTION, _TEXT = "litevlm_ros/msg/Caption", "std_msgs/msg/String"
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+_VERSION: Literal[8] = 8
+"""Of rosbag2's metadata: the newest that Humble reads."""
+
+
+def caption_typestore() -> Any:
+    """rosbags' types with litevlm_ros/Caption among them, from the definitions of this package. Raises ConfigError if
+    they are not installed."""
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    for name in ("Timings", "Caption"):
+        definition = shipped(Path("msg") / f"{name}.msg").read_text(encoding="utf-8")
+        types.register(get_types_from_msg(definition, f"litevlm_ros/msg/{name}"))
+    return types
+
+
+def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -> None:
+    """Writes the captions among the entries at the times at which their frames were recorded. `storage` is one of
+    STORAGES. A bag that is there already is replaced, once the new one is complete."""
+    types = caption_typestore()
+    partial = directory.with_name(f"{directory.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    # In a directory of its own, because the files of a bag have its name.
+    with Writer(partial / directory.name, version=_VERSION, storage_plugin=STORAGES[storage]) as bag:
+        captions = bag.add_connection(CAPTION_TOPIC, _CAPTION, typestore=types)
+        texts = bag.add_connection(TEXT_TOPIC, _TEXT, typestore=types)
+        for entry in entries:
+            if "error" in entry:
+                continue
+            time = entry["bag_time"]
+            bag.write(captions, time, types.serialize_cdr(_caption(types, entry), _CAPTION))
+            text = types.types[_TEXT](data=f"{entry['camera']}: {entry['text']}")
+            bag.write(texts, time, types.serialize_cdr(text, _TEXT))
+    shutil.rmtree(directory, ignore_errors=True)
+    (partial / directory.name).rename(directory)
+    partial.rmdir()
+
+
+def _caption(types: Any, entry: Entry) -> Any:
+    header = types.types["std_msgs/msg/Header"](
+        stamp=types.types["builtin_interfaces/msg/Time"](**entry["stamp"]), frame_id=entry["frame_id"]
+    )
+    timings = types.types["litevlm_ros/msg/Timings"](**entry["timings"])
+    fields = {name for name, _ in types.fielddefs[_CAPTION][1]} - {"header", "timings"}
+    return types.types[_CAPTION](header=header, timings=timings, **{name: entry[name] for name in fields})
