@@ -225,6 +225,8 @@ class LiteVLMNode(LifecycleNode):
         thread, self._inference_thread = self._inference_thread, None
         if thread is not None:
             thread.stop(INFERENCE_STOP_SECONDS)
+            for kind, statistics in thread.statistics.items():
+                self.get_logger().info(f"{kind.name.capitalize()}s: {statistics.summary()}")
 
     # --- callbacks
 

@@ -44,7 +44,7 @@ class Parameter:
         """What ROS tools show of it."""
         constraints = [f"One of: {', '.join(self.choices)}."] if self.choices else []
         if not self.live and not self.read_only:
-            constraints.append("Can be set while the node is unconfigured.")
+            constraints.append("Can be set only while the node is unconfigured.")
         descriptor = ParameterDescriptor(
             description=self.description,
             additional_constraints=" ".join(constraints),

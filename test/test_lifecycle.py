@@ -290,7 +290,7 @@ def test_every_parameter_is_described_with_its_range(bench: Bench) -> None:
     age = by_name["max_frame_age"].floating_point_range[0]
     assert (age.from_value, age.to_value) == (0.001, 86400.0)
     assert by_name["transport"].additional_constraints == (
-        "One of: auto, raw, compressed. Can be set while the node is unconfigured."
+        "One of: auto, raw, compressed. Can be set only while the node is unconfigured."
     )
     assert by_name["caption_prompt"].additional_constraints == ""
     assert by_name["autostart"].read_only

@@ -13,12 +13,12 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.action", reason="needs the built package")
 
 from action_msgs.msg import GoalStatus
-from asking_client import AskingClient
+from asking_client import AskingClient, Goal
 from lifecycle_bench import Bench
 from ros_process import image, wait_for
 
 from litevlm_ros import question_servers
-from litevlm_ros.msg import Answer
+from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.scheduler import JobKind
 from litevlm_ros.statistics import Outcome
 
@@ -106,44 +106,66 @@ def test_a_cancelled_answer_ends_at_the_next_token_and_gives_what_there_was(benc
     assert bench.client.ask("And now?", images=[image(2)]).success
 
 
+def held_up(bench: Bench, client: AskingClient) -> Goal:
+    """A goal that runs until the pipeline may go on."""
+    bench.pipeline.go.clear()
+    goal = client.send("first", images=[image()])
+    client.wait_for(lambda: (("image_0",), "first") in [call[:2] for call in bench.pipeline.calls])
+    return goal
+
+
 def test_a_waiting_goal_is_cancelled_at_once_and_the_running_one_goes_on(bench: Bench, client: AskingClient) -> None:
-    bench.pipeline.seconds = 1.5
     bench.start()
-    running, waiting = client.send("first", images=[image(1)]), client.send("second", images=[image(2)])
+    running = held_up(bench, client)
+    waiting = client.send("second", images=[image(2)])
     client.wait_for(lambda: bench.node.statistics[JobKind.QUESTION].waiting == 1)
     client.cancel(waiting)
     assert client.outcome(waiting)[0] == GoalStatus.STATUS_CANCELED
     assert not running.is_done()
-    assert client.outcome(running)[1].answer.text == "image_0=1 first"
+    bench.pipeline.go.set()
+    assert client.outcome(running)[1].answer.text == "image_0=0 first"
     assert len(bench.pipeline.calls) == 1
 
 
-def test_priority_and_deadline(bench: Bench, client: AskingClient) -> None:
-    bench.pipeline.seconds = 1.0
+def test_a_goal_is_given_up_at_its_deadline(bench: Bench, client: AskingClient) -> None:
     bench.start()
-    client.send("first", images=[image()])
-    client.wait_for(lambda: bench.pipeline.calls)
-    bench.pipeline.seconds = 0.0
-    late = client.send("late", images=[image()], deadline=0.05)
-    low = client.send("low", images=[image()], priority=-1)
-    high = client.send("high", images=[image()], priority=1)
-    for goal in (low, high):
-        assert client.outcome(goal)[1].success
-    assert [question for _, question, _ in bench.pipeline.calls] == ["first", "high", "low"]
-    status, result = client.outcome(late)
+    first = held_up(bench, client)
+    status, result = client.outcome(client.send("late", images=[image()], deadline=0.05))
     assert status == GoalStatus.STATUS_ABORTED
     assert result.error.startswith("the question's deadline of 0.05 s passed before its turn came")
+    bench.pipeline.go.set()
+    assert client.outcome(first)[1].success
+
+
+def test_priorities_hold_beside_queries_and_captions_of_two_cameras(bench: Bench, client: AskingClient) -> None:
+    bench.start(caption_period=0.01)
+    publishers = {camera: bench.publish(camera, image(1)) for camera in ("front", "back")}
+    captions = bench.client.listen(Caption, "/litevlm/caption")
+    held_up(bench, client)
+    before = len(bench.pipeline.calls)
+    goals, queries = [], []
+    for number, priority in enumerate((0, 2, -1, 2, 1)):
+        goals.append(client.send(f"{priority} {number}", cameras=["front"], priority=priority))
+        queries.append(bench.client.start_query(f"0 {number}, a query", cameras=["back"]))
+        wait_for(lambda: bench.node.questions._open == len(goals) + len(queries) + 1)
+        for publisher in publishers.values():
+            publisher.publish(image(2))
+    bench.pipeline.go.set()
+    assert all(client.outcome(goal)[1].success for goal in goals)
+    assert all(bench.client.result(query).success for query in queries)
+    asked = [question for _, question, _ in bench.pipeline.calls[before:] if question != "Describe the scene."]
+    assert asked == ["2 1", "2 3", "1 4", "0 0", *(f"0 {n}, a query" for n in range(5)), "-1 2"]
+    bench.client.wait_for(lambda: {caption.camera for caption in captions} == {"front", "back"})
 
 
 def test_more_goals_than_may_wait_are_busy_at_once(bench: Bench, client: AskingClient) -> None:
-    bench.pipeline.seconds = 0.6
     bench.start(max_queued_questions=2)
-    first = client.send("0", images=[image()])
-    client.wait_for(lambda: bench.pipeline.calls)
+    first = held_up(bench, client)
     goals = [client.send(str(number), images=[image()]) for number in range(1, 6)]
     refused = [client.outcome(goal)[1].error for goal in goals[2:]]
-    assert not first.is_done()
     assert all(error.startswith("busy: 2 questions are waiting already") for error in refused)
+    assert not first.is_done()
+    bench.pipeline.go.set()
     assert all(client.outcome(goal)[1].success for goal in (first, *goals[:2]))
 
 

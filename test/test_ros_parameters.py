@@ -51,7 +51,7 @@ def test_others_are_refused(parameter: Parameter, value: Any, message: str) -> N
 
 
 def test_descriptors_say_when_a_parameter_may_change() -> None:
-    assert Parameter(1, "").descriptor().additional_constraints == "Can be set while the node is unconfigured."
+    assert Parameter(1, "").descriptor().additional_constraints == "Can be set only while the node is unconfigured."
     assert Parameter(1, "", live=True).descriptor().additional_constraints == ""
     assert Parameter(1, "", read_only=True).descriptor().read_only
 

@@ -18,6 +18,9 @@ class ScriptedPipeline:
     def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.seconds = seconds
         self.error = error
+        self.go = threading.Event()
+        """Cleared, it holds up every answer until it is set or the answer is cancelled."""
+        self.go.set()
         self.all_views: list[bool] = []
         self.calls: list[tuple[tuple[str, ...], str, SamplingConfig | None]] = []
         self.closed = False
@@ -43,6 +46,8 @@ class ScriptedPipeline:
         self.calls.append((tuple(view.camera for view in views), question, sampling))
         if self.error is not None:
             raise self.error
+        while not self.go.wait(0.002) and not (cancel and cancel.is_set()):
+            pass
         seen = " ".join(f"{view.camera}={view.image[0, 0, 0]}" for view in views)
         pieces = re.findall(r"\s*\S+", f"{seen} {question}")
         text = ""
