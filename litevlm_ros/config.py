@@ -92,7 +92,7 @@ class ReuseConfig:
         _check_integer("reuse_frames", self.frames, 0, "use 0 to encode each frame anew", 1000)
 
 
-VIEW_SELECTIONS = ("off", "lexical")
+VIEW_SELECTIONS = ("off", "lexical", "learned")
 """Values of `ViewSelectionConfig.method`."""
 
 
@@ -102,7 +102,8 @@ class ViewSelectionConfig:
 
     `method` 'lexical' goes by the words of the question (`vision/view_selection.py`): a view scores 1 if its camera or
     that side of the robot is named and 0.4 if its direction is mentioned, and those above `threshold` are kept. Without
-    any hint all are. `phrases` adds words for cameras, by their names and in any language.
+    any hint all are. `phrases` adds words for cameras, by their names and in any language. 'learned' adds the logits of
+    `view_selector.onnx` in the model directory to these scores (`vision/learned_view_selection.py`).
     """
 
     method: str = "off"

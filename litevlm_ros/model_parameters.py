@@ -59,7 +59,7 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
     ),
     "view_selection": Parameter(
         "off", "How a question about all cameras chooses those that it needs. `lexical` goes by its words; where they "
-        "say nothing, all are kept.", choices=VIEW_SELECTIONS
+        "say nothing, all are kept. `learned` adds what view_selector.onnx of the model says.", choices=VIEW_SELECTIONS
     ),
     "view_selection_threshold": Parameter(
         0.5, "Score from which a view is kept: a camera that is named has 1, one whose direction is mentioned 0.4.",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig, ViewSelectionConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
@@ -28,7 +28,7 @@ from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
 from litevlm_ros.types import Answer, FinishReason, OnText, Reuse, Speculation, Timings, TokenCounts, View
 from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
-from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
+from litevlm_ros.vision.view_selection import load_view_selector
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Pipeline:
     """A loaded model."""
 
     def __init__(self, config: PipelineConfig, model: ModelConfig, tokenizer: TextTokenizer, backend: Backend) -> None:
-        """Raises ConfigError where the settings do not fit the model."""
+        """Raises ConfigError where the settings do not fit the model, and EngineError without the graph they need."""
         if config.max_tiles > 1 and model.max_dynamic_tiles == 1:
             raise ConfigError(f"max_tiles is {config.max_tiles}; allowed: 1, as this model sees each view whole. Use 1")
         self.config = config
@@ -54,7 +54,7 @@ class Pipeline:
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
-        self._view_selector = _view_selector(config.view_selection)
+        self._view_selector = load_view_selector(config.view_selection, config.model_dir)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
         if config.speculation.source == "ngram":
@@ -71,7 +71,8 @@ class Pipeline:
         """Takes over `sampling` and what `view_selection` has beside its method, from the next answer on; all other
         settings must be the present ones."""
         self.config = config
-        self._view_selector = _view_selector(config.view_selection)
+        if self._view_selector is not None:
+            self._view_selector = self._view_selector.changed(config.view_selection)
 
     def close(self) -> None:
         """Gives the model's memory back. Called on the pipeline's thread, and nothing may be called after it."""
@@ -282,10 +283,6 @@ class _Generation:
             self.text += piece
             if self._on_text is not None:
                 self._on_text(piece, len(self.tokens))
-
-
-def _view_selector(config: ViewSelectionConfig) -> ViewSelector | None:
-    return LexicalSelector(config.threshold, config.phrases) if config.method == "lexical" else None
 
 
 def _is_set(event: threading.Event | None) -> bool:

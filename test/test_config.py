@@ -72,7 +72,7 @@ def test_wrong_reuse_names_field_value_range_and_fix(frames: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "magic"}, "view_selection is 'magic'; allowed: off, lexical"),
+        ({"method": "magic"}, "view_selection is 'magic'; allowed: off, lexical, learned"),
         ({"threshold": 1.5}, "view_selection_threshold is 1.5; allowed: numbers from 0, at most 1"),
         ({"phrases": {"hand": "gripper"}}, "view_selection_phrases of hand is 'gripper'; allowed: texts"),
         ({"phrases": {"hand": (" ",)}}, "view_selection_phrases of hand is "),

@@ -58,7 +58,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"reuse_frames": -1}, "^parameter reuse_frames is -1"),
         ({"speculation": "magic"}, "^parameter speculation is 'magic'; allowed: off, ngram"),
         ({"speculation_tokens": 16}, "^parameter speculation_tokens is 16; allowed: whole numbers from 1 to 15"),
-        ({"view_selection": "magic"}, "^parameter view_selection is 'magic'; allowed: off, lexical"),
+        ({"view_selection": "magic"}, "^parameter view_selection is 'magic'; allowed: off, lexical, learned"),
         ({"view_selection_phrases": ["hand"]}, "^parameter view_selection_phrases has 'hand'; allowed: CAMERA: PHRASE"),
         ({"view_selection_phrases": ["hand: a,,b"]}, "^parameter view_selection_phrases of hand is "),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),

@@ -35,7 +35,7 @@ def vision_graph(module: VisionEncoder, opset: int = OPSET) -> ir.Model:
     """The graph of `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or QUANTIZED_OPSET."""
     size = module.config.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return _export(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
+    return export_graph(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
 
 
 def text_graph(module: TextDecoder, opset: int = OPSET) -> ir.Model:
@@ -48,7 +48,7 @@ def text_graph(module: TextDecoder, opset: int = OPSET) -> ir.Model:
     names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
     results = ["logits", "next_tokens"]
     results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
-    return _export(module, inputs, shapes, names, results, opset)
+    return export_graph(module, inputs, shapes, names, results, opset)
 
 
 def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
@@ -92,14 +92,15 @@ def save_graph(model: ir.Model, file: Path) -> None:
     onnx.checker.check_model(file, full_check=True)
 
 
-def _export(
+def export_graph(
     module: nn.Module,
     inputs: tuple[Any, ...],
     shapes: tuple[Any, ...],
     names: list[str],
     results: list[str],
-    opset: int,
+    opset: int = OPSET,
 ) -> ir.Model:
+    """The graph of any module. `shapes` names each input's dynamic axes, as torch.export wants them."""
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module.eval(),

@@ -26,7 +26,8 @@ from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.tools.benchmark import machine
-from litevlm_ros.vision.view_selection import LexicalSelector
+from litevlm_ros.vision.learned_view_selection import LearnedSelector
+from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector, ViewSelector
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,14 +74,20 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) -> None:
-    exercises = held_out_exercises(options.seed, options.scenes)
-    choice = examine_choice(pipeline, LexicalSelector(), exercises)
+    selectors: dict[str, ViewSelector] = {"lexical": LexicalSelector()}
+    if (model / VIEW_SELECTOR_GRAPH).is_file():
+        selectors["learned"] = LearnedSelector(model / VIEW_SELECTOR_GRAPH, LexicalSelector())
+    choices = examine_choice(pipeline, selectors, held_out_exercises(options.seed, options.scenes))
     host = machine()
     print(f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}")
-    print(f"{model}: {options.scenes} scenes; views chosen by the words of the question\n\n{choice_table(choice)}")
+    print(f"{model}: {options.scenes} scenes; views chosen by the question\n\n{choice_table(choices)}")
     if options.json:
-        figures = {"machine": host, "model": str(model), "views_kept": choice.mean_views, **asdict(choice)}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        figures = {
+            name: {"views_kept": choice.mean_views, "ms_to_choose": choice.mean_select_ms, **asdict(choice)}
+            for name, choice in choices.items()
+        }
+        report = {"machine": host, "model": str(model), "selectors": figures}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare_precisions(options: argparse.Namespace, config: PipelineConfig) -> None:
@@ -123,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--scenes", type=int, default=500, metavar="N", help="how many (%(default)s)")
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")
     work.add_argument(
-        "--view-selection", action="store_true", help="what choosing views by the question's words keeps and costs"
+        "--view-selection", action="store_true", help="what choosing views by the question keeps and costs"
     )
     work.add_argument(
         "--precisions",

@@ -1,17 +1,22 @@
 """View selection: the cameras that a question needs, from its text alone, before any image is encoded.
 
 The lexical part of LiteVLM's patch selection (arXiv 2506.07416): a score for each camera and a threshold. It needs no
-training. In doubt more views are kept, and never none.
+training. In doubt more views are kept, and never none. The learned part is in `learned_view_selection.py`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
+from litevlm_ros.config import ViewSelectionConfig
 from litevlm_ros.vision.view_words import ANY_VIEW, DIRECTIONS, EVERYWHERE, NAME_PARTS, PLACES
+
+VIEW_SELECTOR_GRAPH = "view_selector.onnx"
+"""File of the learned selector in a model directory."""
 
 NAMED = 1.0
 """Score of a camera that the question names, or whose side of the robot it names."""
@@ -25,6 +30,9 @@ class ViewSelector(Protocol):
     def select(self, question: str, cameras: Sequence[str]) -> tuple[str, ...]:
         """At least one of `cameras`, in their order."""
 
+    def changed(self, config: ViewSelectionConfig) -> ViewSelector:
+        """One that differs in what `config` has beside its method."""
+
 
 @dataclass(frozen=True)
 class LexicalSelector:
@@ -37,8 +45,15 @@ class LexicalSelector:
 
     def select(self, question: str, cameras: Sequence[str]) -> tuple[str, ...]:
         """See `ViewSelector.select`."""
-        scores = self.scores(question, cameras)
-        return keep(scores, self.threshold) or keep(scores, 0.0) or tuple(cameras)
+        return self.pick(self.scores(question, cameras))
+
+    def changed(self, config: ViewSelectionConfig) -> LexicalSelector:
+        """See `ViewSelector.changed`."""
+        return replace(self, threshold=config.threshold, phrases=config.phrases)
+
+    def pick(self, scores: Mapping[str, float]) -> tuple[str, ...]:
+        """Those named, or else those hinted at, or else all."""
+        return keep(scores, self.threshold) or keep(scores, 0.0) or tuple(scores)
 
     def scores(self, question: str, cameras: Sequence[str]) -> dict[str, float]:
         """From 0, nothing in the question speaks for this camera, to NAMED."""
@@ -79,6 +94,19 @@ class LexicalSelector:
                 exact = {camera for camera in cameras if _directions(camera) == {direction}}
                 found |= exact or {camera for camera in cameras if direction in _directions(camera)}
         return found
+
+
+def load_view_selector(config: ViewSelectionConfig, model_dir: Path) -> ViewSelector | None:
+    """What the settings ask for; None for 'off'. Raises EngineError where 'learned' cannot run."""
+    if config.method == "off":
+        return None
+    lexical = LexicalSelector(config.threshold, config.phrases)
+    if config.method == "lexical":
+        return lexical
+    # Here, because it builds on this module and needs ONNX Runtime.
+    from litevlm_ros.vision.learned_view_selection import LearnedSelector
+
+    return LearnedSelector(model_dir / VIEW_SELECTOR_GRAPH, lexical)
 
 
 def keep(scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:

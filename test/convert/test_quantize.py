@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from litevlm_ros.convert.onnx_export import QUANTIZED_OPSET, _export, save_graph  # noqa: E402
+from litevlm_ros.convert.onnx_export import QUANTIZED_OPSET, export_graph, save_graph  # noqa: E402
 from litevlm_ros.convert.quantize import QuantizedLayer, quantize_graph  # noqa: E402
 from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, to_fp8, to_int4, to_int8  # noqa: E402
 from litevlm_ros.errors import EngineError  # noqa: E402
@@ -50,7 +50,7 @@ def model() -> TwoLayers:
 
 def save(kind: str, file: Path) -> Path:
     module = model()
-    graph = _export(module, (torch.zeros(2, WIDTH).half(),), ({0: "S"},), ["x"], ["y"], QUANTIZED_OPSET)
+    graph = export_graph(module, (torch.zeros(2, WIDTH).half(),), ({0: "S"},), ["x"], ["y"], QUANTIZED_OPSET)
     layers = {name: KINDS[kind](layer.weight.detach()) for name, layer in module.named_children()}
     quantize_graph(graph, layers)
     save_graph(graph, file)
@@ -88,6 +88,6 @@ def test_tensorrt_rtx_reads_it(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:
-    graph = _export(model(), (torch.zeros(2, WIDTH).half(),), ({0: "S"},), ["x"], ["y"], QUANTIZED_OPSET)
+    graph = export_graph(model(), (torch.zeros(2, WIDTH).half(),), ({0: "S"},), ["x"], ["y"], QUANTIZED_OPSET)
     with pytest.raises(EngineError, match="no linear layer third"):
         quantize_graph(graph, {"third": KINDS["fp8"](torch.ones(WIDTH, WIDTH))})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from litevlm_ros.evaluation.exercises import held_out_exercises
 from litevlm_ros.evaluation.share import Share
 from litevlm_ros.evaluation.view_choice import ViewChoice, choice_table, examine_choice
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.vision.view_selection import LexicalSelector
+from litevlm_ros.vision.learned_view_selection import LearnedSelector
+from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector
 
 DEMO = Path(__file__).parent.parent.parent / "models" / "demo"
 
@@ -29,16 +32,25 @@ def pipeline() -> Pipeline:
     return Pipeline.from_config(PipelineConfig(DEMO, backend="onnxruntime"))
 
 
-def test_lexical_choice_misses_nothing_and_keeps_less_than_half(pipeline: Pipeline) -> None:
-    choice = examine_choice(pipeline, LexicalSelector(), islice(held_out_exercises(0, 6), 12))
-    assert choice.chosen.total == choice.all_views.total == 6 * 12
+def test_both_choices_miss_nothing_and_keep_less_than_half(pipeline: Pipeline) -> None:
+    selectors = {
+        "lexical": LexicalSelector(),
+        "learned": LearnedSelector(DEMO / VIEW_SELECTOR_GRAPH, LexicalSelector()),
+    }
+    choices = examine_choice(pipeline, selectors, islice(held_out_exercises(0, 6), 12))
+    choice, learned = choices["lexical"], choices["learned"]
+    assert choice.chosen.total == choice.all_views.total == learned.chosen.total == 6 * 12
     assert choice.recall.value == choice.complete.value == 1
     assert 1 <= choice.mean_views < 3
     assert choice.lost_points < 8, "at most 5 of 72"
+    assert learned.recall.value == learned.complete.value == 1
+    assert learned.mean_views < choice.mean_views, "it knows that 'should we stop?' is about the front"
+    assert learned.lost_points < 8
+    assert learned.mean_select_ms > 0
 
 
 def test_a_bad_choice_shows(pipeline: Pipeline) -> None:
-    bad = examine_choice(pipeline, FirstOnly(), islice(held_out_exercises(0, 6), 12))
+    bad = examine_choice(pipeline, {"bad": FirstOnly()}, islice(held_out_exercises(0, 6), 12))["bad"]
     assert bad.mean_views == 1
     assert bad.recall.value is not None
     assert bad.recall.value < 0.5
@@ -50,7 +62,8 @@ def test_shares_add_up_and_are_told() -> None:
     other = ViewChoice(Share(5, 6), Share(1, 5), Share(1, 2), Share(0, 1), Share(0, 1), Share(1, 1))
     both = one + other
     assert (both.mean_views, both.lost_points, both.recall) == (3, 0, Share(2, 3))
-    told = choice_table(both)
-    assert "views kept: 3.00 of 6, in 2 questions" in told
-    assert "kept, of those needed" in told
-    assert "66.7 %" in told
+    assert replace(both, select_ms=3.0).mean_select_ms == 1.5
+    told = choice_table({"good": both, "other": one})
+    assert told.startswith("2 questions about six views")
+    assert re.search("views kept +3.00 +1.00", told)
+    assert re.search("kept, of those needed +66.7 .* 100.0 ", told)
