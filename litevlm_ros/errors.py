@@ -35,3 +35,9 @@ class BusyError(LiteVLMError):
 
 class DeadlineError(LiteVLMError):
     """A question waited for longer than its deadline allows."""
+
+
+def printable(text: str, most: int = 60) -> str:
+    """Text from outside as an error or a log may show it: one line without control characters, cut after `most`."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
+    return shown if len(text) <= most else f"{shown}..."

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litevlm_ros import bridge_decoding, image_header
+from litevlm_ros.errors import printable
 from litevlm_ros.image_faults import ImageFault, MalformedImageError
 from litevlm_ros.types import RgbImage
 
@@ -25,9 +26,6 @@ Buffer = Any
 
 Plane = npt.NDArray[np.uint8]
 """uint8 [rows, bytes of a row], possibly a strided view of the message."""
-
-_MOST_QUOTED = 40
-"""Characters."""
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused: no robot camera has them, and a broken header would ask for gigabytes."""
@@ -154,7 +152,7 @@ def _shape(
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise MalformedImageError(
-            ImageFault.UNKNOWN_ENCODING, f"unknown encoding {_quoted(encoding)}; known are {', '.join(ENCODINGS)}"
+            ImageFault.UNKNOWN_ENCODING, f"unknown encoding '{printable(encoding)}'; known are {', '.join(ENCODINGS)}"
         )
     _check_size(encoding, layout, width, height, max_pixels)
     row_bytes = width * layout.samples * (2 if layout.wide else 1)
@@ -194,11 +192,6 @@ def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pix
         )
 
 
-def _quoted(text: str) -> str:
-    """What a message says, for an error: printable, and not at any length."""
-    return repr(text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}...")
-
-
 def _as_array(data: Buffer) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
 
@@ -227,12 +220,14 @@ def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_P
     if "compresseddepth" in image_format.lower():
         raise MalformedImageError(
             ImageFault.UNKNOWN_ENCODING,
-            f"format {_quoted(image_format)} is a depth image; subscribe to a colour or mono camera's topic",
+            f"format '{printable(image_format)}' is a depth image; subscribe to a colour or mono camera's topic",
         )
     try:
         header = image_header.read(_as_array(data).tobytes())
     except MalformedImageError as error:
-        raise MalformedImageError(error.fault, f"compressed image (format {_quoted(image_format)}): {error}") from None
+        raise MalformedImageError(
+            error.fault, f"compressed image (format '{printable(image_format)}'): {error}"
+        ) from None
     if header.width * header.height > max_pixels:
         raise MalformedImageError(
             ImageFault.TOO_LARGE,

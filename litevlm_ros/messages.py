@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 from litevlm_ros import types
 from litevlm_ros.answer_fields import answer_fields
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.errors import ConfigError, printable
 from litevlm_ros.image_decoding import MAX_PIXELS, check_compressed, check_raw, decode_compressed, decode_raw
 from litevlm_ros.msg import Answer, Caption, Timings
 
@@ -72,7 +72,7 @@ def image_names(cameras: Sequence[str], count: int) -> list[str]:
     if len(cameras) != count:
         raise ConfigError(f"the query has {count} images but {len(cameras)} names in cameras; give one each, or none")
     if len(set(cameras)) != count:
-        raise ConfigError(f"two images have the same name in cameras ({', '.join(cameras)})")
+        raise ConfigError(f"two images have the same name in cameras ({printable(', '.join(cameras))})")
     return list(cameras)
 
 

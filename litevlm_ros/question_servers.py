@@ -13,6 +13,7 @@ from typing import Any
 from rclpy.action.server import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.task import Future as RosFuture
 
 from litevlm_ros.action import Ask
@@ -22,6 +23,9 @@ from litevlm_ros.srv import Query
 
 RESULT_SECONDS = 30
 """How long the result of a goal is kept for a client that asks late for it."""
+
+_QUERIES = QoSProfile(depth=1000)
+"""With ROS's default of 10, of many requests or responses at once most would be lost without a word."""
 
 _LISTENER_SECONDS = 0.25
 """How often to look whether anybody still listens to a streamed answer."""
@@ -38,7 +42,7 @@ class QuestionServers:
         self._goals: dict[bytes, Job[Any]] = {}
         self._open = 0
         group = ReentrantCallbackGroup()
-        node.create_service(Query, "~/query", self._on_query, callback_group=group)
+        node.create_service(Query, "~/query", self._on_query, qos_profile=_QUERIES, callback_group=group)
         self._ask = ActionServer(
             node,
             Ask,

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from litevlm_ros.cameras import Camera
-from litevlm_ros.errors import ConfigError, ImageError, NoFrameError
+from litevlm_ros.errors import ConfigError, ImageError, NoFrameError, printable
 from litevlm_ros.messages import decode_image
 from litevlm_ros.types import View
 
@@ -67,7 +67,7 @@ class CameraViews:
     def _fresh(self, names: Sequence[str]) -> list[Camera]:
         unknown = [name for name in names if name not in self._cameras]
         if unknown:
-            raise ConfigError(f"unknown camera {', '.join(unknown)}; known are {', '.join(self._cameras)}")
+            raise ConfigError(f"unknown camera {printable(', '.join(unknown))}; known are {', '.join(self._cameras)}")
         wanted = [self._cameras[name] for name in dict.fromkeys(names)] or list(self._cameras.values())
         fresh = [camera for camera in wanted if camera.newest(self.max_age) is not None]
         if not fresh or (names and len(fresh) < len(wanted)):
@@ -85,7 +85,7 @@ def decode_query_images(images: Sequence[Image], names: Sequence[str], max_pixel
         try:
             views.append(View(name, decode_image(image, max_pixels=max_pixels)))
         except ImageError as error:
-            raise ImageError(f"{name}: {error}") from None
+            raise ImageError(f"{printable(name)}: {error}") from None
     headers = {name: image.header for name, image in zip(names, images, strict=True)}
     return Views(tuple(views), headers, arrival, _milliseconds(started))
 

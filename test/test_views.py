@@ -86,7 +86,7 @@ def test_an_unknown_camera(cameras: dict[str, Camera]) -> None:
 
 def test_damage_found_in_decoding(cameras: dict[str, Camera]) -> None:
     broken = compressed(8)
-    broken.data[30:50] = type(broken.data)("B", bytes(20))
+    broken.data[41:50] = type(broken.data)("B", bytes(9))  # of the compressed pixels
     cameras["png"]._receive(broken)
     cameras["front"]._receive(image(3))
     views = CameraViews(cameras, 5.0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resident_memory import growth
 
 from litevlm_ros.image_decoding import (
     ENCODINGS,
@@ -194,10 +195,10 @@ def _bombs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", list(_bombs()))
-def test_small_images_that_ask_for_much_memory(name: str, resident_growth: Callable[[Callable[[], Any]], int]):
+def test_small_images_that_ask_for_much_memory(name: str):
     bomb = _bombs()[name]
 
     def decode() -> None:
         decodes_or_is_refused(lambda: decode_compressed("", bomb, max_pixels=MOST_PIXELS))
 
-    assert resident_growth(decode) < MOST_GROWTH
+    assert growth(decode) < MOST_GROWTH
