@@ -124,6 +124,30 @@ class ViewSelectionConfig:
                 )
 
 
+TOKEN_SELECTIONS = ("off", "random", "diversity", "similarity", "scorer")
+"""Values of `TokenSelectionConfig.method`."""
+
+
+@dataclass(frozen=True)
+class TokenSelectionConfig:
+    """Which of a tile's visual tokens the language model reads; the others are dropped before prefill.
+
+    `keep` is the share of each tile's tokens that stay. `method` is how they are chosen (`vision/token_selection.py`):
+    'diversity' and 'similarity' need no training, 'scorer' needs the model's `token_scorer.onnx`, and 'random' is there
+    to compare with.
+    """
+
+    method: str = "off"
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.method not in TOKEN_SELECTIONS:
+            raise ConfigError(
+                f"token_selection is {self.method!r}; allowed: {', '.join(TOKEN_SELECTIONS)}. Use 'off' if in doubt"
+            )
+        _check_number("token_selection_keep", self.keep, "use 0.5 for half of the tokens", high=1)
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """What `Pipeline.from_config` loads, and how it runs.
@@ -136,7 +160,7 @@ class PipelineConfig:
     threads burn CPU while they wait, for each other or for the GPU, which is faster where nothing else needs it.
     `system_prompt` replaces the model family's own; '' leaves it out. `sampling` is the default of every answer.
     `speculation` drafts tokens of greedy ones; `reuse` keeps what further questions about the same frames need;
-    `view_selection` leaves out views.
+    `view_selection` leaves out views, and `token_selection` parts of them.
     """
 
     model_dir: Path
@@ -152,6 +176,7 @@ class PipelineConfig:
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     reuse: ReuseConfig = field(default_factory=ReuseConfig)
     view_selection: ViewSelectionConfig = field(default_factory=ViewSelectionConfig)
+    token_selection: TokenSelectionConfig = field(default_factory=TokenSelectionConfig)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model_dir, (str, Path)) or not str(self.model_dir):

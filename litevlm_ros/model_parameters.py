@@ -13,11 +13,13 @@ from litevlm_ros.config import (
     BACKENDS,
     MAX_TILES,
     SPECULATIONS,
+    TOKEN_SELECTIONS,
     VIEW_SELECTIONS,
     PipelineConfig,
     ReuseConfig,
     SamplingConfig,
     SpeculationConfig,
+    TokenSelectionConfig,
     ViewSelectionConfig,
 )
 from litevlm_ros.errors import ConfigError
@@ -68,6 +70,12 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
     "view_selection_phrases": Parameter(
         [""], "Further words for cameras, such as `gripper: hand, tool`, one camera an entry. Empty: none.", live=True
     ),
+    "token_selection": Parameter(
+        "off", "How the visual tokens of each tile are chosen that the language model reads. `diversity` and "
+        "`similarity` need no training, `scorer` needs the model's token_scorer.onnx, `random` is to compare with.",
+        choices=TOKEN_SELECTIONS,
+    ),
+    "token_selection_keep": Parameter(0.5, "Share of each tile's visual tokens that is kept.", 0.001, 1),
     "speculation": Parameter(
         "off", "Source of drafts that greedy decoding checks several tokens at a time. Drafting is used where it "
         "proves faster, and changes no answer.", choices=SPECULATIONS
@@ -104,6 +112,7 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
                 threshold=values.number("view_selection_threshold"),
                 phrases=_phrases(values.names("view_selection_phrases")),
             ),
+            token_selection=TokenSelectionConfig(values.text("token_selection"), values.number("token_selection_keep")),
         )
     except ConfigError as error:
         raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None

@@ -1,6 +1,6 @@
-"""Views and a question to a streamed answer with its timings: select views -> encode -> prefill -> decode.
+"""Views and a question to a streamed answer with its timings.
 
-The stages are LiteVLM's (arXiv 2506.07416).
+The stages are LiteVLM's (arXiv 2506.07416): select views -> encode -> select tokens -> prefill -> decode.
 
 A pipeline belongs to one thread. After any exception, also one that a callback raised, it can be used as before.
 """
@@ -20,8 +20,10 @@ from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
-from litevlm_ros.runtime.engine import Backend, DecoderOutput, TokenIds
+from litevlm_ros.runtime.engine import Backend, DecoderOutput, TokenIds, TokenSelector
 from litevlm_ros.text.drafts import NGramDrafts
+from litevlm_ros.text.generation import Generation
+from litevlm_ros.text.prefix import Prefix
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.speculative import Speculator
@@ -36,8 +38,10 @@ class EncodedViews(VisibleViews):
     """Some views as the text decoder sees them. Further questions about the same object reuse its keys and values."""
 
     cameras: tuple[str, ...]
-    prefix: TokenIds
-    """int64: the prompt up to the newline behind the last image."""
+    prefix: Prefix
+    """The prompt up to the newline behind the last image."""
+    select_ms: float
+    """Of choosing visual tokens."""
 
 
 class Pipeline:
@@ -55,6 +59,10 @@ class Pipeline:
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
         self._view_selector = load_view_selector(config.view_selection, config.model_dir)
+        self.token_selector: TokenSelector | None = None
+        """Drops visual tokens. Another may take its place between two questions."""
+        if config.token_selection.method != "off":
+            self.token_selector = backend.token_selector(config.token_selection)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
         if config.speculation.source == "ngram":
@@ -101,7 +109,7 @@ class Pipeline:
             answer.timings,
             preprocess=encoded.preprocess_ms,
             vision=encoded.vision_ms,
-            select=select_ms,
+            select=select_ms + encoded.select_ms,
             total=_milliseconds_since(started),
         )
         return replace(answer, timings=timings)
@@ -114,7 +122,7 @@ class Pipeline:
         return [view for view in views if view.camera in cameras]
 
     def encode(self, views: Sequence[View]) -> EncodedViews:
-        """Runs the vision encoder on the tiles of all views, but those whose frames it has seen lately.
+        """Runs the vision encoder on the tiles of all views, but those whose frames it has seen lately; selects tokens.
 
         Raises ConfigError without views, ImageError that names the camera, and EngineError.
         """
@@ -123,8 +131,15 @@ class Pipeline:
         cameras = tuple(view.camera for view in views)
         seen = self._view_encoder.encode(views)
         tiles = (rows // self.model.vision.tokens_per_tile for rows in seen.rows)
-        prefix = self._prompt.prefix(list(zip(cameras, tiles, strict=True)))
-        return EncodedViews(**vars(seen), cameras=cameras, prefix=np.array(prefix, np.int64))
+        ids = self._prompt.prefix(list(zip(cameras, tiles, strict=True)))
+        prefix = Prefix.whole(ids, self.model.text.vocab_size)
+        started = time.perf_counter()
+        if self.token_selector is not None:
+            selection = self.token_selector.select(seen.visual)
+            prefix = prefix.keep(selection.places)
+            rows = tuple(rows * selection.visual.count // seen.visual.count for rows in seen.rows)
+            seen = replace(seen, visual=selection.visual, rows=rows)
+        return EncodedViews(**vars(seen), cameras=cameras, prefix=prefix, select_ms=_milliseconds_since(started))
 
     def answer(
         self,
@@ -144,9 +159,9 @@ class Pipeline:
         sampling = sampling or self.config.sampling
         started = time.perf_counter()
         suffix = self._suffix(question)
-        prompt_length = len(encoded.prefix) + len(suffix)
+        prompt_length = len(encoded.prefix.ids) + len(suffix)
         most_tokens = min(sampling.max_new_tokens, self._room(encoded, len(suffix)))
-        generation = _Generation(Detokenizer(self.tokenizer), on_text)
+        generation = Generation(Detokenizer(self.tokenizer), on_text)
         speculator = self._speculator if sampling.greedy else None
         prefill_ms = decode_ms = 0.0
         in_cache, speculation = 0, Speculation()
@@ -158,9 +173,9 @@ class Pipeline:
             prefill_ms = _milliseconds_since(started)
             decode_started = time.perf_counter()
             if speculator is not None:
-                words = encoded.prefix[encoded.prefix < self.model.text.vocab_size]
-                speculator.begin([*words.tolist(), *suffix.tolist()], topic=(encoded.cameras, question))
-            self._decode(generation, output, prompt_length, most_tokens, sampling, cancel)
+                speculator.begin([*encoded.prefix.words, *suffix.tolist()], topic=(encoded.cameras, question))
+            position = encoded.prefix.end + len(suffix)
+            self._decode(generation, output, position, most_tokens, sampling, cancel)
             decode_ms = _milliseconds_since(decode_started)
             if speculator is not None:
                 speculation = speculator.finish(complete=generation.finish_reason is not FinishReason.CANCELLED)
@@ -182,14 +197,15 @@ class Pipeline:
 
     def _room(self, encoded: EncodedViews, suffix: int) -> int:
         """Tokens that an answer may have."""
-        capacity, prefix = self.backend.text.cache.capacity, len(encoded.prefix)
-        room = capacity - prefix - suffix
+        capacity, most_positions = self.backend.text.cache.capacity, self.model.text.max_position_embeddings
+        needed, end = len(encoded.prefix.ids) + suffix, encoded.prefix.end + suffix
+        room = min(capacity - needed, most_positions - end)
         if room < 1:
             raise ContextOverflowError(
-                f"the prompt needs {prefix + suffix} tokens ({encoded.visual.count} of them visual tokens of "
-                f"{len(encoded.cameras)} views, {suffix} for the question), but max_context is {capacity}. Use fewer "
-                f"views, a smaller max_tiles (now {self.config.max_tiles}), a shorter question, or a larger "
-                f"max_context (this model allows {self.model.text.max_position_embeddings})"
+                f"the prompt needs {needed} tokens ({encoded.visual.count} of them visual tokens of "
+                f"{len(encoded.cameras)} views, {suffix} for the question) and {end} positions, but max_context is "
+                f"{capacity}. Use fewer views, a smaller max_tiles (now {self.config.max_tiles}), a shorter question, "
+                f"or a larger max_context (this model allows {most_positions} tokens and positions)"
             )
         return room
 
@@ -197,14 +213,11 @@ class Pipeline:
         """How many tokens of the prefix the cache holds: up to the first other word, or the first other picture."""
         held = self._in_cache
         if held is encoded:
-            return len(encoded.prefix)
+            return len(encoded.prefix.ids)
         if held is None or not self.config.reuse.frames:
             return 0
         same_views = itertools.takewhile(bool, map(operator.eq, held.frames, encoded.frames))
-        first_other = self.model.text.vocab_size + sum(rows for rows, _ in zip(encoded.rows, same_views, strict=False))
-        length = min(len(held.prefix), len(encoded.prefix))
-        differs = (held.prefix[:length] != encoded.prefix[:length]) | (encoded.prefix[:length] >= first_other)
-        return int(differs.argmax()) if differs.any() else length
+        return held.prefix.shared(encoded.prefix, sum(map(operator.mul, encoded.rows, same_views)))
 
     def _prefill(self, encoded: EncodedViews, suffix: TokenIds, in_cache: int) -> DecoderOutput:
         """Reads the prompt behind the tokens that the cache holds."""
@@ -212,15 +225,16 @@ class Pipeline:
         if self._in_cache is not encoded:
             self._in_cache = None
         text.cache.truncate(in_cache)
-        new = np.concatenate((encoded.prefix[in_cache:], suffix))
+        new = np.concatenate((encoded.prefix.ids[in_cache:], suffix))
+        positions = np.concatenate((encoded.prefix.positions[in_cache:], encoded.prefix.end + np.arange(len(suffix))))
         visual = encoded.visual if new.max() >= self.model.text.vocab_size else None
-        output = text.forward(new, in_cache + np.arange(len(new)), visual)
+        output = text.forward(new, positions, visual)
         self._in_cache = encoded
         return output
 
     def _decode(
         self,
-        generation: _Generation,
+        generation: Generation,
         output: DecoderOutput,
         position: int,
         most_tokens: int,
@@ -258,31 +272,6 @@ class Pipeline:
             token = sampler.draw(output.logits()[-1], said)
             yield token
             output = self.backend.text.forward(np.array([token]), np.array([place]))
-
-
-class _Generation:
-    """An answer as it grows."""
-
-    def __init__(self, detokenizer: Detokenizer, on_text: OnText | None) -> None:
-        self.tokens: list[int] = []
-        self.text = ""
-        self.finish_reason = FinishReason.LENGTH
-        self._detokenizer = detokenizer
-        self._on_text = on_text
-
-    def add(self, token: int) -> None:
-        self.tokens.append(token)
-        self._emit(self._detokenizer.add(token))
-
-    def finish(self, reason: FinishReason) -> None:
-        self.finish_reason = reason
-        self._emit(self._detokenizer.flush())
-
-    def _emit(self, piece: str) -> None:
-        if piece:
-            self.text += piece
-            if self._on_text is not None:
-                self._on_text(piece, len(self.tokens))
 
 
 def _is_set(event: threading.Event | None) -> bool:

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
+from litevlm_ros.config import (
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import ConfigError
 
 
@@ -81,6 +88,20 @@ def test_wrong_reuse_names_field_value_range_and_fix(frames: Any) -> None:
 def test_wrong_view_selection_names_field_value_range_and_fix(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         ViewSelectionConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "magic"}, "token_selection is 'magic'; allowed: off, random, diversity, similarity, scorer"),
+        ({"keep": 0.0}, "token_selection_keep is 0.0; allowed: numbers above 0, at most 1"),
+        ({"keep": 1.01}, "token_selection_keep is 1.01; allowed: "),
+        ({"keep": float("nan")}, "token_selection_keep is nan; allowed: "),
+    ],
+)
+def test_wrong_token_selection_names_field_value_range_and_fix(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        TokenSelectionConfig(**settings)
 
 
 def test_model_dir_is_required() -> None:

@@ -9,7 +9,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from litevlm_ros import model_parameters
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
+from litevlm_ros.config import (
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_parameters import MODEL_PARAMETERS, demo_model, read_pipeline_config
 from litevlm_ros.ros_parameters import Values
@@ -36,11 +43,13 @@ def test_every_parameter_arrives() -> None:
         max_new_tokens=9, temperature=1, top_k=5, top_p=0.5, repetition_penalty=1.2,
         speculation="ngram", speculation_tokens=7, reuse_frames=3,
         view_selection="lexical", view_selection_threshold=0.3, view_selection_phrases=["hand: gripper, tool"],
+        token_selection="diversity", token_selection_keep=0.25,
     ) == PipelineConfig(
         model_dir=Path("/some/where"), backend="onnxruntime", threads=3, max_tiles=4, max_context=900,
         system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
         speculation=SpeculationConfig("ngram", 7), reuse=ReuseConfig(3),
         view_selection=ViewSelectionConfig("lexical", 0.3, {"hand": ("gripper", "tool")}),
+        token_selection=TokenSelectionConfig("diversity", 0.25),
     )  # fmt: skip
 
 
@@ -61,6 +70,8 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"view_selection": "magic"}, "^parameter view_selection is 'magic'; allowed: off, lexical, learned"),
         ({"view_selection_phrases": ["hand"]}, "^parameter view_selection_phrases has 'hand'; allowed: CAMERA: PHRASE"),
         ({"view_selection_phrases": ["hand: a,,b"]}, "^parameter view_selection_phrases of hand is "),
+        ({"token_selection": "magic"}, "^parameter token_selection is 'magic'; allowed: off, random, diversity"),
+        ({"token_selection_keep": 1.5}, "^parameter token_selection_keep is 1.5; allowed: numbers above 0, at most 1"),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),
         ({"system_prompt": True}, "^parameter system_prompt must be a text, not True"),
     ],

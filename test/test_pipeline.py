@@ -158,7 +158,7 @@ def test_further_questions_reuse_the_prefix_and_get_the_answers_of_a_fresh_run()
     assert pipe.backend.vision.runs == 1
     prefills = [count for count in text_of(pipe).counts if count > 1]
     assert prefills[0] == reused[0].tokens.prompt
-    assert prefills[1:] == [answer.tokens.prompt - len(encoded.prefix) for answer in reused[1:]]
+    assert prefills[1:] == [answer.tokens.prompt - len(encoded.prefix.ids) for answer in reused[1:]]
 
 
 def test_other_views_between_questions_change_nothing() -> None:
@@ -217,7 +217,7 @@ def test_a_question_on_the_captioned_frame_pays_neither_vision_nor_image_prefill
     assert isinstance(pipe.backend.vision, ScriptedVision)
     assert pipe.backend.vision.runs == 1
     assert answer.timings.preprocess == 0
-    prefix = len(pipe.encode([seen]).prefix)
+    prefix = len(pipe.encode([seen]).prefix.ids)
     assert (caption.reuse, answer.reuse) == (Reuse(0, 0), Reuse(1, prefix))
     assert text_of(pipe).counts[caption.tokens.generated] == answer.tokens.prompt - prefix
     assert answer.text == fresh([seen], "What is there?")
@@ -229,7 +229,7 @@ def test_the_cache_is_used_up_to_the_first_other_picture() -> None:
     cameras = ("front", "left", "right")
     old = [view(camera, shade, frame=shade) for shade, camera in enumerate(cameras)]
     pipe.generate(old, "What?", BRIEF)
-    starts = np.flatnonzero(pipe.encode(old).prefix >= V)[::4]
+    starts = np.flatnonzero(pipe.encode(old).prefix.ids >= V)[::4]
     for changed in (2, 1, 0):
         views = [view(view_.camera, 9 + changed, frame=9 + changed) if place == changed else view_
                  for place, view_ in enumerate(old)]  # fmt: skip
@@ -253,7 +253,7 @@ def test_the_system_prompt_is_read_once() -> None:
     pipe = pipeline()
     pipe.generate([view(shade=1)], "What?", BRIEF)
     reuse = pipe.generate([view(shade=2)], "What?", BRIEF).reuse
-    assert reuse == Reuse(0, int(np.argmax(pipe.encode([view()]).prefix >= V)))
+    assert reuse == Reuse(0, int(np.argmax(pipe.encode([view()]).prefix.ids >= V)))
     assert pipeline(config={"reuse": ReuseConfig(0)}).generate([view()], "What?", BRIEF).reuse == Reuse()
 
 
@@ -434,7 +434,7 @@ def test_a_prompt_that_fills_the_context_is_refused_with_figures_and_remedies() 
     with pytest.raises(ContextOverflowError) as caught:
         pipe.generate(views, "What is there?")
     encoded = pipe.encode(views)
-    needed = len(encoded.prefix) + len(pipe._prompt.suffix("What is there?"))
+    needed = len(encoded.prefix.ids) + len(pipe._prompt.suffix("What is there?"))
     message = str(caught.value)
     assert f"needs {needed} tokens (24 of them visual tokens of 6 views" in message
     assert "max_context is 100" in message

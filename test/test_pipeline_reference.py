@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_internvl import IMAGE_TOKEN, generate, model_directory
+from tiny_internvl import IMAGE_TOKEN, generate, generate_masked, model_directory
 from tiny_tokenizer import make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, TokenSelectionConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.prompt import TEMPLATES
 from litevlm_ros.text.tokenizer import TextTokenizer
@@ -39,11 +39,15 @@ def endless(model: Path, **settings: Any) -> Pipeline:
     return pipe
 
 
+def whole_prompt(prompt: str) -> str:
+    system = f"<|im_start|>system\n{TEMPLATES['internvl2_5'].system_message}<|im_end|>\n"
+    return f"{system}<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+
+
 def reference_text(prompt: str, tiles: Any) -> str:
     raw = make_tokenizer()
-    system = f"<|im_start|>system\n{TEMPLATES['internvl2_5'].system_message}<|im_end|>\n"
-    whole = f"{system}<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-    return TextTokenizer(raw).decode(generate(raw.encode(whole, add_special_tokens=False).ids, tiles, COUNT))
+    ids = raw.encode(whole_prompt(prompt), add_special_tokens=False).ids
+    return TextTokenizer(raw).decode(generate(ids, tiles, COUNT))
 
 
 def image(tiles: int) -> str:
@@ -97,6 +101,44 @@ def test_frames_seen_before_give_the_answers_and_logits_of_fresh_runs(model: Pat
             np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
     assert expected.reuse == Reuse()
     assert answer.reuse.views == 2
+
+
+@pytest.mark.parametrize("method", ["random", "diversity", "similarity"])
+def test_selected_tokens_give_the_answers_of_all_with_the_others_masked(model: Path, method: str) -> None:
+    """Kept tokens stand where they would have stood, and so does everything behind them."""
+    pipe = endless(model, max_tiles=6, token_selection=TokenSelectionConfig(method, 0.5))
+    pictures = [picture(7), picture(8, 56, 56)]
+    encoded = pipe.encode([View("front", pictures[0]), View("back", pictures[1])])
+    assert encoded.visual.count == 2 * (7 + 1)
+    assert encoded.rows == (14, 2)
+    places = pipe.token_selector.select(endless(model, max_tiles=6).encode(  # type: ignore[union-attr]
+        [View("front", pictures[0]), View("back", pictures[1])]).visual).places  # fmt: skip
+    tiles = np.concatenate([make_tiles(each, 6, 56, True) for each in pictures])
+    prompt = f"Image-1 (front): {image(7)}Image-2 (back): {image(1)}"
+    texts = []
+    for question in ("What is there?", "Is the car red?"):
+        answer = pipe.answer(encoded, question, SAMPLING)
+        assert answer.tokens.visual == 16
+        ids = make_tokenizer().encode(whole_prompt(prompt + question), add_special_tokens=False).ids
+        assert answer.tokens.prompt == len(ids) - 16
+        expected = generate_masked(ids, tiles, COUNT, np.setdiff1d(np.arange(32), places))
+        assert answer.text == TextTokenizer(make_tokenizer()).decode(expected)
+        texts.append(answer.text)
+    everything = endless(model, max_tiles=6).generate(
+        [View("front", pictures[0]), View("back", pictures[1])], question, SAMPLING)  # fmt: skip
+    assert len({*texts, everything.text}) == 3, "dropping tokens that do not matter tests nothing"
+
+
+def test_reuse_is_exact_with_selected_tokens(model: Path) -> None:
+    selection = TokenSelectionConfig("diversity", 0.5)
+    pipe = endless(model, max_tiles=6, token_selection=selection)
+    fresh = endless(model, max_tiles=6, token_selection=selection, reuse=ReuseConfig(0))
+    front, back, other = View("front", picture(1), 1), View("back", picture(2), 2), View("back", picture(3), 3)
+    for views in ([front], [front], [front, back], [front, other], [back, front], [back]):
+        for question in ("What is there?", "Is it red?"):
+            answer, expected = pipe.generate(views, question, SAMPLING), fresh.generate(views, question, SAMPLING)
+            assert answer.text == expected.text
+    assert answer.reuse.tokens > len(pipe.encode([back]).prefix.words)
 
 
 def test_answers_across_cache_buckets_do_not_depend_on_max_context(model: Path) -> None:

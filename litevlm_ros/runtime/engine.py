@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from litevlm_ros.config import TokenSelectionConfig
+from litevlm_ros.errors import ConfigError
+
 Tiles = npt.NDArray[np.uint8]
 """uint8 [N, size, size, 3], RGB."""
 TokenIds = npt.NDArray[np.int64]
@@ -50,6 +53,27 @@ class VisionEncoder(Protocol):
 
     def join(self, parts: Sequence[VisualTokens]) -> VisualTokens:
         """All rows of at least one of this encoder's results, in this order. Raises EngineError."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of the visual tokens of several tiles, as many of each tile, in their order.
+
+    `places` int64 [count] says which of all tokens each is. It is on the host, as positions are made of it.
+    """
+
+    visual: VisualTokens
+    places: npt.NDArray[np.int64]
+
+
+class TokenSelector(Protocol):
+    """Drops visual tokens."""
+
+    def select(self, visual: VisualTokens) -> Selection:
+        """The tokens to keep of the tiles that a `VisionEncoder` encoded or joined, in a copy.
+
+        The same tile always keeps the same tokens, whatever tiles are beside it. Raises EngineError.
+        """
 
 
 class KVCache(Protocol):
@@ -135,6 +159,10 @@ def _nothing() -> None:
     pass
 
 
+def _no_selector(config: TokenSelectionConfig) -> TokenSelector:
+    raise ConfigError(f"token_selection is {config.method!r}; allowed on this backend: 'off'. Use that")
+
+
 @dataclass(frozen=True)
 class Backend:
     """A loaded model."""
@@ -148,3 +176,5 @@ class Backend:
     """Gives back what garbage collection would not. Called once, on the thread that used the model."""
     memory: Callable[[], Mapping[str, int]] = dict
     """Bytes of device memory by purpose; nothing where the model lives in the host's memory."""
+    token_selector: Callable[[TokenSelectionConfig], TokenSelector] = _no_selector
+    """Makes a selector for any method but 'off'. Raises ConfigError for one that cannot run here, and EngineError."""

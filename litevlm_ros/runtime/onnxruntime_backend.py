@@ -23,8 +23,11 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import context_capacity
 from litevlm_ros.runtime.engine import Backend, HiddenStates, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
-from litevlm_ros.runtime.graph_files import export_command, find_graph
+from litevlm_ros.runtime.graph_files import find_graph
+from litevlm_ros.runtime.host_tokens import HostVisualTokens
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
+from litevlm_ros.runtime.onnxruntime_selection import HostTokenSelector
+from litevlm_ros.runtime.onnxruntime_session import export_hint, open_session
 
 TILES_AT_ONCE = 4
 """Tiles in one run of the vision encoder: enough to fill the cores, and attention scores of 0.3 GB at 448 pixels."""
@@ -56,12 +59,13 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     text = OnnxTextDecoder(files[TEXT], model, context_capacity(config, model), options)
     if vision.dtype != text.dtype:
         raise EngineError(f"{files[VISION].name} is {vision.dtype} and {files[TEXT].name} is {text.dtype}; "
-                          f"{_export_hint(config.model_dir)}")  # fmt: skip
+                          f"{export_hint(config.model_dir)}")  # fmt: skip
     return Backend(
         name="onnxruntime",
         description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads, {_precision(files, text.dtype)}",
         vision=vision,
         text=text,
+        token_selector=lambda selection: HostTokenSelector(selection, model, config.model_dir, options),
     )
 
 
@@ -85,28 +89,14 @@ def physical_cores() -> int:
     return len(cores)
 
 
-@dataclass(frozen=True)
-class HostVisualTokens:
-    """Visual tokens in host memory, fp32 or fp16 [count, text width]."""
-
-    rows: Array
-
-    @property
-    def count(self) -> int:
-        """Rows."""
-        return len(self.rows)
-
-    def part(self, first: int, end: int) -> HostVisualTokens:
-        """See `VisualTokens.part`."""
-        return HostVisualTokens(self.rows[first:end])
-
-
 class OnnxVisionEncoder:
     """`vision_encoder.onnx`."""
 
     def __init__(self, file: Path, model: ModelConfig, options: Any) -> None:
         size, tokens, width = model.vision.image_size, model.vision.tokens_per_tile, model.text.hidden_size
-        self._session = _open(file, options, {"pixels": ("N", size, size, 3), "visual_tokens": ("N", tokens, width)})
+        self._session = open_session(
+            file, options, {"pixels": ("N", size, size, 3), "visual_tokens": ("N", tokens, width)}
+        )
         self._width = width
         self.dtype = np.dtype(_DTYPES[self._session.get_outputs()[0].type])
 
@@ -138,7 +128,9 @@ class OnnxTextDecoder:
         shapes = {"visual_tokens": ("M", text.hidden_size), "logits": ("K", text.vocab_size)}
         lists = ("input_ids", "position_ids", "past_length", "logit_positions", "next_tokens")
         hidden = {"hidden": ("K", text.hidden_size)}
-        self._session = _open(file, options, {**shapes, **dict.fromkeys(lists, ("S",)), **caches, **news}, hidden)
+        self._session = open_session(
+            file, options, {**shapes, **dict.fromkeys(lists, ("S",)), **caches, **news}, hidden
+        )
         self.gives_hidden = "hidden" in {value.name for value in self._session.get_outputs()}
         """See `TextDecoder.gives_hidden`."""
         types = {value.name: value.type for value in self._session.get_inputs()}
@@ -272,35 +264,3 @@ class _Kept:
     buffers: _Buffers
     new_rows: Rows
     binding: Any
-
-
-def _open(
-    file: Path,
-    options: Any,
-    shapes: Mapping[str, Sequence[int | str]],
-    optional: Mapping[str, Sequence[int | str]] | None = None,
-) -> Any:
-    """A session whose inputs and outputs have these names and sizes; texts stand for sizes that vary."""
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise EngineError(f"{file} cannot be loaded: {error}; {_export_hint(file.parent)}") from error
-    found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
-    shapes = {**shapes, **{name: shape for name, shape in (optional or {}).items() if name in found}}
-    if found.keys() != shapes.keys():
-        difference = ", ".join(sorted(found.keys() ^ shapes.keys()))
-        raise EngineError(f"{file} has other inputs or outputs than this version expects ({difference}); "
-                          f"{_export_hint(file.parent)}")  # fmt: skip
-    for name, shape in shapes.items():
-        fits = len(found[name]) == len(shape) and all(
-            isinstance(size, str) or isinstance(there, str) or size == there
-            for size, there in zip(shape, found[name], strict=True)
-        )
-        if not fits:
-            raise EngineError(f"{file} belongs to another model than the config.json files beside it: {name} is "
-                              f"{list(found[name])} instead of {list(shape)}; {_export_hint(file.parent)}")  # fmt: skip
-    return session
-
-
-def _export_hint(directory: Path) -> str:
-    return f"export the graphs again with `{export_command(directory)}`"

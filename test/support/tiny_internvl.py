@@ -84,12 +84,11 @@ def model_directory() -> Path:
 
 def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
     """transformers' greedy answer of `count` tokens. `prompt` has the image token; `tiles` are uint8 [N, 56, 56, 3]."""
-    pixels = (tiles / 255.0 - _MEAN) / _DEVIATION
     with torch.no_grad():
         ids = reference().generate(
             input_ids=torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            pixel_values=torch.tensor(pixels, dtype=torch.float32).permute(0, 3, 1, 2),
+            pixel_values=_pixels(tiles),
             do_sample=False,
             min_new_tokens=count,
             max_new_tokens=count,
@@ -97,3 +96,25 @@ def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
             pad_token_id=0,
         )[0]
     return list(ids[len(prompt) :].tolist())
+
+
+def generate_masked(prompt: list[int], tiles: Any, count: int, dropped: Any) -> list[int]:
+    """As `generate`, with all tokens at their places but nothing that attends to the visual tokens `dropped`."""
+    ids = torch.tensor([prompt])
+    visible = torch.ones_like(ids)
+    visual = (ids[0] == reference().config.image_token_id).nonzero().flatten()
+    visible[0, visual[torch.as_tensor(dropped)]] = 0
+    with torch.no_grad():
+        for _ in range(count):
+            positions = torch.arange(ids.shape[1]).unsqueeze(0)
+            logits = reference()(
+                input_ids=ids, pixel_values=_pixels(tiles), attention_mask=visible, position_ids=positions
+            ).logits
+            ids = torch.cat((ids, logits[:, -1:].argmax(-1)), 1)
+            visible = torch.cat((visible, torch.ones_like(visible[:, :1])), 1)
+    return list(ids[0, len(prompt) :].tolist())
+
+
+def _pixels(tiles: Any) -> Any:
+    pixels = (tiles / 255.0 - _MEAN) / _DEVIATION
+    return torch.tensor(pixels, dtype=torch.float32).permute(0, 3, 1, 2)
