@@ -224,4 +224,5 @@ class InferenceThread(Generic[P]):
         outcome = outcome_of(error)
         if outcome is Outcome.CANCELLED and job.preempted:
             outcome = Outcome.PREEMPTED
-        self.statistics[job.kind].outcomes[outcome] += 1
+        with self._changed:
+            self.statistics[job.kind].outcomes[outcome] += 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,18 @@ def test_views_that_somebody_chose_are_all_kept() -> None:
     answer = pipeline(config=SELECTING).generate(views, "Is a car behind us?", BRIEF, all_views=True)
     assert answer.cameras == ("front", "back")
     assert pipeline().generate(views, "Is a car behind us?", BRIEF).cameras == ("front", "back")
+
+
+def test_settings_that_change_between_answers() -> None:
+    views = [view("front", 1), view("back", 2)]
+    pipe = pipeline(config=SELECTING)
+    assert pipe.generate(views, "What is at the rear gripper?", BRIEF).cameras == ("back",)
+    phrases = {"front": ("gripper",)}
+    selection = replace(pipe.config.view_selection, phrases=phrases)
+    pipe.change(replace(pipe.config, view_selection=selection, sampling=SamplingConfig(max_new_tokens=2)))
+    answer = pipe.generate(views, "What is at the gripper?")
+    assert answer.cameras == ("front",)
+    assert answer.tokens.generated == 2
 
 
 # --- reuse of frames

@@ -115,7 +115,7 @@ def test_a_question_is_given_up_at_its_deadline_not_when_its_turn_comes(thread: 
     assert thread.statistics[JobKind.QUESTION].waiting == 1
     gate.open.set()
     assert patient.future.result(2) == 2
-    in_time = thread.submit(JobKind.QUESTION, lambda p, _: time.sleep(0.1) or 3, deadline=0.05)
+    in_time = thread.submit(JobKind.QUESTION, lambda p, _: time.sleep(0.6) or 3, deadline=0.5)
     assert in_time.future.result(2) == 3, "it had begun by then"
 
 
@@ -276,7 +276,7 @@ def test_priorities_and_deadlines_under_load() -> None:
         client.start()
     for client in clients:
         client.join(10)
-    time.sleep(0.1)
+    wait([job.future for _, deadline, job in jobs if deadline < 1], 10)
     gate.open.set()
     for _, deadline, job in jobs:
         error = job.future.exception(10)
