@@ -15,6 +15,7 @@ from litevlm_ros.inference_jobs import Ask, Submit
 from litevlm_ros.messages import caption_message
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.scheduler import JobKind
+from litevlm_ros.types import RgbImage
 from litevlm_ros.views import CameraViews
 from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 
@@ -32,9 +33,14 @@ class Captioner:
     """
 
     def __init__(
-        self, settings: NodeSettings, views: CameraViews, submit: Submit, publish: Callable[[Any], None], log: Any
+        self,
+        settings: NodeSettings,
+        views: CameraViews,
+        submit: Submit,
+        publish: Callable[[Any, RgbImage], None],
+        log: Any,
     ) -> None:
-        """`publish` takes a litevlm_ros/Caption, on the inference thread."""
+        """`publish` takes a litevlm_ros/Caption and the image that it is about, on the inference thread."""
         self.settings = settings
         """May be replaced at any time."""
         self._views = views
@@ -93,7 +99,7 @@ class Captioner:
         answer = ask(views, settings.caption_prompt, views.arrival)
         if frame is not None:
             gate.used(frame, time.monotonic())
-        self._publish(caption_message(answer, camera.name, views.headers[camera.name]))
+        self._publish(caption_message(answer, camera.name, views.headers[camera.name]), views.views[0].image)
 
     def _is_due(self, camera: str, now: float) -> bool:
         """Whether to caption a frame of this moment; if so, the next one is due a period later."""

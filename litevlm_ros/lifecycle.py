@@ -29,12 +29,14 @@ from litevlm_ros.frame_age import FrameClock
 from litevlm_ros.inference_jobs import Inference
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import NodeParameters
+from litevlm_ros.overlay import Overlays
 from litevlm_ros.parameters import NodeSettings
 from litevlm_ros.process_tuning import release_memory
 from litevlm_ros.queries import QueryHandler
 from litevlm_ros.question_servers import QuestionServers
 from litevlm_ros.scheduler import InferenceThread, JobKind
 from litevlm_ros.statistics import JobStatistics
+from litevlm_ros.types import RgbImage
 from litevlm_ros.views import CameraViews
 
 INFERENCE_STOP_SECONDS = 1.0
@@ -74,6 +76,7 @@ class LiteVLMNode(LifecycleNode):
         self._closed = False
         self.cameras: dict[str, Camera] = {}
         self._watches: CameraWatches | None = None
+        self._overlays: Overlays | None = None
         self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
         self.questions = QuestionServers(self, lambda: self._queries, self._why_not_active)
 
@@ -188,6 +191,7 @@ class LiteVLMNode(LifecycleNode):
                 max_pixels=settings.max_image_pixels, callback_group=group,
             )  # fmt: skip
         self._watches = CameraWatches(self, self.cameras.values(), lambda: self._views.max_age)
+        self._overlays = Overlays(self, tuple(self.cameras), settings.overlay_width)
         # All of them are known before the first frame comes.
         for camera in self.cameras.values():
             camera.open(self._watches.look_at)
@@ -215,6 +219,9 @@ class LiteVLMNode(LifecycleNode):
         if self._watches is not None:
             self._watches.close()
             self._watches = None
+        if self._overlays is not None:
+            self._overlays.close()
+            self._overlays = None
         cameras, self.cameras = self.cameras, {}
         for camera in cameras.values():
             camera.close()
@@ -230,9 +237,11 @@ class LiteVLMNode(LifecycleNode):
 
     # --- callbacks
 
-    def _publish_caption(self, message: Any) -> None:
+    def _publish_caption(self, message: Any, image: RgbImage) -> None:
         self._captions.publish(message)
         self._caption_texts.publish(String(data=f"{message.camera}: {message.text}"))
+        if (overlays := self._overlays) is not None:
+            overlays.show(message, image)
 
     def _why_not_active(self) -> str:
         name = self.get_fully_qualified_name()
@@ -257,3 +266,5 @@ class LiteVLMNode(LifecycleNode):
             self._queries.sampling = self._inference.config.sampling
             self._views.max_age = self._settings.max_frame_age
             self._frame_clock.counts_from = self._settings.frame_clock
+        if self._overlays is not None:
+            self._overlays.width = self._settings.overlay_width

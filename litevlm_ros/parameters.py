@@ -66,6 +66,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "caption_max_hold": Parameter(
         30.0, "Seconds after which an unchanged view is captioned anyway.", _SHORTEST, _LONGEST, live=True
     ),
+    "overlay_width": Parameter(
+        960, "Most pixels across a picture on ~/overlay/CAMERA/compressed and ~/overlay/compressed.", 160, 7680,
+        live=True,
+    ),
     # --- questions
     "max_queued_questions": Parameter(
         16, "Questions that may wait while another one is answered; further ones are told so at once.", 1, 1000,
@@ -89,6 +93,7 @@ class NodeSettings:
     caption_cameras: frozenset[str]
     caption_change_threshold: float
     caption_max_hold: float
+    overlay_width: int
     max_queued_questions: int
     max_question_chars: int
     max_query_images: int
@@ -112,6 +117,7 @@ def read_node_settings(values: Values) -> NodeSettings:
         caption_cameras=frozenset(caption_cameras),
         caption_change_threshold=values.number("caption_change_threshold"),
         caption_max_hold=values.number("caption_max_hold"),
+        overlay_width=values.integer("overlay_width"),
         max_queued_questions=values.integer("max_queued_questions"),
         max_question_chars=values.integer("max_question_chars"),
         max_query_images=values.integer("max_query_images"),

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.ros
 SETTINGS = NodeSettings(
     sources=(), max_frame_age=5.0, frame_clock="auto", max_image_pixels=100, caption_period=1.0,
     caption_prompt="Describe.", caption_cameras=frozenset({"front", "back"}),
-    caption_change_threshold=0.0, caption_max_hold=10.0,
+    caption_change_threshold=0.0, caption_max_hold=10.0, overlay_width=320,
     max_queued_questions=4, max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 
@@ -61,9 +61,12 @@ class Bench:
             CameraViews(self.cameras, settings.max_frame_age),
             Inference(self.thread, PipelineConfig("x")),
         )
-        self.captioner = captioner = Captioner(settings, views, inference.submit, self.published.append, self)
+        self.captioner = captioner = Captioner(settings, views, inference.submit, self.publish, self)
         for name in ("front", "back", "other"):
             self.cameras[name] = Camera(self.node, CameraSource(name, f"/{name}", False), captioner.on_frame)
+
+    def publish(self, message: Any, image: Any) -> None:
+        self.published.append(message)
 
     def error(self, text: str, throttle_duration_sec: float) -> None:
         self.logged.append(text)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ros
 
 SETTINGS = NodeSettings(
     sources=(), max_frame_age=5.0, frame_clock="auto", max_image_pixels=100, caption_period=0.0, caption_prompt="",
-    caption_cameras=frozenset(), caption_change_threshold=0.0, caption_max_hold=10.0,
+    caption_cameras=frozenset(), caption_change_threshold=0.0, caption_max_hold=10.0, overlay_width=320,
     max_queued_questions=4, max_question_chars=20, max_query_images=2,
 )  # fmt: skip
 DEFAULTS = SamplingConfig(max_new_tokens=33, temperature=0.7, top_k=4, repetition_penalty=1.3)

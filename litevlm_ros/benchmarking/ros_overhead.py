@@ -124,7 +124,7 @@ class _RecordingNode(LiteVLMNode):
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         super().__init__(None, lambda config: self._clock_pipeline, context=context, parameter_overrides=overrides)
 
-    def _publish_caption(self, message: Any) -> None:
+    def _publish_caption(self, message: Any, image: RgbImage) -> None:
         called = self._clock_pipeline.called
         published = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
         overhead = message.timings.queue + message.timings.decode_image

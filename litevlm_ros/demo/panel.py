@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from litevlm_ros.text_drawing import Colour, draw_text, text_width, wrap
 from litevlm_ros.types import RgbImage
 
-_Colour = tuple[int, int, int]
-_BACKGROUND: _Colour = (247, 247, 245)
-_CARD: _Colour = (255, 255, 255)
-_EDGE: _Colour = (222, 222, 218)
-_INK: _Colour = (32, 33, 36)
-_FAINT: _Colour = (120, 122, 126)
-_ACCENT: _Colour = (23, 105, 224)
-_RIGHT: _Colour = (24, 128, 56)
-_WRONG: _Colour = (190, 90, 0)
+_BACKGROUND: Colour = (247, 247, 245)
+_CARD: Colour = (255, 255, 255)
+_EDGE: Colour = (222, 222, 218)
+_INK: Colour = (32, 33, 36)
+_FAINT: Colour = (120, 122, 126)
+_ACCENT: Colour = (23, 105, 224)
+_RIGHT: Colour = (24, 128, 56)
+_WRONG: Colour = (190, 90, 0)
 
 _MARGIN = 24
 _TILE_WIDTH = 400
@@ -63,7 +63,7 @@ def draw(title: str, captioned: Sequence[Captioned], answered: Sequence[Answered
     width = _MARGIN + columns * (_TILE_WIDTH + _MARGIN) + side
     canvas = np.full((height, width, 3), _BACKGROUND, np.uint8)
 
-    _text(canvas, title, _MARGIN, _MARGIN + 24, _INK, 26)
+    draw_text(canvas, title, _MARGIN, _MARGIN + 24, _INK, 26)
     y = top
     for row, row_height in zip(rows, heights, strict=False):
         for column, tile in enumerate(row):
@@ -74,30 +74,13 @@ def draw(title: str, captioned: Sequence[Captioned], answered: Sequence[Answered
     for lines, card_height in zip(cards, card_heights, strict=False):
         _box(canvas, x, y, _SIDE_WIDTH, card_height)
         for number, (text, colour) in enumerate(lines):
-            _text(canvas, text, x + 18, y + _MARGIN + 12 + number * _LINE, colour)
+            draw_text(canvas, text, x + 18, y + _MARGIN + 12 + number * _LINE, colour, _TEXT_SIZE)
         y += card_height + _MARGIN
     return canvas
 
 
-def wrap(text: str, width: int, size: int = _TEXT_SIZE) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels, words longer than that included."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        while _width(word, size) > width:
-            fits = next(end for end in range(len(word) - 1, 0, -1) if end == 1 or _width(word[:end], size) <= width)
-            lines += [line, word[:fits]] if line else [word[:fits]]
-            line, word = "", word[fits:]
-        if line and _width(f"{line} {word}", size) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return [*lines, line] if line or not lines else lines
-
-
 def _tile_height(tile: Captioned) -> int:
-    return _image_height(tile.image) + _LINE * (len(wrap(tile.caption, _TILE_WIDTH - 32)) + 1) + 30
+    return _image_height(tile.image) + _LINE * (len(wrap(tile.caption, _TILE_WIDTH - 32, _TEXT_SIZE)) + 1) + 30
 
 
 def _image_height(image: RgbImage) -> int:
@@ -115,41 +98,23 @@ def _tile(canvas: RgbImage, tile: Captioned, x: int, y: int, height: int) -> Non
     left = x + (_TILE_WIDTH - size[0]) // 2
     canvas[y : y + size[1], left : left + size[0]] = resized
     y += image_height + 26
-    _text(canvas, tile.camera, x + 16, y, _ACCENT)
-    _text(canvas, tile.detail, x + _TILE_WIDTH - 16 - _width(tile.detail, 14), y, _FAINT, 14)
-    for line in wrap(tile.caption, _TILE_WIDTH - 32):
+    draw_text(canvas, tile.camera, x + 16, y, _ACCENT, _TEXT_SIZE)
+    draw_text(canvas, tile.detail, x + _TILE_WIDTH - 16 - text_width(tile.detail, 14), y, _FAINT, 14)
+    for line in wrap(tile.caption, _TILE_WIDTH - 32, _TEXT_SIZE):
         y += _LINE
-        _text(canvas, line, x + 16, y, _INK)
+        draw_text(canvas, line, x + 16, y, _INK, _TEXT_SIZE)
 
 
-def _card_lines(answer: Answered) -> list[tuple[str, _Colour]]:
+def _card_lines(answer: Answered) -> list[tuple[str, Colour]]:
     width = _SIDE_WIDTH - 36
-    lines = [(line, _ACCENT) for line in wrap(answer.question, width)]
+    lines = [(line, _ACCENT) for line in wrap(answer.question, width, _TEXT_SIZE)]
     colour = _INK if answer.truth is None else _RIGHT if answer.right else _WRONG
-    lines += [(line, colour) for line in wrap(answer.answer or "(no text)", width)]
+    lines += [(line, colour) for line in wrap(answer.answer or "(no text)", width, _TEXT_SIZE)]
     if answer.truth is not None:
-        lines += [(line, _FAINT) for line in wrap(f"truth: {answer.truth}", width)]
+        lines += [(line, _FAINT) for line in wrap(f"truth: {answer.truth}", width, _TEXT_SIZE)]
     return [*lines, (answer.detail, _FAINT)]
 
 
 def _box(canvas: RgbImage, x: int, y: int, width: int, height: int) -> None:
     cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), _CARD, cv2.FILLED)
     cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), _EDGE, 1)
-
-
-# OpenCV 5 brings a TrueType font; before it there are only Hershey's plotter fonts, which know no more than ASCII.
-_FONT = cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None
-_HERSHEY = cv2.FONT_HERSHEY_DUPLEX
-
-
-def _text(canvas: RgbImage, text: str, x: int, y: int, colour: _Colour, size: int = _TEXT_SIZE) -> None:
-    if _FONT is not None:
-        cv2.putText(canvas, text, (x, y), colour, _FONT, size)
-    else:
-        cv2.putText(canvas, text, (x, y), _HERSHEY, size / 30, colour, 1, cv2.LINE_AA)
-
-
-def _width(text: str, size: int) -> int:
-    if _FONT is not None:
-        return int(cv2.getTextSize((0, 0), text, (0, 0), _FONT, size)[2])
-    return int(cv2.getTextSize(text, _HERSHEY, size / 30, 1)[0][0])
