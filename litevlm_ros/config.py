@@ -152,21 +152,24 @@ class TokenSelectionConfig:
 class PipelineConfig:
     """What `Pipeline.from_config` loads, and how it runs.
 
-    `model_dir` is a model directory with engines or exported graphs. `backend` 'auto' is TensorRT where engines that
-    fit this machine are in `model_dir`, else ONNX Runtime. `vision_precision` and `text_precision` name the engine, or
-    ONNX Runtime's graph, if there are several; 'auto' takes the most accurate one that fits. `max_context` counts the
-    tokens of prompt, images and answer together (0: as many as model and engine allow); `max_tiles` the tiles a view is
-    cut into, without its thumbnail; `threads` ONNX Runtime's CPU threads (0: one for each core). `spin_threads` lets
-    threads burn CPU while they wait, for each other or for the GPU, which is faster where nothing else needs it.
-    `system_prompt` replaces the model family's own; '' leaves it out. `sampling` is the default of every answer.
-    `speculation` drafts tokens of greedy ones; `reuse` keeps what further questions about the same frames need;
-    `view_selection` leaves out views, and `token_selection` parts of them.
+    `model_dir` is a model directory with engines or exported graphs; `engine_dir` is where its engines are if they are
+    elsewhere. `backend` 'auto' is TensorRT where engines that fit this machine are there, else ONNX Runtime.
+    `vision_precision` and `text_precision` name the engine, or ONNX Runtime's graph, if there are several; 'auto' takes
+    the most accurate one that fits. `memory_budget_mb` is the memory in MB above which loading the model gives a
+    warning (0: none). `max_context` counts the tokens of prompt, images and answer together (0: as many as model and
+    engine allow); `max_tiles` the tiles a view is cut into, without its thumbnail; `threads` ONNX Runtime's CPU threads
+    (0: one for each core). `spin_threads` lets threads burn CPU while they wait, for each other or for the GPU, which
+    is faster where nothing else needs it. `system_prompt` replaces the model family's own; '' leaves it out. `sampling`
+    is the default of every answer. `speculation` drafts tokens of greedy ones; `reuse` keeps what further questions
+    about the same frames need; `view_selection` leaves out views, and `token_selection` parts of them.
     """
 
     model_dir: Path
+    engine_dir: Path | None = None
     backend: str = "auto"
     vision_precision: str = "auto"
     text_precision: str = "auto"
+    memory_budget_mb: int = 0
     max_context: int = 0
     max_tiles: int = 1
     threads: int = 0
@@ -182,9 +185,12 @@ class PipelineConfig:
         if not isinstance(self.model_dir, (str, Path)) or not str(self.model_dir):
             raise ConfigError(f"model_dir is {self.model_dir!r}; allowed: a path. Give the directory of the model")
         object.__setattr__(self, "model_dir", Path(self.model_dir))
+        if self.engine_dir is not None:
+            object.__setattr__(self, "engine_dir", Path(self.engine_dir))
         _check_choice("backend", self.backend, BACKENDS)
         _check_choice("vision_precision", self.vision_precision, PRECISIONS)
         _check_choice("text_precision", self.text_precision, PRECISIONS)
+        _check_integer("memory_budget_mb", self.memory_budget_mb, 0, "use 0 for no budget")
         _check_integer("max_context", self.max_context, 0, "use 0 for as many tokens as the model allows")
         _check_integer("max_tiles", self.max_tiles, 1, "use 1 to show the model each view as one tile", MAX_TILES)
         _check_integer("threads", self.threads, 0, "use 0 for one thread for each core")
@@ -192,6 +198,11 @@ class PipelineConfig:
             raise ConfigError(
                 f"system_prompt is {self.system_prompt!r}; allowed: a text. Use None for the model family's own"
             )
+
+    @property
+    def engines(self) -> Path:
+        """The directory of the engines."""
+        return self.engine_dir or self.model_dir
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

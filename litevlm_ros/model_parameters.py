@@ -12,6 +12,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from litevlm_ros.config import (
     BACKENDS,
     MAX_TILES,
+    PRECISIONS,
     SPECULATIONS,
     TOKEN_SELECTIONS,
     VIEW_SELECTIONS,
@@ -32,6 +33,19 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
     "backend": Parameter(
         "auto", "Inference backend. `auto`: TensorRT where its engines fit this machine, else ONNX Runtime.",
         choices=BACKENDS,
+    ),
+    "engine_dir": Parameter("", "Directory of the model's TensorRT engines. Empty: model_dir."),
+    "vision_precision": Parameter(
+        "auto", "Which engine of the vision encoder TensorRT loads. `auto`: the most accurate one that fits.",
+        choices=PRECISIONS,
+    ),
+    "text_precision": Parameter(
+        "auto", "Which engine of the text decoder TensorRT loads. `auto`: the most accurate one that fits.",
+        choices=PRECISIONS,
+    ),
+    "memory_budget_mb": Parameter(
+        0, "Memory in MB, of process and GPU together, above which loading the model gives a warning. 0: none.", 0,
+        2**20,
     ),
     "threads": Parameter(0, "CPU threads of the backend. 0: one for each core.", 0, 1024),
     "max_tiles": Parameter(
@@ -93,7 +107,11 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
     try:
         return PipelineConfig(
             model_dir=Path(values.text("model_dir")).expanduser() if values.text("model_dir") else demo_model(),
+            engine_dir=Path(values.text("engine_dir")).expanduser() if values.text("engine_dir") else None,
             backend=values.text("backend"),
+            vision_precision=values.text("vision_precision"),
+            text_precision=values.text("text_precision"),
+            memory_budget_mb=values.integer("memory_budget_mb"),
             max_context=values.integer("max_context"),
             max_tiles=values.integer("max_tiles"),
             threads=values.integer("threads"),

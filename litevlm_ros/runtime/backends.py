@@ -11,6 +11,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.engine import Backend
+from litevlm_ros.runtime.memory_budget import over_budget
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,9 +37,13 @@ def load_backend(config: PipelineConfig, model: ModelConfig) -> Backend:
             obstacle = choice.obstacle(config)
             if obstacle is None:
                 # Someone built engines and expects them to be used.
-                level = logging.WARNING if reasons and any(config.model_dir.glob("*.engine")) else logging.INFO
+                level = logging.WARNING if reasons and any(config.engines.glob("*.engine")) else logging.INFO
                 _LOGGER.log(level, "Running on %s%s", choice.title, "".join(f", not {reason}" for reason in reasons))
-                return choice.load(config, model)
+                backend = choice.load(config, model)
+                over = over_budget(config.memory_budget_mb, backend.memory())
+                if over:
+                    _LOGGER.warning("%s", over)
+                return backend
             reasons.append(f"on {choice.title}: {obstacle}")
     raise EngineError("The model cannot run " + "; nor ".join(reasons))
 

@@ -25,7 +25,7 @@ class EngineFile:
 
 
 def obstacle(config: PipelineConfig) -> str | None:
-    """Why TensorRT cannot run `config.model_dir` here, with the fix; None if it can."""
+    """Why TensorRT cannot run the engines of `config` here, with the fix; None if it can."""
     if find_device() is None:
         return "there is no NVIDIA GPU here, or its driver does not start; see what `nvidia-smi` says"
     missing = [package for name, package in _PACKAGES.items() if not _is_installed(name)]
@@ -44,7 +44,7 @@ def find_engine(config: PipelineConfig, part: str) -> EngineFile:
 
     Raises EngineError with the command that mends it if there is none, or if none of them fits this machine.
     """
-    directory = config.model_dir
+    directory = config.engines
     asked = config.vision_precision if part == VISION else config.text_precision
     precisions = PRECISIONS[1:] if asked == "auto" else (asked,)
     machine = this_machine()
@@ -68,8 +68,10 @@ def find_engine(config: PipelineConfig, part: str) -> EngineFile:
         raise EngineError("; ".join(reasons))
     flag = "" if asked == "auto" else f" --{part.partition('_')[0]}-precision {asked}"
     name = f"{part}_*.engine" if asked == "auto" else engine_name(part, asked)
+    output = "" if config.engine_dir is None else f" --output {directory}"
     raise EngineError(
-        f"{name} missing in {directory}: build it with `ros2 run litevlm_ros build_engines --model {directory}{flag}`"
+        f"{name} missing in {directory}: build it with `ros2 run litevlm_ros build_engines --model "
+        f"{config.model_dir}{output}{flag}`"
     )
 
 

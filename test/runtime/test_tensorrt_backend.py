@@ -508,6 +508,20 @@ def test_missing_packages_are_named(
         load(directory, backend="tensorrt")
 
 
+def test_engines_may_lie_elsewhere(directory: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    model, engines = tmp_path / "model", tmp_path / "engines"
+    shutil.copytree(directory, model, ignore=shutil.ignore_patterns("*.engine*"))
+    engines.mkdir()
+    build = f"build_engines --model {model} --output {engines}`"
+    with pytest.raises(EngineError, match=f"missing in {engines}: .*{build}"):
+        load(model, engine_dir=engines, backend="tensorrt")
+    for file in directory.glob("*.engine*"):
+        shutil.copy(file, engines)
+    backend = load(model, engine_dir=engines)
+    assert backend.name == "tensorrt"
+    backend.close()
+
+
 def test_without_a_gpu_it_says_so(directory: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_files, "find_device", lambda: None)
     with pytest.raises(EngineError, match=r"there is no NVIDIA GPU here, .*`nvidia-smi`"):
