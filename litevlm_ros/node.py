@@ -77,6 +77,7 @@ class NodeProcess:
         from rclpy.utilities import ok, try_shutdown
 
         from litevlm_ros.lifecycle import LiteVLMNode
+        from litevlm_ros.ros_logging import log_to_ros
 
         if self._stop.is_set():
             return
@@ -88,6 +89,7 @@ class NodeProcess:
         # Not executor.wake(), after which spin_once() would go on waiting for work.
         self._wake = lambda: executor.create_task(lambda: None)
         node = (self._make_node or LiteVLMNode)(self._stop)
+        log_to_ros(node.get_logger())
         executor.add_node(node)
         start = threading.Thread(target=node.start, name="start", daemon=True)
         start.start()
