@@ -26,8 +26,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     # --- cameras
     "cameras": Parameter(list(DEMO_CAMERAS), "Names of the cameras, as captions and queries call them."),
     "camera_topics": Parameter(
-        [""], "Image topic of each camera, in the order of `cameras`. Empty: /NAME/image_raw, or with transport "
-        "`compressed` /NAME/image_raw/compressed."
+        [""], "Image topic of each camera, in the order of `cameras`. Empty: NAME/image_raw in the node's "
+        "namespace, or with transport `compressed` NAME/image_raw/compressed."
     ),
     "transport": Parameter(
         ["auto"], "`raw` subscribes to sensor_msgs/Image, `compressed` to sensor_msgs/CompressedImage (JPEG or PNG). "
@@ -141,7 +141,7 @@ def _sources(values: Values) -> tuple[CameraSource, ...]:
     reliabilities = _one_each("image_reliability", values, len(names))
     if not topics:
         suffixes = ["/compressed" if transport == "compressed" else "" for transport in transports]
-        topics = tuple(f"/{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
+        topics = tuple(f"{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
     for name, topic in zip(names, topics, strict=True):
         try:
             validate_topic_name(topic)

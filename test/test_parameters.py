@@ -30,22 +30,22 @@ def settings(**changes: Any) -> NodeSettings:
 def test_defaults_are_the_demonstrations_cameras() -> None:
     sources = settings().sources
     assert [source.name for source in sources] == list(DEMO_CAMERAS)
-    assert sources[1] == CameraSource("front_left", "/front_left/image_raw", False)
+    assert sources[1] == CameraSource("front_left", "front_left/image_raw", False)
     assert settings().caption_cameras == set(DEMO_CAMERAS)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"transport": "compressed"}, [("/a/image_raw/compressed", True), ("/b/image_raw/compressed", True)]),
+        ({"transport": "compressed"}, [("a/image_raw/compressed", True), ("b/image_raw/compressed", True)]),
         ({"camera_topics": ["x", "y/compressed"]}, [("x", False), ("y/compressed", True)]),
         ({"camera_topics": ["x", "y/compressed"], "transport": "raw"}, [("x", False), ("y/compressed", False)]),
         ({"camera_topics": ["x", "y"], "transport": "compressed"}, [("x", True), ("y", True)]),
-        ({"transport": "compressed, raw"}, [("/a/image_raw/compressed", True), ("/b/image_raw", False)]),
+        ({"transport": "compressed, raw"}, [("a/image_raw/compressed", True), ("b/image_raw", False)]),
         ({"camera_topics": ["x", "y"], "transport": ["auto", "compressed"]}, [("x", False), ("y", True)]),
-        ({"camera_topics": []}, [("/a/image_raw", False), ("/b/image_raw", False)]),
-        ({"camera_topics": None}, [("/a/image_raw", False), ("/b/image_raw", False)]),
-        ({"cameras": "a, b"}, [("/a/image_raw", False), ("/b/image_raw", False)]),
+        ({"camera_topics": []}, [("a/image_raw", False), ("b/image_raw", False)]),
+        ({"camera_topics": None}, [("a/image_raw", False), ("b/image_raw", False)]),
+        ({"cameras": "a, b"}, [("a/image_raw", False), ("b/image_raw", False)]),
     ],
 )
 def test_topics_and_transport(changes: dict[str, Any], expected: list[tuple[str, bool]]) -> None:

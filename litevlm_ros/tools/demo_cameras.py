@@ -1,7 +1,8 @@
 """Publish camera images without cameras: rendered street views, a video file, or a folder of photos.
 
-Each camera NAME has /NAME/image_raw (sensor_msgs/Image) and /NAME/image_raw/compressed (sensor_msgs/CompressedImage).
-What is true of rendered views goes to /demo_cameras/ground_truth as JSON in a std_msgs/String, once per scene.
+Each camera NAME has NAME/image_raw (sensor_msgs/Image) and NAME/image_raw/compressed (sensor_msgs/CompressedImage), in
+the namespace of this node. What is true of rendered views goes to demo_cameras/ground_truth there, as JSON in a
+std_msgs/String, once per scene.
 """
 
 from __future__ import annotations
@@ -132,11 +133,11 @@ class _Publishers:
         # Whoever comes later still learns about the scene that shows.
         kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._clock = node.get_clock()
-        self._raw = {name: node.create_publisher(Image, f"/{name}/image_raw", newest) for name in cameras}
+        self._raw = {name: node.create_publisher(Image, f"{name}/image_raw", newest) for name in cameras}
         self._compressed = {
-            name: node.create_publisher(CompressedImage, f"/{name}/image_raw/compressed", newest) for name in cameras
+            name: node.create_publisher(CompressedImage, f"{name}/image_raw/compressed", newest) for name in cameras
         }
-        self._truth = node.create_publisher(String, TOPIC, kept)
+        self._truth = node.create_publisher(String, TOPIC.lstrip("/"), kept)
 
     def publish(self, shot: Shot) -> None:
         """Publishes a shot under one stamp. A topic that nobody subscribes to costs nothing."""
