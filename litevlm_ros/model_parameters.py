@@ -36,11 +36,11 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
     ),
     "engine_dir": Parameter("", "Directory of the model's TensorRT engines. Empty: model_dir."),
     "vision_precision": Parameter(
-        "auto", "Which engine of the vision encoder TensorRT loads. `auto`: the most accurate one that fits.",
+        "auto", "Which engine, or graph, of the vision encoder is loaded. `auto`: the most accurate one that fits.",
         choices=PRECISIONS,
     ),
     "text_precision": Parameter(
-        "auto", "Which engine of the text decoder TensorRT loads. `auto`: the most accurate one that fits.",
+        "auto", "Which engine, or graph, of the text decoder is loaded. `auto`: the most accurate one that fits.",
         choices=PRECISIONS,
     ),
     "memory_budget_mb": Parameter(

@@ -1,0 +1,70 @@
+"""The node as launch files start it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import SetEnvironmentVariable, Shutdown
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch_ros.actions import Node
+
+from litevlm_ros.launching.presets import DEMO_MODEL, camera_names, read_parameters
+
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS 2 and Fast DDS 3 look for a profile."""
+
+
+def shared_file(name: str) -> Path:
+    """A file of the installed package, such as config/demo.yaml."""
+    return Path(get_package_share_directory("litevlm_ros")) / name
+
+
+def shared_memory_profile() -> list[LaunchDescriptionEntity]:
+    """Gives everything that is launched after it room for several cameras in Fast DDS's shared memory.
+
+    Nothing if the person who launches has a profile already. Other middlewares do not look at it.
+    """
+    if any(variable in os.environ for variable in _PROFILE_VARIABLES):
+        return []
+    profile = str(shared_file("config/fastdds.xml"))
+    return [SetEnvironmentVariable(variable, profile) for variable in _PROFILE_VARIABLES]
+
+
+def parameter_overrides(arguments: Mapping[str, str]) -> dict[str, Any]:
+    """Node parameters that NODE_ARGUMENTS set; those that are empty are left to the file."""
+    overrides: dict[str, Any] = {}
+    for argument in ("cameras", "camera_topics"):
+        if arguments[argument]:
+            overrides[argument] = camera_names(arguments[argument])
+    for argument, parameter in (("model", "model_dir"), ("engine_dir", "engine_dir")):
+        if arguments[argument]:
+            overrides[parameter] = str(Path(arguments[argument]).expanduser().absolute())
+    if arguments["model"] == DEMO_MODEL:
+        # It has one kind of graph and a context of its own, whatever the file names.
+        demo = {"vision_precision": "auto", "text_precision": "auto", "max_context": 0}
+        overrides |= {"model_dir": str(shared_file("models/demo")), **demo}
+    return overrides
+
+
+def effective_parameters(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the node will read: its file and, above that, `overrides`. Raises ConfigError."""
+    return {**read_parameters(Path(arguments["params_file"])), **overrides}
+
+
+def litevlm_node(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> Node:
+    """The action that runs the node; all that is launched ends with it."""
+    return Node(
+        package="litevlm_ros",
+        executable="litevlm_node",
+        name="litevlm",
+        namespace=arguments["namespace"],
+        parameters=[arguments["params_file"], *([dict(overrides)] if overrides else [])],
+        arguments=["--ros-args", "--log-level", arguments["log_level"]],
+        output="screen",
+        emulate_tty=True,
+        on_exit=Shutdown(),
+    )

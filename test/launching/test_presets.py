@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from package_files import ROOT
+
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.launching.presets import Preset, camera_names, missing_engines, read_parameters
+
+BOARD = Preset("Jetson", "--fp8 --max-tiles 6")
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("name", ["/**", "litevlm", "/robot/litevlm"])
+def test_parameters_of_every_kind_of_section(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "a.yaml", f"{name}:\n  ros__parameters:\n    cameras: [a, b]\n    max_tiles: 2\n")
+    assert read_parameters(file) == {"cameras": ["a", "b"], "max_tiles": 2}
+
+
+def test_nested_namespaces(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "robot:\n  litevlm:\n    ros__parameters: {threads: 1}\n")
+    assert read_parameters(file) == {"threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "cannot be read"), ("", "has no parameters"), ("cameras: [a]\n", "needs a section"), ("7", "needs a")],
+)
+def test_no_parameter_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_parameters(write(tmp_path / "a.yaml", text))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"params_file .*none\.yaml cannot be read"):
+        read_parameters(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [("a, b,", ["a", "b"]), (["a", "b"], ["a", "b"]), ("", []), (None, []), ([""], [])]
+)
+def test_camera_names(value: Any, names: list[str]) -> None:
+    assert camera_names(value) == names
+
+
+def test_without_a_model_it_says_how_to_get_one(tmp_path: Path) -> None:
+    model = tmp_path / "models"
+    notice = missing_engines({"model_dir": str(model)}, BOARD)
+    assert f"ros2 run litevlm_ros download_models --output {model}\n" in notice
+    assert f"ros2 run litevlm_ros build_engines --model {model} --fp8 --max-tiles 6\n" in notice
+
+
+def test_missing_engines_are_named_with_their_command(tmp_path: Path) -> None:
+    parameters = {"model_dir": str(tmp_path), "vision_precision": "int8", "text_precision": "int4"}
+    (tmp_path / "vision_encoder_int8.engine").touch()
+    notice = missing_engines(parameters, BOARD)
+    assert notice.startswith(f"No text_decoder_int4.engine in {tmp_path}: ")
+    assert notice.endswith(
+        f"on this Jetson:\n    ros2 run litevlm_ros build_engines --model {tmp_path} --fp8 --max-tiles 6"
+    )
+    (tmp_path / "text_decoder_int4.engine").touch()
+    assert missing_engines(parameters, BOARD) == ""
+
+
+def test_engines_of_any_precision_elsewhere(tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    engines.mkdir()
+    parameters = {"model_dir": str(tmp_path), "engine_dir": str(engines)}
+    notice = missing_engines(parameters, BOARD)
+    assert f"No vision_encoder_*.engine and no text_decoder_*.engine in {engines}" in notice
+    assert f"--model {tmp_path} --output {engines} --fp8" in notice
+    for part in ("vision_encoder", "text_decoder"):
+        (engines / f"{part}_fp16.engine").touch()
+    assert missing_engines(parameters, BOARD) == ""
+
+
+@pytest.mark.parametrize("board", ["orin_agx", "orin_nx", "orin_nano"])
+def test_a_boards_parameters_name_what_its_build_makes(board: str) -> None:
+    parameters = read_parameters(ROOT / "config" / f"{board}.yaml")
+    precisions = parameters["vision_precision"], parameters["text_precision"]
+    assert precisions == (("auto", "auto") if board == "orin_agx" else ("int8", "int4"))
+    assert parameters["memory_budget_mb"] == (3000 if board == "orin_nano" else 3200)
+    flags = (ROOT / "launch" / f"{board}.launch.py").read_text()
+    built = f"--max-context {parameters['max_context']}"
+    assert built in flags or parameters["max_context"] == 4096  # what build_engines builds if it is not told
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_node_accepts_what_ships(file: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+    from types import SimpleNamespace
+
+    from litevlm_ros.model_parameters import read_pipeline_config
+    from litevlm_ros.node_parameters import ALL_PARAMETERS
+    from litevlm_ros.parameters import read_node_settings
+    from litevlm_ros.ros_parameters import Values
+
+    given = read_parameters(file)
+    assert set(given) <= set(ALL_PARAMETERS)
+    every = {**{name: parameter.default for name, parameter in ALL_PARAMETERS.items()}, **given}
+    node: Any = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value=every[name]))
+    values = Values(node, ALL_PARAMETERS)
+    assert [source.name for source in read_node_settings(values).sources] == given["cameras"]
+    assert read_pipeline_config(values).max_context == given.get("max_context", 0)
