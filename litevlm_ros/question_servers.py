@@ -75,7 +75,6 @@ class QuestionServers:
             stream = _Stream(self._node, goal, lambda: self._on_cancel(goal))
             job = handler.start(request, priority=request.priority, deadline=request.deadline, on_text=stream.add)
             self._goals[key] = job
-            request.images = []  # rclpy keeps the request as long as the result
             if goal.is_cancel_requested:
                 job.cancel()
             return job
@@ -84,6 +83,7 @@ class QuestionServers:
         await self._answer(result, start)
         self._close_later()
         self._goals.pop(key, None)
+        request.images = []  # rclpy keeps the request as long as the result
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:

@@ -187,6 +187,7 @@ def test_a_client_that_goes_away_during_its_answer_does_not_hold_up_others(
 
 def test_a_finished_goal_keeps_no_images(bench: Bench, client: AskingClient) -> None:
     bench.start()
-    client.outcome(client.send("?", images=[image(1)]))
-    assert [list(goal.request.images) for goal in bench.node.questions._ask._goal_handles.values()] == [[]]
+    for fields in ({}, {"deadline": -1.0}, {"images": [image(1)] * 9}):
+        client.outcome(client.send("?", **{"images": [image(1)], **fields}))
+    assert [list(goal.request.images) for goal in bench.node.questions._ask._goal_handles.values()] == [[]] * 3
     assert bench.node.questions._goals == {}
