@@ -14,8 +14,7 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from lifecycle_bench import Bench
-from rcl_interfaces.msg import Log
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from ros_process import compressed, image, wait_for
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -24,9 +23,6 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.msg import Answer, Caption
 
 pytestmark = pytest.mark.ros
-
-# What was logged before the listener was found comes too.
-LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture
@@ -198,30 +194,41 @@ def test_an_error_in_the_pipeline_is_the_queries_own(bench: Bench) -> None:
     assert bench.client.ask("?", images=[image()]).success
 
 
-def test_cameras_that_come_go_and_do_not_fit_are_said_once_each(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+class Said:
+    """The lines that the node has logged."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self._text = ""
+
+    def lines(self) -> list[str]:
+        self._text += self._capfd.readouterr().err
+        return [line.partition("]: ")[2] for line in self._text.splitlines()]
+
+    def wait_for(self, text: str) -> None:
+        wait_for(lambda: any(text in line for line in self.lines()))
+
+
+def test_cameras_that_come_go_and_do_not_fit_are_said_once_each(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("litevlm_ros.camera_watch.PERIOD", 0.05)
     monkeypatch.setattr("litevlm_ros.camera_watch.PATIENCE", 0.3)
-    log = bench.client.listen(Log, "/rosout", LATCHED)
-
-    def said(text: str) -> Any:
-        bench.client.wait_for(lambda: any(text in entry.msg for entry in log))
-
+    said = Said(capfd)
     bench.start(cameras=["front"], image_reliability=["reliable"], max_frame_age=0.3)
-    said("Camera front brings no images: nobody publishes /front/image_raw")
+    said.wait_for("Camera front brings no images: nobody publishes /front/image_raw")
     unfit = bench.client.node.create_publisher(Image, "/front/image_raw", qos_profile_sensor_data)
-    said("this node requests reliable, volatile; set image_reliability to best_effort")
+    said.wait_for("this node requests reliable, volatile; set image_reliability to best_effort")
     bench.client.node.destroy_publisher(unfit)
     bench.publish("front", image(1))
-    said("Camera front: images arrive on /front/image_raw")
-    said("s old, max_frame_age is 0.3 s")
-    said_of_camera = [entry.msg for entry in log if entry.msg.startswith("Camera front")]
-    assert len(said_of_camera) == len(set(said_of_camera)), said_of_camera
+    said.wait_for("Camera front: images arrive on /front/image_raw")
+    said.wait_for("s old, max_frame_age is 0.3 s")
+    lines = [line for line in said.lines() if line.startswith("Camera front")]
+    assert len(lines) == len(set(lines)), lines
 
 
-def test_a_wrong_override_of_qos_is_told_by_name(bench: Bench) -> None:
-    log = bench.client.listen(Log, "/rosout", LATCHED)
-    name = "qos_overrides./front/image_raw.subscription.reliability"
-    bench.start(cameras=["front"], **{name: "relyable"})
+def test_a_wrong_override_of_qos_is_told_by_name(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.start(cameras=["front"], **{"qos_overrides./front/image_raw.subscription.reliability": "relyable"})
     assert bench.client.state() == "inactive"
-    bench.client.wait_for(lambda: any("Not activated: a parameter below qos_overrides./front" in e.msg for e in log))
+    Said(capfd).wait_for("Not activated: a parameter below qos_overrides./front/image_raw.subscription is wrong")
     assert bench.node.cameras == {}
