@@ -43,6 +43,11 @@ class Child:
         self.stop()
 
     @property
+    def process_id(self) -> int:
+        """By which the system knows it."""
+        return self._process.pid
+
+    @property
     def status(self) -> int | None:
         """Exit status, or None while it runs."""
         return self._process.poll()

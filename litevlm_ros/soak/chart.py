@@ -1,0 +1,44 @@
+"""A soak as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from litevlm_ros.soak.record import Record, Series
+
+
+def draw(record: Record, title: str, file: Path) -> None:
+    """A PNG: the node's memory, and the latencies of captions and answers, over time in minutes."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    memory, latency = figure.subplots(2, 1, sharex=True)
+    figure.suptitle(title)
+    minutes = [time / 60 for time, _ in record.memory()]
+    memory.plot(minutes, [value for _, value in record.memory()], label="node")
+    memory.set(ylabel="resident memory, MB", ylim=(0, None))
+    for name, series, colour in (("captions", record.captions, "C0"), ("answers", record.answers, "C1")):
+        latency.plot([time / 60 for time, _ in series], [value for _, value in series], ".", color=colour, alpha=0.15,
+                     markersize=3)  # fmt: skip
+        smooth = _medians(series, record.seconds / 60)
+        latency.plot([time / 60 for time, _ in smooth], [value for _, value in smooth], color=colour,
+                     label=f"{name}, medians of {len(series)}")  # fmt: skip
+    values = sorted(value for _, value in (*record.captions, *record.answers))
+    latency.set(
+        xlabel="minutes", ylabel="latency, ms", ylim=(0, 1.3 * values[int(0.99 * len(values))] if values else 1)
+    )
+    for panel in (memory, latency):
+        panel.axvspan(0, record.warm_up / 60, color="0.92", label="warm-up")
+        panel.grid(alpha=0.3)
+        panel.legend(loc="upper right")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+
+
+def _medians(series: Series, step: float) -> Series:
+    """One value for each `step` seconds that has any."""
+    groups: dict[int, list[float]] = {}
+    for time, value in series:
+        groups.setdefault(int(time / step), []).append(value)
+    return [((index + 0.5) * step, statistics.median(values)) for index, values in sorted(groups.items())]
