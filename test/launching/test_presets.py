@@ -86,6 +86,7 @@ def test_a_boards_parameters_name_what_its_build_makes(board: str) -> None:
     precisions = parameters["vision_precision"], parameters["text_precision"]
     assert precisions == (("auto", "auto") if board == "orin_agx" else ("int8", "int4"))
     assert parameters["memory_budget_mb"] == (3000 if board == "orin_nano" else 3200)
+    assert ("token_selection" in parameters) == (board == "orin_nano")
     flags = (ROOT / "launch" / f"{board}.launch.py").read_text()
     built = f"--max-context {parameters['max_context']}"
     assert built in flags or parameters["max_context"] == 4096  # what build_engines builds if it is not told
