@@ -6,20 +6,24 @@ A process of its own publishes camera images; here runs the node itself, on a pi
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import rclpy
+from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -34,6 +38,7 @@ from litevlm_ros.config import SamplingConfig
 from litevlm_ros.demo.processes import Child
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.lifecycle import LiteVLMNode
+from litevlm_ros.process_tuning import tune_process
 from litevlm_ros.types import Answer, FinishReason, RgbImage, Timings, TokenCounts, View
 
 ENCODINGS = ("bgr8", "jpeg")
@@ -58,12 +63,8 @@ def measure(encoding: str, image: RgbImage, frames: int) -> dict[str, list[float
     """
     message = camera_message(encoding, image)
     conversion = _conversion_times(message)
-    with tempfile.TemporaryDirectory() as folder:
-        pixels = Path(folder) / "image.npy"
-        np.save(pixels, image)
-        arguments = ["--encoding", encoding, "--image", str(pixels)]
-        with Child("litevlm_ros.benchmarking.ros_overhead", arguments, Path(folder) / "log", os.environ) as publisher:
-            samples = _record(encoding, frames, publisher)
+    with publishing(encoding, image, [_TOPIC], _RATE) as publisher:
+        samples = _record(encoding, frames, publisher)
     overhead = [sample["overhead"] for sample in samples]
     return {
         "transport": [sample["transport"] for sample in samples],
@@ -119,6 +120,7 @@ class _RecordingNode(LiteVLMNode):
             "camera_topics": [_TOPIC],
             "transport": "compressed" if encoding == "jpeg" else "raw",
             "caption_period": 1e-4,
+            "frame_clock": "arrival",
             "model_dir": ".",
         }
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
@@ -137,25 +139,58 @@ class _RecordingNode(LiteVLMNode):
         )
 
 
-def _record(encoding: str, frames: int, publisher: Child) -> list[dict[str, float]]:
+N = TypeVar("N", bound=LiteVLMNode)
+
+
+@contextmanager
+def spinning(
+    make_node: Callable[[Any], N], make_executor: Callable[..., SingleThreadedExecutor] = SingleThreadedExecutor
+) -> Iterator[tuple[N, SingleThreadedExecutor]]:
+    """A node that has been started, in an executor that the caller spins. `make_node` takes the rclpy context."""
+    tune_process()
     context = rclpy.Context()  # type: ignore[attr-defined, unused-ignore]
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = _RecordingNode(encoding, context)
-    executor = SingleThreadedExecutor(context=context)
+    node = make_node(context)
+    executor = make_executor(context=context)
     executor.add_node(node)
     try:
         node.start()
+        yield node, executor
+    finally:
+        node.close()
+        executor.shutdown(timeout_sec=0.0)
+        node.destroy_node()
+        context.try_shutdown()
+
+
+@contextmanager
+def publishing(encoding: str, image: RgbImage, topics: Sequence[str], rate: float) -> Iterator[Child]:
+    """A process that publishes the image on all topics, `rate` times a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = Path(folder) / "image.npy"
+        np.save(pixels, image)
+        arguments = ["--encoding", encoding, "--image", str(pixels), "--rate", str(rate), *topics]
+        with Child(
+            "litevlm_ros.benchmarking.ros_overhead", arguments, Path(folder) / "log", _environment()
+        ) as publisher:
+            yield publisher
+
+
+def _environment() -> dict[str, str]:
+    """With room for large images in Fast DDS's shared memory, as the launch files give to cameras."""
+    profile = str(Path(get_package_share_directory("litevlm_ros")) / "config" / "fastdds.xml")
+    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    return {**dict.fromkeys(variables, profile), **os.environ}
+
+
+def _record(encoding: str, frames: int, publisher: Child) -> list[dict[str, float]]:
+    with spinning(partial(_RecordingNode, encoding)) as (node, executor):
         deadline = time.monotonic() + 20.0 + 3.0 * (WARM_UP + frames) / _RATE
         while len(node.samples) < WARM_UP + frames:
             executor.spin_once(timeout_sec=0.5)
             if publisher.status is not None or time.monotonic() > deadline:
                 raise LiteVLMError(f"only {len(node.samples)} images arrived on {_TOPIC}: {publisher.tail()}")
         return node.samples[WARM_UP : WARM_UP + frames]
-    finally:
-        node.close()
-        executor.shutdown(timeout_sec=0.0)
-        node.destroy_node()
-        context.try_shutdown()
 
 
 def _conversion_times(message: Image | CompressedImage) -> list[float]:
@@ -203,22 +238,29 @@ _LINES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The publishing process: sends the image with the monotonic clock as its stamp until it is ended."""
+    """The publishing process: sends the image, the monotonic clock as its stamp, until it is ended."""
     parser = argparse.ArgumentParser(prog="ros_overhead", description="Publish images for benchmark --ros.")
     parser.add_argument("--encoding", choices=ENCODINGS, required=True, help="of the images")
     parser.add_argument("--image", type=Path, required=True, help="uint8 [height, width, 3] RGB as .npy")
+    parser.add_argument("--rate", type=float, required=True, help="of each topic, in Hz")
+    parser.add_argument("topics", nargs="+", help="to publish on")
     options = parser.parse_args(argv)
     message = camera_message(options.encoding, np.load(options.image))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    publisher = rclpy.create_node("benchmark_camera").create_publisher(type(message), _TOPIC, 1)
+    node = rclpy.create_node("benchmark_cameras")
+    publishers = [node.create_publisher(type(message), topic, 1) for topic in options.topics]
+    began = time.monotonic()
     try:
-        while True:
-            time.sleep(1 / _RATE)
-            seconds, nanoseconds = divmod(time.monotonic_ns(), 10**9)
-            message.header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds))
-            publisher.publish(message)
+        for number in itertools.count(1):
+            time.sleep(max(0.0, began + number / options.rate - time.monotonic()))
+            for publisher in publishers:
+                seconds, nanoseconds = divmod(time.monotonic_ns(), 10**9)
+                # The number, so that the receiver knows how many there were.
+                message.header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=str(number))
+                publisher.publish(message)
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None), ("context", None)):
+    for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None), ("context", None), ("seconds", None)):
         value = getattr(options, name)
         if value is not None and (value < 1 or (most is not None and value > most)):
             raise ConfigError(f"--{name} is {value}; allowed: from 1" + (f" to {most}" if most else ""))
@@ -126,11 +126,14 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def _ros(options: argparse.Namespace) -> dict[str, Any]:
     try:
-        from litevlm_ros.benchmarking import ros_overhead
+        from litevlm_ros.benchmarking import ros_load, ros_overhead
     except ImportError as error:
         raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): make setup, . scripts/env.sh") from error
     report = ros_overhead.report(options.resolution, options.runs)
     print(ros_overhead.table(report))
+    image = camera_image(0, *options.resolution)
+    report["load"] = ros_load.measure("jpeg", image, options.model, options.seconds)
+    print(ros_load.table(report["load"]))
     return report
 
 
@@ -270,7 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--context", type=int, default=320, metavar="N", help="tokens before a draft, for its cost (%(default)s)"
     )
-    other.add_argument("--ros", action="store_true", help="what ROS adds: from an image message to the pipeline")
+    other.add_argument("--ros", action="store_true", help="what ROS adds, and the node under load")
+    other.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of the load (%(default)g)")
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")

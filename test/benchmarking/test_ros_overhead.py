@@ -10,8 +10,9 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from litevlm_ros.benchmarking.ros_overhead import camera_message, measure
-from litevlm_ros.benchmarking.stages import camera_image
+from litevlm_ros.benchmarking.stages import CAMERAS, camera_image
 from litevlm_ros.messages import decode_image
+from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.tools.benchmark import main
 
 pytestmark = pytest.mark.ros
@@ -36,9 +37,19 @@ def test_every_frame_is_measured(encoding: str) -> None:
 
 def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "ros.json"
-    assert main(["--ros", "--resolution", "64x48", "--runs", "2", "--json", str(file)]) == 0
+    arguments = ["--resolution", "64x48", "--runs", "2", "--seconds", "2", "--model", str(demo_model_directory())]
+    assert main(["--ros", *arguments, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["work"] == {"resolution": [64, 48], "runs": 2}
     printed = capsys.readouterr().out
     for encoding in ("bgr8", "jpeg"):
         assert f"{report['ros'][encoding]['received']['median']:.2f}" in printed
+    load = report["load"]
+    assert set(load["cameras"]) == set(CAMERAS)
+    for counts in load["cameras"].values():
+        assert 0 < counts["received"] <= counts["published"] + 1
+    assert load["captions"] > 0
+    assert load["stale"] == 0
+    for name in ("callback", "late", "age"):
+        assert 0 <= load[name]["median"] <= load[name]["p99"] <= load[name]["most"]
+        assert f"{load[name]['p99']:.2f}" in printed
