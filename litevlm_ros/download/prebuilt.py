@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from litevlm_ros.download.archive import extract_engines
 from litevlm_ros.download.disk import RESERVE, free_bytes, gigabytes, staging_directory
@@ -17,6 +18,9 @@ from litevlm_ros.errors import EngineError
 
 LARGEST = 16 << 30
 """Bytes of an archive's engines; InternVL3-2B in FP16 has less than a quarter."""
+
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def install_prebuilt(
@@ -58,6 +62,12 @@ def _local_archive(source: str, directory: Path) -> Path:
         if not Path(source).is_file():
             raise DownloadError(f"--prebuilt {source} is not a file, nor a URL that begins with https://")
         return Path(source)
+    url = urlsplit(source)
+    if url.scheme == "http" and url.hostname not in _THIS_MACHINE:
+        raise DownloadError(
+            f"--prebuilt {source} would come unencrypted, and whoever is in between could put other engines, which are "
+            "code, in its place; use https://, or fetch the file and give its path"
+        )
     from litevlm_ros.download.transfer import explained, fetch
 
     target = directory / "archive.tar.gz"

@@ -200,3 +200,9 @@ def test_neither_a_file_nor_a_url(model: Path) -> None:
         with pytest.raises(DownloadError, match="is not a file, nor a URL"):
             install(source, model)
     assert names(model) == []
+
+
+def test_engines_do_not_come_unencrypted_from_elsewhere(model: Path) -> None:
+    with pytest.raises(DownloadError, match="would come unencrypted, and whoever is in between"):
+        install("http://models.example/engines.tar.gz", model)
+    assert names(model) == []

@@ -34,6 +34,7 @@ HUGE = 2**32 - 1
         ({"question": "?", "images": 1000}, "the query has 1000 images; max_query_images allows 8"),
         ({"question": "?", "images": 2, "cameras": ["a"] * 2}, "two images have the same name"),
         ({"question": "?", "cameras": ["nowhere"] * 10_000}, "unknown camera nowhere; known are front"),
+        ({"question": "\x1b[2J\nERROR?", "cameras": ["nowhere"]}, "unknown camera"),
         ({"question": "?", "cameras": ["\n\x1b[31mred" * 500]}, "unknown camera"),
         ({"question": "?", "images": {"width": HUGE, "height": HUGE, "step": HUGE}}, "more than the allowed"),
         ({"question": "?", "images": {"width": 0}}, "no pixels"),
@@ -61,6 +62,8 @@ def bench_robot(tmp_path_factory: pytest.TempPathFactory) -> Any:
     robot = Robot(tmp_path_factory.mktemp("robot"))
     with robot.node():
         yield robot
+        # Nor has anybody written to the log what a terminal would take for a command.
+        assert robot.log.read_text().replace("\n", "").isprintable()
     robot.client.close()
 
 
