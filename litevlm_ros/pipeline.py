@@ -76,11 +76,13 @@ class Pipeline:
         return cls(config, model, tokenizer, load_backend(config, model))
 
     def change(self, config: PipelineConfig) -> None:
-        """Takes over `sampling` and what `view_selection` has beside its method, from the next answer on; all other
-        settings must be the present ones."""
-        self.config = config
+        """Takes over `sampling` and what `view_selection` and `token_selection` have beside their methods, from the
+        next answer on; all other settings must be the present ones."""
+        before, self.config = self.config, config
         if self._view_selector is not None:
             self._view_selector = self._view_selector.changed(config.view_selection)
+        if self.token_selector is not None and config.token_selection != before.token_selection:
+            self.token_selector = self.backend.token_selector(config.token_selection)
 
     def close(self) -> None:
         """Gives the model's memory back. Called on the pipeline's thread, and nothing may be called after it."""

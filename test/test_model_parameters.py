@@ -73,7 +73,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"view_selection_phrases": ["hand"]}, "^parameter view_selection_phrases has 'hand'; allowed: CAMERA: PHRASE"),
         ({"view_selection_phrases": ["hand: a,,b"]}, "^parameter view_selection_phrases of hand is "),
         ({"token_selection": "magic"}, "^parameter token_selection is 'magic'; allowed: off, random, diversity"),
-        ({"token_selection_keep": 1.5}, "^parameter token_selection_keep is 1.5; allowed: numbers above 0, at most 1"),
+        ({"token_selection_keep": 1.5}, "^parameter token_selection_keep is 1.5; allowed: numbers from 0.001 to 1"),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),
         ({"system_prompt": True}, "^parameter system_prompt must be a text, not True"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def test_reuse_is_exact_with_selected_tokens(model: Path) -> None:
             answer, expected = pipe.generate(views, question, SAMPLING), fresh.generate(views, question, SAMPLING)
             assert answer.text == expected.text
     assert answer.reuse.tokens > len(pipe.encode([back]).prefix.words)
+
+
+def test_another_share_of_tokens_counts_from_the_next_answer_on_frames_that_are_kept(model: Path) -> None:
+    selections = [TokenSelectionConfig("diversity", keep) for keep in (0.5, 0.25, 1.0, 0.5)]
+    pipe = endless(model, max_tiles=6, token_selection=selections[0])
+    views = [View("front", picture(1), 1), View("back", picture(2), 2)]
+    for selection in selections:
+        pipe.change(replace(pipe.config, token_selection=selection))
+        answer = pipe.generate(views, "What is there?", SAMPLING)
+        fresh = endless(model, max_tiles=6, token_selection=selection).generate(views, "What is there?", SAMPLING)
+        assert (answer.text, answer.tokens) == (fresh.text, fresh.tokens)
 
 
 def test_answers_across_cache_buckets_do_not_depend_on_max_context(model: Path) -> None:

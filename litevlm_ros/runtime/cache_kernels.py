@@ -5,8 +5,8 @@ They are compiled by NVRTC for the GPU at hand when a model is loaded, which tak
 
 from __future__ import annotations
 
-from litevlm_ros.errors import EngineError
 from litevlm_ros.runtime.cuda_device import CudaDevice
+from litevlm_ros.runtime.nvrtc import compile_kernels
 
 SOURCE = r"""
 // New keys and values: from [tensors, staged_rows, row] to rows past_length .. past_length + count of
@@ -45,7 +45,7 @@ class CacheKernels:
     def __init__(self, device: CudaDevice) -> None:
         """Raises EngineError if NVRTC is missing or refuses."""
         self._device = device
-        module = device.driver.module_from_buffer(_compile(SOURCE, device.compute_capability))
+        module = device.driver.module_from_buffer(compile_kernels(SOURCE, device.compute_capability))
         self._module = module
         self._append = module.get_function("append_rows").prepare("PPPPiii")
         self._advance = module.get_function("advance").prepare("PPPPPPi")
@@ -89,32 +89,3 @@ class CacheKernels:
     def close(self) -> None:
         """Unloads the kernels."""
         del self._append, self._advance, self._module
-
-
-def _compile(source: str, compute_capability: tuple[int, int]) -> bytes:
-    """Machine code for one GPU. Raises EngineError."""
-    try:
-        from cuda.bindings import nvrtc
-
-        _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"cache_kernels.cu", 0, [], [])
-    except (ImportError, RuntimeError) as error:
-        raise EngineError(
-            f"NVRTC, CUDA's run-time compiler, does not load ({error}); install it: on a Jetson "
-            "`sudo apt-get install cuda-nvrtc-12-6`, elsewhere `pip install nvidia-cuda-nvrtc`"
-        ) from error
-    options = [f"--gpu-architecture=sm_{compute_capability[0]}{compute_capability[1]}".encode()]
-    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        _, size = nvrtc.nvrtcGetProgramLogSize(program)
-        log = b" " * size
-        nvrtc.nvrtcGetProgramLog(program, log)
-        reason = log.decode(errors="replace").strip(" \0\n") or result
-        raise EngineError(
-            f"NVRTC does not compile for this GPU ({options[0].decode()}): {reason}; install the NVRTC of the CUDA "
-            "version that `nvidia-smi` shows"
-        )
-    _, size = nvrtc.nvrtcGetCUBINSize(program)
-    code = b" " * size
-    nvrtc.nvrtcGetCUBIN(program, code)
-    nvrtc.nvrtcDestroyProgram(program)
-    return code

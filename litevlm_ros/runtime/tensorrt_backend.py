@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 
-from litevlm_ros.config import PipelineConfig
+from litevlm_ros.config import PipelineConfig, TokenSelectionConfig
 from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.engines.tensorrt_module import load_tensorrt
 from litevlm_ros.errors import ConfigError, EngineError
@@ -19,6 +19,7 @@ from litevlm_ros.runtime.device_memory import DeviceMemory, Scratch, gigabytes
 from litevlm_ros.runtime.engine import Backend
 from litevlm_ros.runtime.engine_files import EngineFile, find_engine
 from litevlm_ros.runtime.engine_program import Engine
+from litevlm_ros.runtime.tensorrt_selection import DeviceTokenSelector
 from litevlm_ros.runtime.tensorrt_text import TensorRTTextDecoder
 from litevlm_ros.runtime.tensorrt_vision import TensorRTVisionEncoder
 
@@ -53,8 +54,14 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
         raise
     # A program that ends without closing must not leave engines to be freed behind the driver.
     atexit.register(close)
+
+    def token_selector(selection: TokenSelectionConfig) -> DeviceTokenSelector:
+        selector = DeviceTokenSelector(selection, model, vision, device, memory)
+        resources.callback(selector.close)
+        return selector
+
     description = _description(device, files, capacity)
-    return Backend("tensorrt", description, vision, text, close, memory.by_purpose)
+    return Backend("tensorrt", description, vision, text, close, memory.by_purpose, token_selector)
 
 
 def _load(

@@ -74,7 +74,7 @@ class TensorRTVisionEncoder:
             raise EngineError(f"the vision encoder takes tiles of {list(self._tile)}, not {list(pixels.shape)} pixels")
         driver, stream = self._device.driver, self._device.stream
         with self._device:
-            tokens = self._new(len(pixels) * self._tokens)
+            tokens = self.empty(len(pixels) * self._tokens)
             target = tokens.address
             for first in range(0, len(pixels), self._most):
                 part = pixels[first : first + self._most]
@@ -90,7 +90,7 @@ class TensorRTVisionEncoder:
     def join(self, parts: Sequence[VisualTokens]) -> DeviceVisualTokens:
         """See `VisionEncoder.join`."""
         with self._device:
-            tokens = self._new(sum(part.count for part in parts))
+            tokens = self.empty(sum(part.count for part in parts))
             target = tokens.address
             for part in parts:
                 assert isinstance(part, DeviceVisualTokens)
@@ -105,7 +105,8 @@ class TensorRTVisionEncoder:
             program.close()
         self._programs.clear()
 
-    def _new(self, count: int) -> DeviceVisualTokens:
+    def empty(self, count: int) -> DeviceVisualTokens:
+        """Room for so many tokens, which hold anything. The device must be current. Raises EngineError."""
         return DeviceVisualTokens(count, self._row_bytes, _Block(self._pool, count * self._row_bytes))
 
     def _program(self, tiles: int) -> Program:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig, TokenSelectionConfig
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.backends import load_backend
@@ -310,6 +310,25 @@ def test_greedy_tokens_are_those_of_transformers_wherever_its_margin_exceeds_its
     assert len(set(tokens)) > 32, "an answer that repeats itself compares little"
     assert clear.sum() >= 20
     assert len(differing) == 0
+
+
+@pytest.mark.parametrize("method", ["random", "diversity", "similarity"])
+def test_tokens_are_selected_as_in_host_memory_within_half_a_millisecond(
+    backend: Backend, large: Path, method: str
+) -> None:
+    """6 tiles of 256 tokens, of which half are kept."""
+    from litevlm_ros.vision.token_selection import choose
+
+    visual = backend.vision.encode(tiles(6, image_size(large)))
+    selector = backend.token_selector(TokenSelectionConfig(method, 0.5))
+    selection = selector.select(visual)
+    rows = on_host(backend, visual)
+    kept = choose(rows.reshape(6, -1, rows.shape[-1]), method, 128) + 256 * np.arange(6)[:, None]
+    np.testing.assert_array_equal(selection.places, kept.reshape(-1))
+    np.testing.assert_array_equal(on_host(backend, selection.visual), rows[selection.places])
+    spent = median_ms(lambda: selector.select(visual))
+    say(f"{method}: {visual.count} tokens to {selection.visual.count} in {spent:.3f} ms")
+    assert spent < 0.5
 
 
 def test_it_is_faster_by_graphs_and_reports_its_times(backend: Backend, large: Path) -> None:

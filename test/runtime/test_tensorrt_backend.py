@@ -17,13 +17,14 @@ import pytest
 from fake_cuda import FakeCuda
 from tiny_internvl import model_directory
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig, TokenSelectionConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.runtime import engine_files
+from litevlm_ros.runtime import engine_files, tensorrt_selection
 from litevlm_ros.runtime.backends import load_backend
 from litevlm_ros.runtime.engine import Backend, read_one_by_one
+from litevlm_ros.runtime.host_tokens import HostVisualTokens
 from litevlm_ros.types import View
 
 V = 320
@@ -132,6 +133,52 @@ def test_a_part_keeps_the_memory_of_the_whole(backend: Backend) -> None:
     gc.collect()
     backend.vision.encode(tiles(3)[::-1])
     np.testing.assert_array_equal(on_host(backend, part), expected)
+
+
+# --- token selection
+
+
+@pytest.mark.parametrize("method", ["random", "diversity", "similarity"])
+def test_tokens_are_selected_on_the_device_as_in_host_memory(backend: Backend, directory: Path, method: str) -> None:
+    selection = TokenSelectionConfig(method, 0.5)
+    device, host = backend.token_selector(selection), on_cpu(directory).token_selector(selection)
+    for count in (1, 3):
+        tokens = backend.vision.encode(tiles(count))
+        kept = device.select(tokens)
+        expected = host.select(HostVisualTokens(on_host(backend, tokens)))
+        assert kept.places.tolist() == expected.places.tolist()
+        assert kept.visual.count == 2 * count
+        np.testing.assert_array_equal(on_host(backend, kept.visual), expected.visual.rows)  # type: ignore[attr-defined]
+
+
+def test_more_tiles_than_there_is_working_memory_for_are_selected_in_turn(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = TokenSelectionConfig("diversity", 0.5)
+    tokens = backend.vision.encode(tiles(5))
+    at_once = backend.token_selector(selection).select(tokens)
+    monkeypatch.setattr(tensorrt_selection, "TILES_AT_ONCE", 2)
+    in_turn = backend.token_selector(selection).select(tokens)
+    assert in_turn.places.tolist() == at_once.places.tolist()
+    np.testing.assert_array_equal(on_host(backend, in_turn.visual), on_host(backend, at_once.visual))
+
+
+def test_answers_with_selected_tokens_are_those_of_onnxruntime(directory: Path, cuda: FakeCuda) -> None:
+    selection = TokenSelectionConfig("diversity", 0.5)
+    views = [View("front", np.roll(PIXELS[0], shift, 0)) for shift in (0, 9)]
+    answers = []
+    for name in ("tensorrt", "onnxruntime"):
+        pipe = Pipeline.from_config(PipelineConfig(directory, backend=name, token_selection=selection))
+        answers.append(pipe.generate(views, "What is there?", SamplingConfig(12)))
+        pipe.close()
+    assert answers[0].text == answers[1].text
+    assert [answer.tokens.visual for answer in answers] == [4, 4]
+    assert answers[0].timings.select > 0
+
+
+def test_a_scorer_is_refused_with_the_methods_that_work(backend: Backend) -> None:
+    with pytest.raises(ConfigError, match="'scorer'; allowed on TensorRT: off, random, diversity, similarity"):
+        backend.token_selector(TokenSelectionConfig("scorer"))
 
 
 def on_host(backend: Backend, tokens: Any) -> Any:

@@ -1,28 +1,55 @@
-"""CUDA kernels that use nothing but blockIdx, blockDim, gridDim and threadIdx, compiled for the host and run there."""
+"""CUDA kernels compiled for the host and run there, block by block; warps may talk in blocks of one warp only."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import itertools
+import math
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 _SHIM = """
+#include <cmath>
 #include <cstddef>
+#include <pthread.h>
 struct Index { unsigned x, y, z; };
-static Index threadIdx, blockIdx, blockDim, gridDim;
+static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
+static pthread_barrier_t all_here;
 extern "C" void place(const unsigned *numbers) {
     Index *all[] = {&gridDim, &blockDim, &blockIdx, &threadIdx};
     for (int i = 0; i < 4; ++i) *all[i] = {numbers[3 * i], numbers[3 * i + 1], numbers[3 * i + 2]};
 }
+extern "C" void expect(unsigned threads) { pthread_barrier_init(&all_here, nullptr, threads); }
+inline void __syncthreads() { pthread_barrier_wait(&all_here); }
+template <class T> T __shfl_xor_sync(unsigned, T value, int distance) {
+    static T lanes[32];
+    lanes[threadIdx.x] = value;
+    __syncthreads();
+    const T other = lanes[threadIdx.x ^ distance];
+    __syncthreads();
+    return other;
+}
+inline unsigned __ballot_sync(unsigned, bool value) {
+    static bool lanes[32];
+    lanes[threadIdx.x] = value;
+    __syncthreads();
+    unsigned votes = 0;
+    for (int i = 0; i < 32; ++i) votes |= unsigned(lanes[i]) << i;
+    __syncthreads();
+    return votes;
+}
 struct uint4 { unsigned x, y, z, w; };
+#define __popc __builtin_popcount
 #define __global__
+#define __device__ inline
+#define __shared__ static
 """
 
 
@@ -34,7 +61,20 @@ def compile_kernels(source: str) -> Any:
         pytest.skip("runs CUDA kernels on the host: needs a C++ compiler")
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "kernels.so"
-        command = [compiler, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-x", "c++", "-", "-o", str(library)]
+        command = [
+            compiler,
+            "-O1",
+            "-pthread",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Werror",
+            "-x",
+            "c++",
+            "-",
+            "-o",
+            str(library),
+        ]
         subprocess.run(command, input=(_SHIM + source).encode(), check=True)
         return ctypes.CDLL(str(library))
 
@@ -42,12 +82,27 @@ def compile_kernels(source: str) -> Any:
 def run_kernel(
     source: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[tuple[str, int]]
 ) -> None:
-    """All threads, one after the other. Arguments are ('P', address) or ('i', number)."""
+    """All blocks, one after the other. Arguments are ('P', address) or ('i', number).
+
+    Threads that wait for each other run at the same time, others one after the other.
+    """
     library = compile_kernels(source)
     kernel = getattr(library, name)
     kernel.restype = None
     values = [ctypes.c_void_p(value) if kind == "P" else ctypes.c_int(value) for kind, value in arguments]
     grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
-    for at in itertools.product(*map(range, (*grid, *block))):
+
+    def run(at: tuple[int, ...]) -> None:
         library.place((ctypes.c_uint * 12)(*grid, *block, *at))
         kernel(*values)
+
+    threads = math.prod(block) if "_sync" in _body(source, name) else 1
+    library.expect(threads)
+    with ThreadPoolExecutor(threads) as workers:
+        for place in itertools.product(*map(range, grid)):
+            list(workers.map(run, [(*place, *thread) for thread in itertools.product(*map(range, block))]))
+
+
+def _body(source: str, name: str) -> str:
+    """From the kernel's name to the next kernel."""
+    return source.partition(f"void {name}(")[2].partition("__global__")[0]
