@@ -26,7 +26,7 @@ BUILD_INPUTS := CMakeLists.txt package.xml setup.cfg scripts/executable.py.in \
 # env.sh and the scripts it sources use unset variables.
 ENV := set +u; . scripts/env.sh; set -u
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -65,6 +65,12 @@ format: $(DEV_DONE) ## let ruff fix and format the sources
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+# Types that are imported for type checkers only are shown as text, which pdoc warns of; all other warnings end it.
+docs: setup $(DEV_DONE) ## write the API reference to docs/api/index.html
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	$(ENV); python -W error::UserWarning -W "ignore:Error parsing type annotation" -m pdoc --output-directory docs/api \
+		litevlm_ros '!litevlm_ros.launching'
+
 clean: ## remove everything that the commands above made
-	rm -rf .venv build install log demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build install log demo_out docs/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -80,7 +80,7 @@ def test_a_failing_installation_is_reported(
     assert "run make setup again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "ros.txt", "ros_apt.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "ros.txt", "ros_apt.txt", "dev.txt", "docs.txt"])
 def test_requirements_are_pinned_for_every_python(name: str) -> None:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
     requirements = [line for line in lines if line and not line.startswith("#")]

@@ -62,8 +62,8 @@ def missing_engines(parameters: Mapping[str, Any], preset: Preset) -> str:
 
     Goes by file names alone: whether an engine fits this machine is found out by the node, which says so.
     """
-    model = Path(str(parameters.get("model_dir", ""))).expanduser()
-    engines = Path(str(parameters.get("engine_dir", "") or model)).expanduser()
+    model = Path(str(parameters.get("model_dir", ""))).expanduser().absolute()
+    engines = Path(str(parameters.get("engine_dir", "") or model)).expanduser().absolute()
     output = "" if engines == model else f" --output {engines}"
     build = f"ros2 run litevlm_ros build_engines --model {model}{output} {preset.build}"
     if not model.is_dir():
