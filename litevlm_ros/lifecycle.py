@@ -40,7 +40,10 @@ from litevlm_ros.types import RgbImage
 from litevlm_ros.views import CameraViews
 
 INFERENCE_STOP_SECONDS = 1.0
-"""How long running inference gets to notice that it is cancelled."""
+"""How long running inference gets to notice that it is cancelled when the node ends."""
+
+UNLOAD_SECONDS = 30.0
+"""How long cleanup waits for a model to be given up, so that the next one does not come on top of it."""
 
 _QUEUE_DEPTH = 10
 
@@ -156,7 +159,7 @@ class LiteVLMNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unloads the model."""
-        self._unload()
+        self._unload(UNLOAD_SECONDS)
         for publisher in (self._captions, self._caption_texts, self._answers):
             self.destroy_lifecycle_publisher(publisher)
         release_memory()
@@ -227,11 +230,12 @@ class LiteVLMNode(LifecycleNode):
             camera.close()
             self.get_logger().info(f"Camera {camera.name}: {camera.counters.summary()}")
 
-    def _unload(self) -> None:
+    def _unload(self, seconds: float = INFERENCE_STOP_SECONDS) -> None:
         self._settings = self._inference = None
         thread, self._inference_thread = self._inference_thread, None
         if thread is not None:
-            thread.stop(INFERENCE_STOP_SECONDS)
+            if not thread.stop(seconds) and not self._closed:
+                self.get_logger().warning("The model is still at work and keeps its memory until that ends")
             for kind, statistics in thread.statistics.items():
                 self.get_logger().info(f"{kind.name.capitalize()}s: {statistics.summary()}")
 

@@ -19,6 +19,7 @@ from ros_process import compressed, image, wait_for
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from litevlm_ros import lifecycle
 from litevlm_ros.errors import EngineError
 from litevlm_ros.msg import Answer, Caption
 
@@ -150,6 +151,24 @@ def test_transitions(bench: Bench) -> None:
     assert client.change_state("shutdown")
     assert client.state() == "finalized"
     assert client.ask("?").error == "/litevlm is shutting down"
+
+
+def test_cleanup_waits_for_a_model_that_cannot_be_interrupted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+
+    def deaf(*arguments: Any, **settings: Any) -> Any:
+        began.set()
+        time.sleep(lifecycle.INFERENCE_STOP_SECONDS + 0.3)
+        raise EngineError("at last")
+
+    monkeypatch.setattr(bench.pipeline, "generate", deaf)
+    bench.start()
+    asked = bench.client.start_query("?", images=[image(1)])
+    bench.client.wait_for(began.is_set)
+    assert bench.client.change_state("deactivate")
+    assert bench.client.change_state("cleanup")
+    assert bench.pipeline.closed
+    assert bench.client.result(asked).error == "at last"
 
 
 def test_a_query_that_deactivation_overtakes(bench: Bench) -> None:
