@@ -56,7 +56,11 @@ def effective_parameters(arguments: Mapping[str, str], overrides: Mapping[str, A
 
 
 def litevlm_node(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> Node:
-    """The action that runs the node; all that is launched ends with it."""
+    """The action that runs the node; all that is launched ends with it.
+
+    Raises ConfigError if the file of parameters is not one: launch itself would start the node without.
+    """
+    read_parameters(Path(arguments["params_file"]))
     return Node(
         package="litevlm_ros",
         executable="litevlm_node",

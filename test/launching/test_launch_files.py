@@ -69,6 +69,12 @@ def test_the_demo_starts_cameras_and_node_in_one_namespace() -> None:
     assert not [entity for entity in start("demo", start_cameras="false") if type(entity) is ExecuteProcess]
 
 
+@pytest.mark.parametrize("name", ["demo", *BOARDS])
+def test_a_missing_parameter_file_is_no_start(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"params_file /none\.yaml cannot be read"):
+        start(name, params_file="/none.yaml")
+
+
 @pytest.mark.parametrize("board", BOARDS)
 def test_boards_say_what_is_missing(board: str, tmp_path: Path) -> None:
     [notice] = notices(start(board, model=str(tmp_path)))
