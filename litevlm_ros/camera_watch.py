@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,15 +11,13 @@ from rclpy.node import Node
 
 from litevlm_ros.cameras import Camera
 from litevlm_ros.image_topics import Diagnosis, Silence
+from litevlm_ros.statistics import Rate
 
 PERIOD = 1.0
 """Seconds between two looks at the cameras."""
 
 PATIENCE = 5.0
 """Seconds that a camera may take for its first image and between two. Discovery and drivers take a while to begin."""
-
-_RATE_PERIODS = 5
-"""Over which a rate is a mean."""
 
 _AT_ONCE = (Silence.WRONG_TYPE, Silence.INCOMPATIBLE_QOS, Silence.LATE)
 """What waiting does not mend."""
@@ -36,20 +32,16 @@ class CameraWatch:
         """Why there is no usable frame; None while there is one, or while the camera still has time to begin."""
         self.brings_images = False
         """Whether it did when it was last looked at."""
-        self.rate = math.nan
-        """Images a second over the last seconds; NaN before the second look."""
+        self.rate = Rate()
+        """Images over the last seconds."""
         self._log = log
         self._began = time.monotonic()
-        self._received: deque[tuple[float, int]] = deque(maxlen=_RATE_PERIODS + 1)
         self._told: Silence | None = None
 
     def look(self, max_age: float) -> None:
         """Takes notice of what has changed, and logs it. `max_age` is the most seconds that a usable frame may have."""
         camera, now = self.camera, time.monotonic()
-        self._received.append((now, camera.counters.received))
-        (first, before), (last, received) = self._received[0], self._received[-1]
-        if last > first:
-            self.rate = (received - before) / (last - first)
+        self.rate.look(now, camera.counters.received)
         frame = camera.newest(max(max_age, PATIENCE))
         if frame is not None and frame.delay() <= max_age:
             self._arrives()

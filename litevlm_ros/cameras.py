@@ -98,6 +98,13 @@ class Frame:
         """The part of its age that it had when it arrived."""
         return self.camera.clock.delay(self.since_stamp)
 
+    def kind(self) -> str:
+        """Size and encoding, or what a compressed image says of itself."""
+        message = self._message
+        if isinstance(message, CompressedImage):
+            return str(message.format)
+        return f"{message.width}x{message.height} {message.encoding}"
+
     def image(self) -> RgbImage:
         """The RGB image. Raises MalformedImageError, which the camera has then counted and logged."""
         with self._lock:

@@ -24,9 +24,11 @@ from litevlm_ros.camera_watch import CameraWatches
 from litevlm_ros.cameras import Camera
 from litevlm_ros.captions import Captioner
 from litevlm_ros.config import PipelineConfig
+from litevlm_ros.diagnostics import Diagnostics, Snapshot
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.frame_age import FrameClock
 from litevlm_ros.inference_jobs import Inference
+from litevlm_ros.model_facts import ModelFacts, model_facts
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node_parameters import NodeParameters
 from litevlm_ros.overlay import Overlays
@@ -81,6 +83,8 @@ class LiteVLMNode(LifecycleNode):
         self._watches: CameraWatches | None = None
         self._overlays: Overlays | None = None
         self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
+        self._model: ModelFacts | None = None
+        self._diagnostics = Diagnostics(self, self._snapshot)
         self.questions = QuestionServers(self, lambda: self._queries, self._why_not_active)
 
     @property
@@ -104,11 +108,13 @@ class LiteVLMNode(LifecycleNode):
     def close(self) -> None:
         """Cancels everything and waits a moment for it to end. The node is of no use afterwards."""
         self._closed = True
+        self._diagnostics.close()
         self._disconnect()
         self._unload()
 
     def destroy_node(self) -> None:
         """Ends all that rclpy has of the node."""
+        self._diagnostics.close()
         self.questions.destroy()
         super().destroy_node()
 
@@ -120,8 +126,9 @@ class LiteVLMNode(LifecycleNode):
         began = time.monotonic()
         try:
             settings, config = self._node_parameters.read()
+            facts: Future[ModelFacts] = Future()
             self._inference_thread = InferenceThread(
-                partial(self._pipeline_factory, config),
+                partial(self._load_model, config, facts),
                 lambda pipeline: pipeline.close(),
                 max_queued_questions=settings.max_queued_questions,
             )
@@ -135,6 +142,7 @@ class LiteVLMNode(LifecycleNode):
         self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
         self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
         self._settings, self._inference = settings, Inference(self._inference_thread, config)
+        self._model = facts.result()
         self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
         return super().on_configure(state)
 
@@ -211,6 +219,11 @@ class LiteVLMNode(LifecycleNode):
             self.get_logger().info(f"After correcting it: ros2 lifecycle set {name} configure, then activate")
         return TransitionCallbackReturn.FAILURE
 
+    def _load_model(self, config: PipelineConfig, facts: Future[ModelFacts]) -> Any:
+        pipeline = self._pipeline_factory(config)
+        facts.set_result(model_facts(pipeline))
+        return pipeline
+
     def _wait_for_pipeline(self, loaded: Future[None]) -> None:
         while not wait([loaded], timeout=0.1).done:
             if self._stopping.is_set():
@@ -231,7 +244,7 @@ class LiteVLMNode(LifecycleNode):
             self.get_logger().info(f"Camera {camera.name}: {camera.counters.summary()}")
 
     def _unload(self, seconds: float = INFERENCE_STOP_SECONDS) -> None:
-        self._settings = self._inference = None
+        self._settings = self._inference = self._model = None
         thread, self._inference_thread = self._inference_thread, None
         if thread is not None:
             if not thread.stop(seconds) and not self._closed:
@@ -258,6 +271,19 @@ class LiteVLMNode(LifecycleNode):
         if self._settings is None:
             return f"{name} is not configured (yet); where autostart is false: ros2 lifecycle set {name} configure"
         return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
+
+    def _snapshot(self) -> Snapshot:
+        """For diagnostics, in whichever thread."""
+        inference, watches = self._inference, self._watches
+        return Snapshot(
+            problem="" if self._queries is not None else self._why_not_active(),
+            failed=bool(self._failure),
+            cameras={} if watches is None else watches.states,
+            statistics={} if inference is None else inference.thread.statistics,
+            settings=self._settings,
+            config=None if inference is None else inference.config,
+            model=self._model,
+        )
 
     def _apply_parameters(self) -> None:
         """Takes over live parameters, as they are now."""

@@ -60,6 +60,28 @@ class Recent:
         return ordered[min(len(ordered), max(1, math.ceil(percent / 100 * len(ordered)))) - 1]
 
 
+class Rate:
+    """How fast a count grows: a mean over the last few looks at it."""
+
+    def __init__(self, looks: int = 6) -> None:
+        """Keeps the last `looks`."""
+        self._looks: deque[tuple[float, int]] = deque(maxlen=looks)
+
+    def look(self, seconds: float, count: int) -> None:
+        """The count at a moment on any steady clock. One that is smaller than before was begun anew."""
+        if self._looks and count < self._looks[-1][1]:
+            self._looks.clear()
+        self._looks.append((seconds, count))
+
+    @property
+    def per_second(self) -> float:
+        """NaN before the second look."""
+        if len(self._looks) < 2:
+            return math.nan
+        (first, before), (last, count) = self._looks[0], self._looks[-1]
+        return (count - before) / (last - first) if last > first else math.nan
+
+
 class JobStatistics:
     """Of all questions, or of all captions, since the model was loaded."""
 

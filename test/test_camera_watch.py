@@ -69,7 +69,7 @@ def test_each_change_is_said_once(now: list[float]) -> None:
     camera.frame = frame()
     seconds(6)
     assert log.lines[1:] == ["Camera front: images arrive on /front/image_raw"]
-    assert (watch.rate, watch.diagnosis) == (10.0, None)
+    assert (watch.rate.per_second, watch.diagnosis) == (10.0, None)
     camera.frame = None
     seconds(5)
     assert log.lines[2:] == log.lines[:1]

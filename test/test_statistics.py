@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from litevlm_ros.errors import BusyError, DeadlineError, EngineError, NoFrameError
-from litevlm_ros.statistics import JobStatistics, Outcome, Recent, outcome_of
+from litevlm_ros.statistics import JobStatistics, Outcome, Rate, Recent, outcome_of
 from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts
 
 
@@ -51,3 +51,15 @@ def test_answers_add_up() -> None:
     assert figures == (15, 9, 6)
     assert statistics.summary() == "3 done, 2 refused, queue full; median 20 ms, 95 % within 30 ms"
     assert JobStatistics().summary() == "none"
+
+
+def test_how_fast_a_count_grows() -> None:
+    rate = Rate(3)
+    rate.look(10.0, 100)
+    assert math.isnan(rate.per_second)
+    for seconds, count in ((11.0, 200), (12.0, 220), (13.0, 240)):
+        rate.look(seconds, count)
+    assert rate.per_second == 20.0, "over the last three looks"
+    rate.look(14.0, 5)
+    rate.look(16.0, 9)
+    assert rate.per_second == 2.0, "a count that was begun anew"

@@ -10,7 +10,7 @@ nobody looks at logits: a backend may then choose and read tokens on its own, ah
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -178,3 +178,5 @@ class Backend:
     """Bytes of device memory by purpose; nothing where the model lives in the host's memory."""
     token_selector: Callable[[TokenSelectionConfig], TokenSelector] = _no_selector
     """Makes a selector for any method but 'off'. Raises ConfigError for one that cannot run here, and EngineError."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Engine file → SHA-256 of its contents; nothing where there are no engines."""

@@ -61,7 +61,8 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
         return selector
 
     description = _description(device, files, capacity)
-    return Backend("tensorrt", description, vision, text, close, memory.by_purpose, token_selector)
+    fingerprints = {file.path.name: file.sidecar.engine_sha256 for file in files.values()}
+    return Backend("tensorrt", description, vision, text, close, memory.by_purpose, token_selector, fingerprints)
 
 
 def _load(
