@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.evaluation.answering import Reply, answer, seeing
 from litevlm_ros.evaluation.exercises import CAPTION, Exercise
 from litevlm_ros.evaluation.scores import Score, is_right, score
+from litevlm_ros.evaluation.share import paired_loss
 from litevlm_ros.pipeline import Pipeline
 
 REFERENCE = "fp32"
@@ -46,8 +46,7 @@ class PrecisionScore:
 class Loss:
     """Percentage points of short answers that are right in one precision and not in another.
 
-    `low` and `high` bound its 95 % interval: both precisions answer the same questions, so only those count that just
-    one of them gets right (McNemar's pairs). `changed` is the share of all replies, captions too, with other words.
+    `low` and `high` bound its 95 % interval. `changed` is the share of all replies, captions too, with other words.
     """
 
     points: float
@@ -58,13 +57,8 @@ class Loss:
     @classmethod
     def of(cls, reference: PrecisionScore, other: PrecisionScore) -> Loss:
         """What `other` loses against `reference`."""
-        pairs = list(zip(reference.right(), other.right(), strict=True))
-        lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-        total = max(1, len(pairs))
-        points = 100 * (lost - won) / total
-        reach = 1.96 * 100 * math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / total)) / total
         texts = [a.text != b.text for a, b in zip(reference.replies, other.replies, strict=True)]
-        return cls(points, points - reach, points + reach, sum(texts) / max(1, len(texts)))
+        return cls(*paired_loss(reference.right(), other.right()), sum(texts) / max(1, len(texts)))
 
 
 def examine_precisions(

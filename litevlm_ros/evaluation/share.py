@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _Z = 1.959964
@@ -41,3 +41,16 @@ class Share:
         reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
         # With no hits or only hits, the outer bound is the share itself but for rounding.
         return (middle - reach if self.hits else 0.0), (middle + reach if self.hits < self.total else 1.0)
+
+
+def paired_loss(reference: Sequence[bool], other: Sequence[bool]) -> tuple[float, float, float]:
+    """Percentage points that `other` loses against `reference`, and the 95 % interval's ends.
+
+    Both answered the same questions, so only those count that just one of them got right (McNemar's pairs).
+    """
+    pairs = list(zip(reference, other, strict=True))
+    lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    total = max(1, len(pairs))
+    points = 100 * (lost - won) / total
+    reach = _Z * 100 * math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / total)) / total
+    return points, points - reach, points + reach

@@ -24,6 +24,7 @@ from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.tools.precision_pair import precision_pair
 from litevlm_ros.types import View
 
 COMPARED_ENGINES = "fp16/fp16,fp8/fp8,fp16/int4"
@@ -109,7 +110,7 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
     # Here, because they import what a robot does not have.
     from litevlm_ros.benchmarking.comparison import REFERENCES, compare, table
 
-    engines = [_pair(text) for text in options.engines.split(",") if text]
+    engines = [precision_pair("--engines", text) for text in options.engines.split(",") if text]
     references = [way for way in options.references.split(",") if way]
     for way in references:
         if way not in REFERENCES:
@@ -228,14 +229,6 @@ def _resolution(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 1280x720")
     return int(width), int(height)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    vision, _, language = text.partition("/")
-    for precision in (vision, language):
-        if precision not in PRECISIONS:
-            raise ConfigError(f"--engines has {text!r}; allowed: VISION/TEXT, each one of {', '.join(PRECISIONS)}")
-    return vision, language
 
 
 def _parser() -> argparse.ArgumentParser:

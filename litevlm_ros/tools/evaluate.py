@@ -1,6 +1,8 @@
 """Examine a model on street scenes that training never drew: how many answers are right, how much of captions is true.
 
 ros2 run litevlm_ros evaluate --json evaluation.json
+ros2 run litevlm_ros evaluate --view-selection
+ros2 run litevlm_ros evaluate --table --json table.json --chart table.png
 ros2 run litevlm_ros evaluate --precisions fp16,fp8,int8,int4 --scenes 125
 
 Half of the scenes have combinations that training leaves out. The same questions are answered by two baselines: by the
@@ -16,16 +18,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig
+from litevlm_ros.config import BACKENDS, PRECISIONS, SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.evaluation.evaluation import evaluate
 from litevlm_ros.evaluation.exercises import held_out_exercises
+from litevlm_ros.evaluation.make_table import TableRun, make_table
 from litevlm_ros.evaluation.precisions import examine_precisions, precision_json, precision_table
 from litevlm_ros.evaluation.report import to_json, to_table
+from litevlm_ros.evaluation.table_rows import Parts
 from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.tools.benchmark import machine
+from litevlm_ros.tools.precision_pair import precision_pair
 from litevlm_ros.vision.learned_view_selection import LearnedSelector
 from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector, ViewSelector
 
@@ -42,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.json:
-        _check_writable(options.json)
+    for output in ("json", "markdown", "chart"):
+        if getattr(options, output):
+            _check_writable(output, getattr(options, output))
     model = options.model or demo_model_directory()
     config = PipelineConfig(
         model_dir=model,
@@ -52,12 +58,14 @@ def _run(options: argparse.Namespace) -> None:
         text_precision=options.text_precision,
         threads=options.threads,
     )
+    if options.table:
+        return _make_table(options, config)
     if options.precisions:
         return _compare_precisions(options, config)
     pipeline = Pipeline.from_config(config)
     if options.view_selection:
         return _choose_views(options, pipeline, model)
-    evaluation = evaluate(pipeline, options.seed, options.scenes, lambda line: print(line, file=sys.stderr, flush=True))
+    evaluation = evaluate(pipeline, options.seed, options.scenes, _note)
     host = machine()
     report = {"machine": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
     first, last = report["seeds"]["evaluated"]
@@ -96,7 +104,7 @@ def _compare_precisions(options: argparse.Namespace, config: PipelineConfig) -> 
         if precision not in PRECISIONS[1:]:
             raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS[1:])}, with commas")
     exercises = list(held_out_exercises(options.seed, options.scenes))
-    results = examine_precisions(config, precisions, exercises, lambda line: print(line, file=sys.stderr, flush=True))
+    results = examine_precisions(config, precisions, exercises, _note)
     host = machine()
     print(f"{host['cpu']}, {host['cores']} cores; {config.model_dir}, {options.scenes} scenes")
     print(precision_table(results))
@@ -105,13 +113,49 @@ def _compare_precisions(options: argparse.Namespace, config: PipelineConfig) -> 
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_writable(file: Path) -> None:
+def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
+    run = TableRun(
+        base=config,
+        parts=Parts(
+            options.with_views,
+            options.with_tokens,
+            options.keep,
+            options.with_drafts,
+            precision_pair("--fp8", options.fp8),
+        ),
+        seed=options.seed,
+        questions=options.questions,
+        latency_questions=options.latency_questions,
+        latency_model=options.latency_model,
+        accuracy_from=options.accuracy_from,
+    )
+    table, report = make_table(run, _note)
+    print(table.markdown())
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), **report}, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(table.markdown() + "\n", encoding="utf-8")
+    if options.chart:
+        try:
+            from litevlm_ros.evaluation.table_chart import draw_table
+        except ImportError as error:
+            raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
+        draw_table(table, options.chart)
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_writable(option: str, file: Path) -> None:
     """Now rather than after minutes of work."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.open("a").close()
     except OSError as error:
-        raise ConfigError(f"--json: cannot write {file} ({error.strerror}). Name a file that can be written") from None
+        raise ConfigError(
+            f"--{option}: cannot write {file} ({error.strerror}). Name a file that can be written"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,8 +182,34 @@ def _parser() -> argparse.ArgumentParser:
         help="compare these (fp16, fp8, int8, int4) with fp32 on the same questions: engines with --backend tensorrt, "
         "else the graphs that engines are built from, on the CPU",
     )
+    table = parser.add_argument_group("table", "the paper's: what each part of the pipeline saves and costs")
+    table.add_argument("--table", action="store_true", help="make it, instead of the evaluation")
+    table.add_argument("--questions", type=int, default=2000, metavar="N", help="about six views (%(default)s)")
+    table.add_argument(
+        "--latency-questions", type=int, default=130, metavar="N", help="of these are timed; 0: none (%(default)s)"
+    )
+    table.add_argument("--latency-model", type=Path, metavar="DIR", help="time this model instead, saying the same")
+    table.add_argument("--accuracy-from", type=Path, metavar="FILE", help="--json of an earlier table: time only")
+    table.add_argument(
+        "--with-views", choices=VIEW_SELECTIONS[1:], default=Parts.view_selection, help="view selection (%(default)s)"
+    )
+    table.add_argument(
+        "--with-tokens",
+        choices=TOKEN_SELECTIONS[1:],
+        default=Parts.token_selection,
+        help="token selection (%(default)s)",
+    )
+    table.add_argument("--keep", type=float, default=Parts.keep, metavar="S", help="share of tokens (%(default)s)")
+    table.add_argument(
+        "--with-drafts", choices=SPECULATIONS[1:], default=Parts.speculation, help="drafts' source (%(default)s)"
+    )
+    table.add_argument(
+        "--fp8", default="/".join(Parts.precisions), metavar="V/T", help="vision/text in the last row (%(default)s)"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the wrong replies there too")
+    output.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    output.add_argument("--chart", type=Path, metavar="FILE", help="draw the table as a PNG")
     return parser
 
 

@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_each_precision_and_names_what_ran() -> None:
     table = precision_table(results)
     assert "4 questions and 0 captions" in table
     assert "75.0 (30.1 to 95.4)" in table
-    assert "25.00 (-17.44 to 67.44)" in table
+    assert "25.00 (-17.43 to 67.43)" in table
     assert "the backend in fp8" in table
     first, second = precision_json(results)
     assert (first["lost_points"], second["lost_points"]) == (0, 25)

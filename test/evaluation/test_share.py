@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from litevlm_ros.evaluation.share import Share
+from litevlm_ros.evaluation.share import Share, paired_loss
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_of_outcomes_and_sums() -> None:
 def test_without_cases_nothing_is_known() -> None:
     assert Share.of([]).value is None
     assert Share.of([]).interval == (0.0, 1.0)
+
+
+def test_a_loss_counts_only_what_one_of_both_gets_right() -> None:
+    reference, other = [True] * 7 + [False] * 3, [True] * 5 + [False] * 4 + [True]
+    points, low, high = paired_loss(reference, other)
+    assert points == pytest.approx(10)
+    assert low < 0 < high
+    assert paired_loss([True, False], [True, False]) == (0, 0, 0)

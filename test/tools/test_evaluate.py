@@ -37,6 +37,10 @@ def test_a_file_that_cannot_be_written_is_explained_at_once(tmp_path: Path, caps
         (["--seed", "-3"], "seed is -3"),
         (["--threads", "-1"], "threads is -1"),
         (["--model", "nowhere"], "nowhere"),
+        (["--table", "--questions", "0"], "--latency-questions is 130; allowed: from 0 to --questions (0)"),
+        (["--table", "--keep", "7"], "token_selection_keep is 7"),
+        (["--table", "--fp8", "fp8"], "--fp8 has 'fp8'; allowed: VISION/TEXT"),
+        (["--table", "--accuracy-from", "nowhere.json"], "--accuracy-from: cannot read nowhere.json"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
