@@ -4,6 +4,7 @@ ros2 run litevlm_ros evaluate --json evaluation.json
 ros2 run litevlm_ros evaluate --view-selection
 ros2 run litevlm_ros evaluate --table --json table.json --chart table.png
 ros2 run litevlm_ros evaluate --precisions fp16,fp8,int8,int4 --scenes 125
+ros2 run litevlm_ros evaluate --token-selection random,diversity,similarity,scorer --token-budgets 0.5,0.25 --scenes 170
 
 Half of the scenes have combinations that training leaves out. The same questions are answered by two baselines: by the
 commonest answer to each kind of question in training, and by the model when every view is black.
@@ -26,6 +27,7 @@ from litevlm_ros.evaluation.make_table import TableRun, make_table
 from litevlm_ros.evaluation.precisions import examine_precisions, precision_json, precision_table
 from litevlm_ros.evaluation.report import to_json, to_table
 from litevlm_ros.evaluation.table_rows import Parts
+from litevlm_ros.evaluation.token_choice import examine_tokens, tokens_json, tokens_table
 from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
@@ -65,6 +67,8 @@ def _run(options: argparse.Namespace) -> None:
     pipeline = Pipeline.from_config(config)
     if options.view_selection:
         return _choose_views(options, pipeline, model)
+    if options.token_selection:
+        return _choose_tokens(options, pipeline, model)
     evaluation = evaluate(pipeline, options.seed, options.scenes, _note)
     host = machine()
     report = {"machine": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
@@ -95,6 +99,28 @@ def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) 
             for name, choice in choices.items()
         }
         report = {"machine": host, "model": str(model), "selectors": figures}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _choose_tokens(options: argparse.Namespace, pipeline: Pipeline, model: Path) -> None:
+    methods = options.token_selection.split(",")
+    try:
+        budgets = [float(budget) for budget in options.token_budgets.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--token-budgets is {options.token_budgets!r}; allowed: shares above 0, at most 1, with commas. Use 0.5"
+        ) from None
+    exercises = held_out_exercises(options.seed, options.scenes)
+    choices = examine_tokens(
+        pipeline, methods, budgets, exercises, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    host = machine()
+    print(f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}")
+    print(
+        f"{model}: {options.scenes} scenes of six views, {len(choices[0].right)} questions\n\n{tokens_table(choices)}"
+    )
+    if options.json:
+        report = {"machine": host, "model": str(model), "settings": tokens_json(choices)}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -175,6 +201,14 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")
     work.add_argument(
         "--view-selection", action="store_true", help="what choosing views by the question keeps and costs"
+    )
+    work.add_argument(
+        "--token-selection",
+        metavar="METHOD,...",
+        help="what these (random, diversity, similarity, scorer) lose of the answers about six views",
+    )
+    work.add_argument(
+        "--token-budgets", default="0.5", metavar="SHARE,...", help="shares of the visual tokens kept (%(default)s)"
     )
     work.add_argument(
         "--precisions",

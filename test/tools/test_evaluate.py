@@ -41,6 +41,9 @@ def test_a_file_that_cannot_be_written_is_explained_at_once(tmp_path: Path, caps
         (["--table", "--keep", "7"], "token_selection_keep is 7"),
         (["--table", "--fp8", "fp8"], "--fp8 has 'fp8'; allowed: VISION/TEXT"),
         (["--table", "--accuracy-from", "nowhere.json"], "--accuracy-from: cannot read nowhere.json"),
+        (["--token-selection", "magic"], "token_selection is 'magic'; allowed: off, random"),
+        (["--token-selection", "random", "--token-budgets", "half"], "--token-budgets is 'half'"),
+        (["--token-selection", "random", "--token-budgets", "0.5,2"], "token_selection_keep is 2.0"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
