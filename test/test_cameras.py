@@ -11,9 +11,12 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from litevlm_ros.cameras import Camera, CameraSource
@@ -211,6 +214,39 @@ def test_stamps_of_another_clock_are_said_once_and_do_not_count(node, warnings):
     camera.clock.counts_from = "stamp"
     camera._receive(stamped(node, 3600.0))
     assert camera.newest(2.0) is None
+
+
+def test_simulated_time_stands_still_passes_and_begins_again(node):
+    node.set_parameters([Parameter("use_sim_time", value=True)])
+    publisher = node.create_publisher(Clock, "/clock", 1)
+
+    def set_clock(seconds: int) -> None:
+        def has_come() -> bool:
+            publisher.publish(Clock(clock=Time(sec=seconds)))
+            return node.get_clock().now().nanoseconds == seconds * 10**9
+
+        spin_until(node, has_come)
+
+    set_clock(100)
+    camera = make(node)
+    camera._receive(stamped(node, 0.5))
+    time.sleep(0.05)
+    assert camera.newest(2.0).age() == 0.5, "a simulation that stands still does not age its frames"
+    set_clock(102)
+    assert camera.newest(2.0) is None
+    assert camera.newest(3.0).age() == 2.5
+    set_clock(7)
+    assert camera.newest(1000.0) is None, "a frame of a run before this one"
+    camera._receive(stamped(node, 0.5))
+    assert camera.newest(2.0).age() == 0.5
+
+
+def test_losses_in_the_middleware_are_counted(node):
+    camera = make(node)
+    assert "lost" not in camera.counters.summary()
+    camera._count_lost(2)
+    camera._count_lost(3)
+    assert "0 images received, 5 lost by the middleware" in camera.counters.summary()
 
 
 def test_stamps_are_carried_through(node):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -
     with Writer(partial / directory.name, version=_VERSION, storage_plugin=STORAGES[storage]) as bag:
         captions = bag.add_connection(CAPTION_TOPIC, _CAPTION, typestore=types)
         texts = bag.add_connection(TEXT_TOPIC, _TEXT, typestore=types)
-        for entry in entries:
+        for entry in sorted(entries, key=itemgetter("bag_time")):
             if "error" in entry:
                 continue
             time = entry["bag_time"]

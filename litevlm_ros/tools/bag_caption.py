@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +110,15 @@ def _caption(frame: Frame, prompt: str, pipeline: Pipeline) -> Entry:
         "stamp": {"sec": sec, "nanosec": nanosec},
         "frame_id": frame.frame_id,
     }
+    started = time.perf_counter()
     try:
-        return {**about, **answer_fields(pipeline.generate([View(camera, frame.image())], prompt))}
+        image = frame.image()
     except ImageError as error:
         return {**about, "error": str(error)}
+    decode_ms = 1e3 * (time.perf_counter() - started)
+    answer = pipeline.generate([View(camera, image)], prompt)
+    timings = replace(answer.timings, decode_image=decode_ms, total=answer.timings.total + decode_ms)
+    return {**about, **answer_fields(replace(answer, timings=timings))}
 
 
 def camera_name(topic: str) -> str:

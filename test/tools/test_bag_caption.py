@@ -45,6 +45,8 @@ def test_captions_as_lines_and_as_a_bag(bag: Path, tmp_path: Path, storage: str,
     assert lines[2]["stamp"] == {"sec": 1_700_000_000, "nanosec": 400_000_000}
     assert lines[4]["error"].startswith("step 1 is too small")
     assert (lines[0]["prompt"], lines[0]["generated_tokens"]) == ("Describe the scene.", 4)
+    timings = lines[0]["timings"]
+    assert 0 < timings["decode_image"] < timings["decode_image"] + timings["vision"] < timings["total"]
     types = caption_typestore()
     with Reader(output / "captions") as reader:
         messages = [
