@@ -249,6 +249,24 @@ def test_losses_in_the_middleware_are_counted(node):
     assert "0 images received, 5 lost by the middleware" in camera.counters.summary()
 
 
+def test_of_what_has_queued_up_only_the_newest_is_used_and_nothing_that_waited_too_long(node):
+    """As after a moment in which the executor, or the network, was held up."""
+    camera = Camera(node, CameraSource("front", "/front/image_raw", False, "reliable", 20), lambda camera: None)
+    camera.open()
+    publisher = node.create_publisher(Image, "/front/image_raw", 20)
+    spin_until(node, lambda: publisher.get_subscription_count() == 1 and node.count_subscribers(camera.topic) == 1)
+    for seconds_ago in range(10, 2, -1):
+        publisher.publish(stamped(node, seconds_ago, value=seconds_ago))
+    spin_until(node, lambda: camera.counters.received == 8)
+    assert camera.use(2.0) is None
+    assert "by its stamp it was 3." in camera.why_no_frame(2.0)
+    for value in (1, 2, 3):
+        publisher.publish(stamped(node, 0.0, value))
+    spin_until(node, lambda: camera.counters.received == 11)
+    assert camera.use(2.0).image()[0, 0, 0] == 3
+    assert camera.counters.replaced == 10
+
+
 def test_stamps_are_carried_through(node):
     camera = make(node)
     camera._receive(stamped(node, 0.5))

@@ -16,7 +16,6 @@ from litevlm_ros.installation import shipped
 
 CAPTION_TOPIC, TEXT_TOPIC = "/litevlm/caption", "/litevlm/caption_text"
 _CAPTION, _TEXT = "litevlm_ros/msg/Caption", "std_msgs/msg/String"
-STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _VERSION: Literal[8] = 8
 """Of rosbag2's metadata: the newest that Humble reads."""
 
@@ -32,13 +31,13 @@ def caption_typestore() -> Any:
 
 
 def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -> None:
-    """Writes the captions among the entries at the times at which their frames were recorded. `storage` is one of
-    STORAGES. A bag that is there already is replaced, once the new one is complete."""
+    """Writes the captions among the entries at the times at which their frames were recorded. `storage` is
+    'mcap' or 'sqlite3'. A bag that is there already is replaced, once the new one is complete."""
     types = caption_typestore()
     partial = directory.with_name(f"{directory.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     # In a directory of its own, because the files of a bag have its name.
-    with Writer(partial / directory.name, version=_VERSION, storage_plugin=STORAGES[storage]) as bag:
+    with Writer(partial / directory.name, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag:
         captions = bag.add_connection(CAPTION_TOPIC, _CAPTION, typestore=types)
         texts = bag.add_connection(TEXT_TOPIC, _TEXT, typestore=types)
         for entry in sorted(entries, key=itemgetter("bag_time")):
