@@ -122,6 +122,9 @@ def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = No
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, process.stop)
     status = process.run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Python's own end would bring back the default, and a signal that launch repeats then kills the process.
+        signal.signal(number, signal.SIG_IGN)
     if threading.active_count() > 1:
         # A library call that cannot be interrupted, most likely the loading of a model: do not wait for it.
         sys.stdout.flush()

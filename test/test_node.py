@@ -130,6 +130,18 @@ def test_a_client_that_is_killed_during_its_answer_does_not_hold_up_others(
     assert "Traceback" not in log.read_text()
 
 
+def test_signals_until_the_end_do_no_harm(tmp_path: Path, domain: int) -> None:
+    """A terminal's Ctrl-C reaches launch and node, and launch passes it on."""
+    log = tmp_path / "log"
+    with process([SCRIPTED, *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        while child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+    assert child.returncode == 0
+    assert "Traceback" not in log.read_text()
+
+
 def test_a_second_signal_does_no_harm(tmp_path: Path, domain: int) -> None:
     log = tmp_path / "log"
     with process([SCRIPTED, "--load-seconds", "30", *CAMERA], log, domain) as child:

@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         source.close()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # launch repeats them while Python ends
     return 0
 
 
