@@ -6,12 +6,12 @@ ros2 launch litevlm_ros demo.launch.py video:=/path/to/drive.mp4 cameras:=front
 
 from __future__ import annotations
 
-from launch.actions import ExecuteProcess, OpaqueFunction, Shutdown
+from launch.actions import ExecuteProcess, OpaqueFunction
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from litevlm_ros.launching.arguments import FLAGS, NODE_ARGUMENTS, Argument, is_true, params_file, values
-from litevlm_ros.launching.node import litevlm_node, parameter_overrides, shared_file, shared_memory_profile
+from litevlm_ros.launching.node import end_all, litevlm_node, parameter_overrides, shared_file, shared_memory_profile
 
 ARGUMENTS = (
     params_file(str(shared_file("config/demo.yaml"))),
@@ -34,5 +34,5 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         command = [ExecutableInPackage("demo_cameras", "litevlm_ros"), *options]
         if given["namespace"]:
             command += ["--ros-args", "-r", f"__ns:=/{given['namespace'].strip('/')}"]
-        cameras = [ExecuteProcess(cmd=command, name="demo_cameras", output="screen", on_exit=Shutdown())]
+        cameras = [ExecuteProcess(cmd=command, name="demo_cameras", output="screen", on_exit=end_all)]
     return [*shared_memory_profile(), *cameras, litevlm_node(given, parameter_overrides(given))]

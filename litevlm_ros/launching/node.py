@@ -9,6 +9,8 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import SetEnvironmentVariable, Shutdown
+from launch.events.process import ProcessExited
+from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
@@ -55,6 +57,11 @@ def effective_parameters(arguments: Mapping[str, str], overrides: Mapping[str, A
     return {**read_parameters(Path(arguments["params_file"])), **overrides}
 
 
+def end_all(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """For `on_exit`: ends what was launched with this process, unless it is ending already."""
+    return None if context.is_shutdown else Shutdown(reason=f"{event.process_name} has ended")
+
+
 def litevlm_node(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> Node:
     """The action that runs the node; all that is launched ends with it.
 
@@ -70,5 +77,5 @@ def litevlm_node(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> 
         arguments=["--ros-args", "--log-level", arguments["log_level"]],
         output="screen",
         emulate_tty=True,
-        on_exit=Shutdown(),
+        on_exit=end_all,
     )
