@@ -58,6 +58,13 @@ class Table:
         row, base = self.accuracy[name].outcomes, self.accuracy["base"].outcomes
         return paired_loss(base, row) if row and base else None
 
+    def over_random(self) -> tuple[float, float, float] | None:
+        """Points that token selection is better than random tokens, with the 95 % interval; None if not measured."""
+        chosen, random = (
+            self.accuracy.get(name, RowAccuracy()).outcomes for name in ("token_selection", "random_tokens")
+        )
+        return paired_loss(chosen, random) if chosen and random else None
+
     def json(self) -> dict[str, Any]:
         """Everything but the answers."""
         rows = {}
@@ -76,6 +83,7 @@ class Table:
             }
         return {
             "rows": rows,
+            "token_selection_over_random": self.over_random(),
             "accuracy_from": asdict(self.accuracy_origin),
             "latency_from": asdict(self.latency_origin) if self.latency_origin else None,
         }
@@ -92,6 +100,10 @@ class Table:
                 f"Milliseconds: means of {origin.questions} questions about new frames, {origin.model}, "
                 f"{origin.machine}. Each row says what it said for accuracy. The total has preprocessing too."
             )
+        better = self.over_random()
+        if better:
+            points, low, high = better
+            notes.append(f"Token selection is {points:.1f} points ({low:.1f} to {high:.1f}) better than random tokens.")
         return "\n".join([*lines, "", *notes, *(f"- {reason}" for reason in self._obstacles())])
 
     def _cells(self, name: str) -> list[str]:
@@ -103,7 +115,7 @@ class Table:
             share = f"{100 * (accuracy.right.value or 0):.1f} ({low:.1f} to {high:.1f})"
         times = ["-"] * 6
         if latency and latency.questions:
-            tokens = f"{latency.visual_tokens:.0f}"
+            tokens = f"{accuracy.views * latency.tokens_per_view:.0f}" if accuracy.given else "-"
             faster = self.speed_up(name)
             times = [
                 f"{latency.vision_ms:.1f}",

@@ -32,7 +32,7 @@ class RowLatency:
 
     questions: int = 0
     backend: str = ""
-    visual_tokens: float = 0.0
+    tokens_per_view: float = 0.0
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0
     select_ms: float = 0.0
@@ -118,7 +118,7 @@ def _measure(
     return RowLatency(
         questions=len(answers),
         backend=pipeline.description,
-        visual_tokens=fmean(answer.tokens.visual for answer in answers),
+        tokens_per_view=sum(answer.tokens.visual for answer in answers) / sum(len(one.cameras) for one in answers),
         preprocess_ms=fmean(timing.preprocess for timing in timings),
         vision_ms=fmean(timing.vision for timing in timings),
         select_ms=choose_ms + fmean(timing.select for timing in timings),

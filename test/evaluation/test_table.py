@@ -16,6 +16,7 @@ def test_every_figure_stands_in_its_column() -> None:
     assert base["visual tokens"] == "768", "those of the model that was timed"
     assert base["total ms"] == "40.0"
     assert everything["views kept"] == "1.00"
+    assert everything["visual tokens"] == "128"
     assert everything["select ms"] == "0.50"
     assert everything["ms/token"] == "1.50"
     assert everything["total ms"] == "16.0 (2.50x)"
@@ -29,6 +30,15 @@ def test_the_notes_name_both_machines_and_why_figures_are_missing() -> None:
     assert "Accuracy: 4 questions, models/demo, a CPU" in told
     assert "2 questions about new frames, models, a GPU" in told
     assert "- No accuracy of all + FP8, latency of all + FP8: no FP8 here" in told
+
+
+def test_token_selection_is_compared_with_random_tokens() -> None:
+    assert TABLE.over_random() is None
+    chosen = replace(TABLE, accuracy={
+        **TABLE.accuracy, "token_selection": TABLE.accuracy["base"], "random_tokens": TABLE.accuracy["all"]
+    }, latency={}, titles={"base": "base"})  # fmt: skip
+    assert "Token selection is 25.0 points (-17.4 to 67.4) better than random tokens" in chosen.markdown()
+    assert chosen.json()["token_selection_over_random"][0] == 25
 
 
 def test_json_has_the_same() -> None:

@@ -50,7 +50,7 @@ def test_means_of_new_frames_after_other_questions() -> None:
     accuracy = dict.fromkeys((row.name for row in ROWS), ANSWERED)
     rows = measure_latency(ROWS, ASKED, accuracy, 3, lambda line: None, load)
     base = rows["base"]
-    assert (base.questions, base.backend, base.visual_tokens) == (3, "a clock", 64)
+    assert (base.questions, base.backend, base.tokens_per_view) == (3, "a clock", 64)
     assert (base.vision_ms, base.select_ms, base.prefill_ms, base.decode_ms) == (2, 0.75, 5, 6)
     assert base.total_ms == pytest.approx(2 + 12.25 + 0.5)
     assert base.decoded == 3 + 2 + 2, "a stop token takes a step, the first token none"

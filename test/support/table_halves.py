@@ -27,7 +27,7 @@ def accuracy() -> Mapping[str, RowAccuracy]:
 
 def latency() -> Mapping[str, RowLatency]:
     return {
-        "base": RowLatency(2, "the GPU", 768, 1, 10, 0, 20, 2, 9, 40, decoded=9),
+        "base": RowLatency(2, "the GPU", 256, 1, 10, 0, 20, 2, 9, 40, decoded=9),
         "all": RowLatency(2, "the GPU", 128, 1, 4, 0.5, 5, 1.5, 5.5, 16, decoded=9, accepted=3),
         "all_fp8": RowLatency(obstacle="no FP8 here"),
     }
