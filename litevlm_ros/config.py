@@ -54,7 +54,7 @@ class SamplingConfig:
         return self.temperature == 0 and self.repetition_penalty == 1
 
 
-SPECULATIONS = ("off", "ngram")
+SPECULATIONS = ("off", "ngram", "head", "auto")
 """Values of `SpeculationConfig.source`."""
 
 
@@ -63,7 +63,9 @@ class SpeculationConfig:
     """Whether greedy decoding drafts tokens and has them checked together, which changes its speed but no answer.
 
     `source` 'ngram' drafts what followed the same words in the prompt, in the answer so far and in the previous answer
-    to the same question about the same cameras; it is used where it proves faster. `most_tokens` are drafted at a time.
+    to the same question about the same cameras. 'head' guesses with `draft_head.onnx`, which is trained for the model.
+    'auto' does the first where four words match, else the second, or only the first where there is no head. Drafts are
+    used where they prove faster. `most_tokens` are drafted at a time.
     """
 
     source: str = "off"

@@ -91,7 +91,8 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
     ),
     "token_selection_keep": Parameter(0.5, "Share of each tile's visual tokens that is kept.", 0.001, 1, live=True),
     "speculation": Parameter(
-        "off", "Source of drafts that greedy decoding checks several tokens at a time. Drafting is used where it "
+        "off", "Source of drafts that greedy decoding checks several tokens at a time. `ngram` looks for the same "
+        "words in earlier text, `head` asks a small trained network, `auto` does both. Drafting is used where it "
         "proves faster, and changes no answer.", choices=SPECULATIONS
     ),
     "speculation_tokens": Parameter(15, "Most tokens of one draft.", 1, 15),

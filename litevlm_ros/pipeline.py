@@ -21,7 +21,8 @@ from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
 from litevlm_ros.runtime.engine import Backend, DecoderOutput, TokenIds, TokenSelector
-from litevlm_ros.text.drafts import NGramDrafts
+from litevlm_ros.text.draft_sources import load_drafts
+from litevlm_ros.text.drafts import DraftSource
 from litevlm_ros.text.generation import Generation
 from litevlm_ros.text.prefix import Prefix
 from litevlm_ros.text.prompt import PromptBuilder
@@ -47,8 +48,19 @@ class EncodedViews(VisibleViews):
 class Pipeline:
     """A loaded model."""
 
-    def __init__(self, config: PipelineConfig, model: ModelConfig, tokenizer: TextTokenizer, backend: Backend) -> None:
-        """Raises ConfigError where the settings do not fit the model, and EngineError without the graph they need."""
+    def __init__(
+        self,
+        config: PipelineConfig,
+        model: ModelConfig,
+        tokenizer: TextTokenizer,
+        backend: Backend,
+        drafts: DraftSource | None = None,
+    ) -> None:
+        """`drafts` takes the place of the source that `config.speculation` names.
+
+        Raises ConfigError where the settings do not fit the model, and EngineError without the graph they
+        need.
+        """
         if config.max_tiles > 1 and model.max_dynamic_tiles == 1:
             raise ConfigError(f"max_tiles is {config.max_tiles}; allowed: 1, as this model sees each view whole. Use 1")
         self.config = config
@@ -65,15 +77,16 @@ class Pipeline:
             self.token_selector = backend.token_selector(config.token_selection)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
-        if config.speculation.source == "ngram":
-            self._speculator = Speculator(backend.text, NGramDrafts(), config.speculation.most_tokens)
+        drafts = drafts or load_drafts(config, model, backend.text)
+        if drafts is not None:
+            self._speculator = Speculator(backend.text, drafts, config.speculation.most_tokens)
 
     @classmethod
-    def from_config(cls, config: PipelineConfig) -> Pipeline:
+    def from_config(cls, config: PipelineConfig, drafts: DraftSource | None = None) -> Pipeline:
         """Loads model and backend. Raises ConfigError, CheckpointError or EngineError."""
         model = ModelConfig.from_directory(config.model_dir)
         tokenizer = TextTokenizer.from_directory(config.model_dir)
-        return cls(config, model, tokenizer, load_backend(config, model))
+        return cls(config, model, tokenizer, load_backend(config, model), drafts)
 
     def change(self, config: PipelineConfig) -> None:
         """Takes over `sampling` and what `view_selection` and `token_selection` have beside their methods, from the

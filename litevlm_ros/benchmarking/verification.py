@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from litevlm_ros.evaluation.speculation import FRAMES, DecodeRates, caption_course
-from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.engine import TextDecoder
 from litevlm_ros.text.draft_policy import SIZES
 
@@ -44,7 +41,13 @@ class Verification:
         return float(shares[np.argmax(expected >= self.steps)])
 
 
-def time_verification(text: TextDecoder, context: int, vocab_size: int, runs: int) -> list[Verification]:
+def time_verification(
+    text: TextDecoder,
+    context: int,
+    vocab_size: int,
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Verification]:
     """Medians of each size behind `context` tokens, which are words without sense. Raises EngineError."""
     words = np.random.default_rng(0).integers(0, vocab_size, context + SIZES[-1])
     text.cache.truncate(0)
@@ -55,7 +58,7 @@ def time_verification(text: TextDecoder, context: int, vocab_size: int, runs: in
         for _ in text.decode_greedy(int(words[context]), context, _STEPS):
             pass
 
-    step_ms = _median_ms(steps, runs) / _STEPS
+    step_ms = _median_ms(steps, runs, clock) / _STEPS
     sizes = [size for size in SIZES if size <= text.most_logits]
     text.prepare(sizes)
     results = []
@@ -65,16 +68,8 @@ def time_verification(text: TextDecoder, context: int, vocab_size: int, runs: in
             text.cache.truncate(context)
             text.forward(words[context : context + size], context + np.arange(size), num_logits=size)
 
-        results.append(Verification(size, _median_ms(verify, runs), step_ms))
+        results.append(Verification(size, _median_ms(verify, runs, clock), step_ms))
     return results
-
-
-def compare_captions(plain: Pipeline, speculating: Pipeline, scenes: int) -> dict[str, Any]:
-    """The same captions by both, as `caption_course` shows them: their rates, and how many texts differ."""
-    answers = {"plain": list(caption_course(plain, scenes)), "speculating": list(caption_course(speculating, scenes))}
-    different = sum(one.text != other.text for one, other in zip(*answers.values(), strict=True))
-    rates = {way: asdict(DecodeRates.of(given)) for way, given in answers.items()}
-    return {"scenes": scenes, "frames_of_each": FRAMES, **rates, "different": different}
 
 
 def verification_table(results: Sequence[Verification]) -> str:
@@ -86,22 +81,10 @@ def verification_table(results: Sequence[Verification]) -> str:
     return "\n".join(lines)
 
 
-def captions_table(compared: Mapping[str, Any]) -> str:
-    """For people."""
-    plain, ours = compared["plain"], compared["speculating"]
-    return (
-        f"{ours['answers']} captions, each scene for {compared['frames_of_each']} frames; "
-        f"{compared['different']} differ\n"
-        f"ms/token: plain {plain['ms_per_token']:.3f}, speculating {ours['ms_per_token']:.3f} "
-        f"({plain['ms_per_token'] / ours['ms_per_token']:.2f}x); {ours['tokens_per_verification']:.1f} tokens a "
-        f"verification, {ours['acceptance']:.0%} of {ours['drafted']} drafted tokens accepted"
-    )
-
-
-def _median_ms(work: Callable[[], object], runs: int) -> float:
+def _median_ms(work: Callable[[], object], runs: int, clock: Callable[[], float]) -> float:
     times = []
     for _ in range(_WARM_UP + runs):
-        started = time.perf_counter()
+        started = clock()
         work()
-        times.append(1e3 * (time.perf_counter() - started))
+        times.append(1e3 * (clock() - started))
     return statistics.median(times[_WARM_UP:])

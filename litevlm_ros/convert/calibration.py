@@ -121,7 +121,7 @@ def _answer(text: TextDecoder, prompt: list[int], visual: Tensor) -> None:
         count = len(ids)
         positions = torch.arange(length, length + count)
         last, past = torch.tensor([count - 1]), torch.tensor([length])
-        _, ids, new_keys, new_values = text(ids, positions, past, last, visual, keys, values)
+        _, ids, _, new_keys, new_values = text(ids, positions, past, last, visual, keys, values)
         keys = [torch.cat(pair) for pair in zip(keys, new_keys, strict=True)]
         values = [torch.cat(pair) for pair in zip(values, new_values, strict=True)]
         length += count

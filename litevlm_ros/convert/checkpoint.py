@@ -20,6 +20,7 @@ from litevlm_ros.convert.checkpoint_keys import (
     text_sources,
     vision_sources,
 )
+from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead
 from litevlm_ros.convert.intern_vit import VisionEncoder
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
@@ -39,6 +40,20 @@ def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> 
     """The Qwen2 decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
     config = ModelConfig.from_directory(model)
     return read_text_decoder(Path(model) / TEXT_DIRECTORY, config.text, dtype)
+
+
+def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> DraftHead:
+    """The draft head of a model directory with its decoder, in eval mode on the CPU. Raises CheckpointError."""
+    text = load_text_decoder(model, dtype)
+    with torch.device("meta"):
+        head = DraftHead(text)
+    files, own = SafetensorsDirectory(Path(model) / HEAD_DIRECTORY), head.own
+    reader = _Reader(files, own, dtype)
+    reader.expect(set(reader.shapes))
+    state = {name: reader.concatenated(name, (name,)) for name in reader.shapes}
+    reader.raise_problems("Train the head again with `ros2 run litevlm_ros train_draft_head`")
+    own.load_state_dict(state, assign=True)
+    return head.eval()
 
 
 def read_vision_encoder(
@@ -139,14 +154,13 @@ class _Reader:
         embedding, cls, bias = (self.files.load(key).float().reshape(-1, width) for key in keys)
         return self._converted(torch.cat((embedding[:1] + cls, embedding[1:] + bias)), keys)
 
-    def raise_problems(self) -> None:
+    def raise_problems(self, fix: str = "Download the model again, or correct the config.json") -> None:
         """Raise CheckpointError if anything was amiss."""
         if self.problems:
             more = len(self.problems) - _SHOWN
             listed = "\n  ".join(self.problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else []))
             raise CheckpointError(
-                f"The weights in {self.files.directory} do not fit its config.json. Download the model again, or "
-                f"correct the config.json.\n  {listed}"
+                f"The weights in {self.files.directory} do not fit the config.json. {fix}.\n  {listed}"
             )
 
     def _misshaped(self, keys: tuple[str, ...], wanted: str) -> None:

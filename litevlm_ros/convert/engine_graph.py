@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def _vision(model: Path) -> tuple[Any, Callable[[Any, int], ir.Model]]:
 def _text(model: Path) -> tuple[Any, Callable[[Any, int], ir.Model]]:
     module = load_text_decoder(model, torch.float16)
     module.pad_vocabulary(_ALIGNMENT)
-    return module, text_graph
+    # TensorRT's decoder keeps its hidden states to itself.
+    return module, functools.partial(text_graph, hidden=False)
 
 
 _parts = {VISION: _vision, TEXT: _text}

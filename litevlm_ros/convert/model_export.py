@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,13 +16,15 @@ from torch import nn
 from litevlm_ros.convert.checkpoint import (
     find_text_sources,
     find_vision_sources,
+    load_draft_head,
     load_text_decoder,
     load_vision_encoder,
 )
 from litevlm_ros.convert.checkpoint_keys import Sources
+from litevlm_ros.convert.draft_head import HEAD_DIRECTORY
 from litevlm_ros.convert.engine_graph import write_engine_graph
-from litevlm_ros.convert.onnx_check import check_text_graph, check_vision_graph
-from litevlm_ros.convert.onnx_export import save_graph, text_graph, vision_graph
+from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
+from litevlm_ros.convert.onnx_export import draft_graph, save_graph, text_graph, vision_graph
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.convert.shared_weights import check_location, share_weights
 from litevlm_ros.engines.precision import choose_precision
@@ -30,7 +32,7 @@ from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import copy_description
-from litevlm_ros.runtime.graph_files import PLAIN, graph_name
+from litevlm_ros.runtime.graph_files import HEAD_GRAPH, PLAIN, graph_name
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -65,6 +67,7 @@ def export_graphs(
 ) -> Iterator[ExportedGraph]:
     """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and tells each when it is written.
 
+    With a text decoder in fp32 goes the model's draft head, if it has one.
     fp32 and fp16 are as `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph
     that TensorRT builds an engine from, which ONNX Runtime computes with the same rounded values; `images` is a
     directory of pictures to scale them by, None for rendered ones. `output` becomes a model directory of its own: with
@@ -77,6 +80,8 @@ def export_graphs(
         if asked in DTYPES:
             export = export_vision_encoder if part == VISION else export_text_decoder
             yield export(model, output, asked, share=share, check=check)
+            if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
+                yield export_draft_head(model, output, share=share, check=check)
         elif share:
             raise ConfigError("weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint")
         else:
@@ -104,11 +109,10 @@ def export_vision_encoder(
     """
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
-    shared = None
+    shared = []
     if share:
-        files = SafetensorsDirectory(Path(model) / VISION)
-        check_location(files, Path(output))
-        shared = files, find_vision_sources(files, config.vision)[0]
+        files = _shareable(Path(model) / VISION, output)
+        shared = [(files, find_vision_sources(files, config.vision)[0])]
     module = load_vision_encoder(model, _dtype(dtype))
     file = Path(output) / graph_name(VISION, dtype)
     return _write(module, vision_graph, check_vision_graph if check else None, file, dtype, shared, started)
@@ -120,14 +124,37 @@ def export_text_decoder(
     """Write `text_decoder.onnx`, or `text_decoder_fp16.onnx`; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
-    shared = None
+    shared = []
     if share:
-        files = SafetensorsDirectory(Path(model) / TEXT)
-        check_location(files, Path(output))
-        shared = files, find_text_sources(files, config.text)
+        files = _shareable(Path(model) / TEXT, output)
+        shared = [(files, find_text_sources(files, config.text))]
     module = load_text_decoder(model, _dtype(dtype))
     file = Path(output) / graph_name(TEXT, dtype)
     return _write(module, text_graph, check_text_graph if check else None, file, dtype, shared, started)
+
+
+def export_draft_head(
+    model: str | Path, output: str | Path, *, share: bool = False, check: bool = True
+) -> ExportedGraph:
+    """Write `draft_head.onnx` in fp32, as it runs on the CPU; as `export_vision_encoder` otherwise."""
+    config = ModelConfig.from_directory(model)
+    started = time.monotonic()
+    module = load_draft_head(model)
+    shared = []
+    if share:
+        text, own = (_shareable(Path(model) / directory, output) for directory in (TEXT, HEAD_DIRECTORY))
+        text_sources: Sources = {f"text.{name}": keys for name, keys in find_text_sources(text, config.text).items()}
+        own_sources: Sources = {key: (key,) for key in own.tensors}
+        shared = [(text, text_sources), (own, own_sources)]
+    file = Path(output) / HEAD_GRAPH
+    return _write(module, draft_graph, check_draft_graph if check else None, file, PLAIN, shared, started)
+
+
+def _shareable(directory: Path, output: str | Path) -> SafetensorsDirectory:
+    """Raises ConfigError where a graph in `output` cannot point at them."""
+    files = SafetensorsDirectory(directory)
+    check_location(files, Path(output))
+    return files
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -142,16 +169,13 @@ def _write(
     check: Callable[[Path, _Module], float] | None,
     file: Path,
     precision: str,
-    shared: tuple[SafetensorsDirectory, Sources] | None,
+    shared: Sequence[tuple[SafetensorsDirectory, Sources]],
     started: float,
 ) -> ExportedGraph:
-    if shared is None:
+    if not shared:
         _check_space(module, file)
     graph = graph_of(module)
-    shared_bytes = 0
-    if shared is not None:
-        files, sources = shared
-        shared_bytes = share_weights(graph, sources, files, file.parent)
+    shared_bytes = sum(share_weights(graph, sources, files, file.parent) for files, sources in shared)
     save_graph(graph, file)
     return ExportedGraph(
         file=file,

@@ -9,8 +9,9 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import VisionEncoder
-from litevlm_ros.convert.onnx_export import text_inputs
+from litevlm_ros.convert.onnx_export import draft_inputs, text_inputs
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.errors import EngineError
 
@@ -34,12 +35,25 @@ def check_text_graph(file: Path, module: TextDecoder) -> float:
     return max(prefill, decode)
 
 
+def check_draft_graph(file: Path, module: DraftHead) -> float:
+    """Relative error of `file` for several tokens and for one; raises EngineError beyond TOLERANCE."""
+    return max(_check_draft(file, module, draft_inputs(module, new, rows)) for new, rows in ((6, 8), (1, 16)))
+
+
+def _check_draft(file: Path, module: DraftHead, inputs: tuple[Tensor, ...]) -> float:
+    names = ("input_ids", "hidden", "past_length", "past_key", "past_value")
+    with torch.no_grad():
+        _, *results = module(*inputs)
+    expected = dict(zip(("next_hidden", "new_key", "new_value"), results, strict=True))
+    return _compare(file, dict(zip(names, inputs, strict=True)), expected, module.fuse.weight.dtype)
+
+
 def _check_text(file: Path, module: TextDecoder, inputs: tuple[torch.Tensor | list[torch.Tensor], ...]) -> float:
     with torch.no_grad():
-        logits, _, new_keys, new_values = module(*inputs)
+        logits, _, hidden, new_keys, new_values = module(*inputs)
     scalars = ("input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens")
     feeds = {name: value for name, value in zip(scalars, inputs[:5], strict=True) if isinstance(value, Tensor)}
-    expected = {"logits": logits}
+    expected = {"logits": logits, "hidden": hidden}
     for kind, values in (("key", inputs[5]), ("value", inputs[6])):
         feeds |= {f"past_{kind}.{layer}": value for layer, value in enumerate(values)}
     for kind, outputs in (("key", new_keys), ("value", new_values)):

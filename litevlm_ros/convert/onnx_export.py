@@ -1,4 +1,4 @@
-"""The two torch modules → `vision_encoder.onnx` and `text_decoder.onnx`, with the names of `docs/architecture.md`.
+"""The torch modules → `vision_encoder.onnx`, `text_decoder.onnx`, `draft_head.onnx`, as in `docs/architecture.md`.
 
 torch's exporter gives a graph without shape noise but writes opset 18 at the lowest; the three operators that differ
 are rewritten so that the files declare opset 17, which TensorRT 10.3 reads. Quantized weights need opset 21.
@@ -19,6 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import VisionEncoder
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.errors import EngineError
@@ -38,17 +39,37 @@ def vision_graph(module: VisionEncoder, opset: int = OPSET) -> ir.Model:
     return export_graph(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
 
 
-def text_graph(module: TextDecoder, opset: int = OPSET) -> ir.Model:
-    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic. `opset` as for `vision_graph`."""
+def text_graph(module: TextDecoder, opset: int = OPSET, *, hidden: bool = True) -> ir.Model:
+    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic. `opset` as for `vision_graph`.
+
+    Without `hidden` it does not give the hidden states, which only draft heads read.
+    """
     layers = range(module.config.num_layers)
     inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
     cache: list[dict[int, str]] = [{0: "C"} for _ in layers]
     shapes = ({0: "S"}, {0: "S"}, None, {0: "K"}, {0: "M"}, cache, cache)
     names = ["input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens"]
     names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
-    results = ["logits", "next_tokens"]
+    results = ["logits", "next_tokens", "hidden"]
     results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
-    return export_graph(module, inputs, shapes, names, results, opset)
+    graph = export_graph(module, inputs, shapes, names, results, opset)
+    if not hidden:
+        del graph.graph.outputs[results.index("hidden")]
+    return graph
+
+
+def draft_graph(module: DraftHead) -> ir.Model:
+    """The graph of `draft_head.onnx`; S and C are dynamic."""
+    shapes = ({0: "S"}, {0: "S"}, None, {0: "C"}, {0: "C"})
+    names = ["input_ids", "hidden", "past_length", "past_key", "past_value"]
+    results = ["next_token", "next_hidden", "new_key", "new_value"]
+    return export_graph(module, draft_inputs(module, new=5, rows=7), shapes, names, results, OPSET)
+
+
+def draft_inputs(module: DraftHead, new: int, rows: int) -> tuple[Tensor, ...]:
+    """Random inputs of `DraftHead.forward` for S = `new` and C = `rows`; seeded."""
+    ids, _, past_length, _, hidden, keys, values = text_inputs(module.text, new, rows, wanted=1, visual=new)
+    return ids % module.text.config.vocab_size, hidden, past_length, keys[0], values[0]
 
 
 def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:

@@ -41,8 +41,9 @@ class TextDecoder(nn.Module):
         visual_tokens: Tensor,
         past_keys: list[Tensor],
         past_values: list[Tensor],
-    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        """Logits fp32 [K, V], next tokens int64 [K], and per layer the new keys and values [S, G, D].
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """Logits fp32 [K, V], next tokens int64 [K], their hidden states [K, hidden], and per layer the new keys and
+        values [S, G, D].
 
         int64 `input_ids` and `position_ids` [S], `past_length` [1], `logit_positions` [K]; `visual_tokens` [M, hidden];
         per layer `past_keys` and `past_values` [C, G, D], whose rows from `past_length` on may hold any finite numbers.
@@ -55,8 +56,13 @@ class TextDecoder(nn.Module):
             hidden, new_key, new_value = layer(hidden, cos, sin, mask, past_key, past_value)
             new_keys.append(new_key)
             new_values.append(new_value)
-        logits = self.lm_head(self.norm(hidden.index_select(0, logit_positions)))[:, : self.config.vocab_size].float()
-        return logits, logits.argmax(-1), new_keys, new_values
+        hidden = self.norm(hidden.index_select(0, logit_positions))
+        logits = self.logits(hidden)
+        return logits, logits.argmax(-1), hidden, new_keys, new_values
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of normalised hidden states [K, hidden]: fp32 [K, V]."""
+        return self.lm_head(hidden)[:, : self.config.vocab_size].float()
 
     def pad_vocabulary(self, multiple: int) -> None:
         """Append zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.

@@ -1,12 +1,13 @@
-"""What speculation does for captions of a camera that sees the same scene for a while."""
+"""What speculation does for captions of a camera that sees the same scene for a while, and for short answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from litevlm_ros.demo.render import render
 from litevlm_ros.demo.scene import FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.evaluation.exercises import CAPTION, held_out_exercises
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.types import Answer, View
 
@@ -49,10 +50,37 @@ class DecodeRates:
         )
 
 
-def caption_course(pipeline: Pipeline, scenes: int, frames: int = FRAMES, seed: int = 0) -> Iterator[Answer]:
+Comparison = dict[str, tuple[DecodeRates, int]]
+"""For each pipeline its rates, and how many of its texts are not the first pipeline's."""
+
+Course = Iterator[tuple[Sequence[View], Sequence[str]]]
+"""Views, and the questions about them."""
+
+
+def caption_course(scenes: int, frames: int = FRAMES, seed: int = 0) -> Course:
     """Captions of one camera that sees each of `scenes` held-out scenes for `frames` frames, then the next one."""
     for number in range(scenes):
         scene = generate(FIRST_HELD_OUT_SEED + seed + number, unseen=False)
         for frame in range(frames):
             image = render(scene, CAMERA, phase=frame * SECONDS_BETWEEN_FRAMES)
-            yield pipeline.generate([View(CAMERA, image)], CAPTION_PROMPT)
+            yield [View(CAMERA, image)], [CAPTION_PROMPT]
+
+
+def short_answer_course(scenes: int, seed: int = 0) -> Course:
+    """Short questions about one view and about all views of `scenes` held-out scenes."""
+    for exercise in held_out_exercises(seed, scenes):
+        yield exercise.views(), [question.text for question in exercise.questions if question.kind != CAPTION]
+
+
+def follow(pipelines: Mapping[str, Pipeline], course: Course) -> Comparison:
+    """Puts each question to each pipeline in turn, so that all of them have the machine as busy as it is."""
+    answers: dict[str, list[Answer]] = {name: [] for name in pipelines}
+    for views, questions in course:
+        for name, pipeline in pipelines.items():
+            encoded = pipeline.encode(views)
+            answers[name] += [pipeline.answer(encoded, question) for question in questions]
+    first = next(iter(answers.values()))
+    return {
+        name: (DecodeRates.of(given), sum(a.text != b.text for a, b in zip(given, first, strict=True)))
+        for name, given in answers.items()
+    }

@@ -11,6 +11,9 @@ from litevlm_ros.errors import EngineError
 PLAIN = "fp32"
 """The precision that the file's name does not tell: what runs best on a CPU."""
 
+HEAD_GRAPH = "draft_head.onnx"
+"""Of a model that has a draft head."""
+
 
 def graph_name(part: str, precision: str = PLAIN) -> str:
     """'text_decoder.onnx', or 'text_decoder_fp8.onnx' for another precision than PLAIN."""

@@ -7,14 +7,12 @@ decoding keeps one binding for each number of tokens and cache bucket, writes to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from litevlm_ros.config import PipelineConfig
@@ -27,7 +25,7 @@ from litevlm_ros.runtime.graph_files import find_graph
 from litevlm_ros.runtime.host_tokens import HostVisualTokens
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
 from litevlm_ros.runtime.onnxruntime_selection import HostTokenSelector
-from litevlm_ros.runtime.onnxruntime_session import export_hint, open_session
+from litevlm_ros.runtime.onnxruntime_session import DTYPES, Array, bind, export_hint, open_session, session_options
 
 TILES_AT_ONCE = 4
 """Tiles in one run of the vision encoder: enough to fill the cores, and attention scores of 0.3 GB at 448 pixels."""
@@ -35,25 +33,10 @@ TILES_AT_ONCE = 4
 MOST_KEPT = 16
 """Tokens of the largest call whose binding is kept: enough for a draft."""
 
-Array = npt.NDArray[Any]
-
-_DTYPES: Mapping[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
 
 def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     """Loads both graphs of `config.model_dir`. Raises EngineError if one is damaged or of another model."""
-    threads = config.threads or physical_cores()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads that spin between operators would take the cores from ROS callbacks.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
-    # Keep weights out of the arena, which grows in powers of two.
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # Quantized weights are restored once, when they are loaded, and rounded activations stay what the graph says: the
-    # numbers are those of an engine, at about the speed of fp16. ONNX Runtime's own fusions would change both.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options = session_options(config)
     files = {part: find_graph(config, part) for part in (VISION, TEXT)}
     vision = OnnxVisionEncoder(files[VISION], model, options)
     text = OnnxTextDecoder(files[TEXT], model, context_capacity(config, model), options)
@@ -62,7 +45,8 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
                           f"{export_hint(config.model_dir)}")  # fmt: skip
     return Backend(
         name="onnxruntime",
-        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads, {_precision(files, text.dtype)}",
+        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {options.intra_op_num_threads} threads, "
+        f"{_precision(files, text.dtype)}",
         vision=vision,
         text=text,
         token_selector=lambda selection: HostTokenSelector(selection, model, config.model_dir, options),
@@ -76,19 +60,6 @@ def _precision(files: Mapping[str, Path], dtype: np.dtype[Any]) -> str:
     return found[0] if len(set(found)) == 1 else f"vision {found[0]}, text {found[1]}"
 
 
-def physical_cores() -> int:
-    """Cores that this process may use, counting those that share an execution unit once."""
-    cpus = os.sched_getaffinity(0)
-    cores = set()
-    for cpu in cpus:
-        try:
-            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
-        except OSError:
-            return len(cpus)
-        cores.add(siblings)
-    return len(cores)
-
-
 class OnnxVisionEncoder:
     """`vision_encoder.onnx`."""
 
@@ -98,7 +69,7 @@ class OnnxVisionEncoder:
             file, options, {"pixels": ("N", size, size, 3), "visual_tokens": ("N", tokens, width)}
         )
         self._width = width
-        self.dtype = np.dtype(_DTYPES[self._session.get_outputs()[0].type])
+        self.dtype = np.dtype(DTYPES[self._session.get_outputs()[0].type])
 
     def encode(self, pixels: Tiles) -> HostVisualTokens:
         """See `VisionEncoder.encode`."""
@@ -134,7 +105,7 @@ class OnnxTextDecoder:
         self.gives_hidden = "hidden" in {value.name for value in self._session.get_outputs()}
         """See `TextDecoder.gives_hidden`."""
         types = {value.name: value.type for value in self._session.get_inputs()}
-        self.dtype = np.dtype(_DTYPES[types["visual_tokens"]])
+        self.dtype = np.dtype(DTYPES[types["visual_tokens"]])
         self._vocab_size, self._width = text.vocab_size, text.hidden_size
         self._cache = HostKVCache(text, capacity, self.dtype)
         self._no_visual = np.zeros((1, text.hidden_size), self.dtype)
@@ -224,13 +195,7 @@ class OnnxTextDecoder:
             for index, kind in enumerate(("key", "value")):
                 inputs[f"past_{kind}.{layer}"] = past[layer, index]
                 outputs[f"new_{kind}.{layer}"] = new[layer, index]
-        binding = self._session.io_binding()
-        for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
-            for name, array in arrays.items():
-                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        # ONNX Runtime keeps the addresses only.
-        binding.arrays = (buffers, past, new, visual)
-        return binding
+        return bind(self._session, inputs, outputs)
 
 
 class _Buffers:

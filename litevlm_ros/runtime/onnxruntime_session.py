@@ -1,15 +1,53 @@
-"""ONNX Runtime sessions whose graphs are what their users expect."""
+"""ONNX Runtime sessions on the CPU: how they run, that their graphs are what users expect, and arrays bound to them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
+from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.runtime.graph_files import export_command
+
+Array = npt.NDArray[Any]
+
+DTYPES: Mapping[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""numpy's types of those of a graph that hold activations."""
+
+
+def session_options(config: PipelineConfig) -> Any:
+    """onnxruntime.SessionOptions as `config` wants them."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = config.threads or physical_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin between operators would take the cores from ROS callbacks.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
+    # Keep weights out of the arena, which grows in powers of two.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # Quantized weights are restored once, when they are loaded, and rounded activations stay what the graph says: the
+    # numbers are those of an engine, at about the speed of fp16. ONNX Runtime's own fusions would change both.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, counting those that share an execution unit once."""
+    cpus = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in cpus:
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            return len(cpus)
+        cores.add(siblings)
+    return len(cores)
 
 
 def open_session(
@@ -43,6 +81,17 @@ def open_session(
             raise EngineError(f"{file} belongs to another model than the config.json files beside it: {name} is "
                               f"{list(found[name])} instead of {list(shape)}; {hint}")  # fmt: skip
     return session
+
+
+def bind(session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
+    """A binding for `run_with_iobinding` that reads and writes these contiguous arrays."""
+    binding = session.io_binding()
+    for arrays, bind_one in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+        for name, array in arrays.items():
+            bind_one(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    # ONNX Runtime keeps the addresses only.
+    binding.arrays = (inputs, outputs)
+    return binding
 
 
 def export_hint(directory: Path, tool: str | None = None) -> str:

@@ -1,7 +1,8 @@
 """How much of a draft is worth verifying, from what verification costs here and how often drafts are right.
 
 With acceptance a for each token, verifying k tokens is expected to give 1 + a + ... + a^k tokens (arXiv 2211.17192,
-equation 1), and it takes as long as measured. Whichever k gives most tokens a second is chosen; 0 is plain decoding.
+equation 1), and it takes as long as measured, drafting included. Whichever k gives most tokens a second is chosen; 0
+is plain decoding.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class DraftPolicy:
         self.sizes = tuple(size for size in SIZES if size <= most_tokens + 1)
         self._step = _RunningTime()
         self._verification: defaultdict[tuple[int, bool], _RunningTime] = defaultdict(_RunningTime)
+        self._drafting: defaultdict[int, _RunningTime] = defaultdict(_RunningTime)
         self._acceptance: defaultdict[int, RunningRate] = defaultdict(lambda: RunningRate(*_HOPE))
         self._refused = self._taken = 0
 
@@ -65,8 +67,10 @@ class DraftPolicy:
         self._step.add(seconds)
         self._taken = 0
 
-    def verified(self, draft: Offer, accepted: int, interrupted: bool, seconds: float) -> None:
-        """All of `draft.most` tokens were drafted and verified in so long; the first `accepted` of them were right."""
+    def verified(self, draft: Offer, accepted: int, interrupted: bool, drafting: float, seconds: float) -> None:
+        """All of `draft.most` tokens took `drafting` to draft and then `seconds` to verify; the first `accepted` of
+        them were right."""
+        self._drafting[draft.kind].add(drafting / draft.most)
         self._verification[self._size(draft.most), interrupted].add(seconds)
         # Nothing is known of the tokens behind the first wrong one.
         self._acceptance[draft.kind].add(accepted, min(accepted + 1, draft.most))
@@ -78,15 +82,18 @@ class DraftPolicy:
         for size in self.sizes:
             length = min(offer.most, size - 1)
             expected = sum(acceptance**place for place in range(length + 1))
-            gains.setdefault(length, expected / self._relative_cost(size, interrupts))
+            gains.setdefault(length, expected / self._relative_cost(size, interrupts, length, offer.kind))
         best = max(gains, key=lambda length: gains[length])
         return best, gains[best]
 
-    def _relative_cost(self, size: int, interrupts: bool) -> float:
-        """Of a verification in plain steps; as cheap as one where nothing was measured yet, so that it will be."""
-        cost = self._verification[size, interrupts].seconds
-        step = self._step.seconds
-        return cost / step if cost is not None and step else 1.0
+    def _relative_cost(self, size: int, interrupts: bool, length: int, kind: int) -> float:
+        """Of a draft and its verification in plain steps. What was not measured yet passes for cheap, so that it will
+        be: a verification for one step, drafting for nothing."""
+        verification, step = self._verification[size, interrupts].seconds, self._step.seconds
+        if not step:
+            return 1.0
+        drafting = (self._drafting[kind].seconds or 0.0) * length
+        return ((step if verification is None else verification) + drafting) / step
 
     def _size(self, length: int) -> int:
         return next(size for size in self.sizes if size > length)

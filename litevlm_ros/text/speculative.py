@@ -31,17 +31,13 @@ class Speculator:
     ) -> None:
         """At most `most_tokens` are drafted at a time, and no more than `text` can verify.
 
-        Raises ConfigError if that is none, and EngineError.
+        A `source` that reads hidden states needs a `text` that gives them. Raises ConfigError if no draft can be
+        verified, and EngineError.
         """
         if text.most_logits < 2:
             raise ConfigError(
                 "speculation is on, but the text decoder gives logits of one token at a time, so it cannot check a "
                 "draft; set speculation to off, or build its engine again"
-            )
-        if source.reads_hidden and not text.gives_hidden:
-            raise ConfigError(
-                "speculation is 'head', but the text decoder gives no hidden states. Use 'ngram', or the onnxruntime "
-                "backend with a graph made by `ros2 run litevlm_ros train_draft_head`"
             )
         self.source = source
         self._text = text
@@ -123,12 +119,13 @@ class Speculator:
         """The draft as far as it is right, and the token behind that."""
         started = self._clock()
         guesses = self.source.draft(draft.most)
+        drafted = self._clock()
         length, count = self._text.cache.length, 1 + draft.most
         output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
         found = output.next_tokens.tolist()
         accepted = next((place for place, guess in enumerate(guesses) if guess != found[place]), draft.most)
         self._text.cache.truncate(length + 1 + accepted)
-        self._policy.verified(draft, accepted, interrupts, self._clock() - started)
+        self._policy.verified(draft, accepted, interrupts, drafted - started, self._clock() - drafted)
         self._count(draft.most, accepted)
         hidden = output.hidden() if self.source.reads_hidden else [None] * count
         return list(zip(found[: accepted + 1], hidden, strict=False))

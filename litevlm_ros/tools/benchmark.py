@@ -13,14 +13,14 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
 from litevlm_ros.benchmarking.machine import machine as machine
 from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure
-from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig, SpeculationConfig
+from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
@@ -160,29 +160,30 @@ def _kernels(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _speculation(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.benchmarking import verification
+    from litevlm_ros.benchmarking import speculation, verification
 
-    config = _config(options)
-    plain, speculating = (
-        Pipeline.from_config(replace(config, speculation=SpeculationConfig(source))) for source in ("off", "ngram")
-    )
+    pipelines, obstacle = speculation.load_sources(_config(options))
+    plain = pipelines[speculation.PLAIN]
     try:
         costs = verification.time_verification(
             plain.backend.text, options.context, plain.model.text.vocab_size, options.runs
         )
         print(f"{plain.backend.description}\n{verification.verification_table(costs)}")
-        compared = verification.compare_captions(plain, speculating, options.runs)
-        print(verification.captions_table(compared))
+        compared = speculation.compare_sources(pipelines, options.runs)
+        print(speculation.comparison_table(compared))
+        if obstacle:
+            print(f"no draft head: {obstacle}")
         return {
             "machine": machine(),
             "backend": plain.backend.description,
             "context": options.context,
             "verifications": [asdict(cost) for cost in costs],
-            "captions": compared,
+            "scenes": options.runs,
+            **speculation.comparison_json(compared),
         }
     finally:
-        plain.close()
-        speculating.close()
+        for pipeline in pipelines.values():
+            pipeline.close()
 
 
 def _project(options: argparse.Namespace) -> dict[str, Any]:
@@ -262,7 +263,9 @@ def _parser() -> argparse.ArgumentParser:
         "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
     )
     other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
-    other.add_argument("--speculation", action="store_true", help="what checking drafts costs, and does for captions")
+    other.add_argument(
+        "--speculation", action="store_true", help="what checking drafts costs, and each source of them brings"
+    )
     other.add_argument(
         "--context", type=int, default=320, metavar="N", help="tokens before a draft, for its cost (%(default)s)"
     )

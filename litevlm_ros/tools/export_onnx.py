@@ -1,4 +1,4 @@
-"""Export a model directory's vision encoder and text decoder to ONNX.
+"""Export a model directory's vision encoder and text decoder to ONNX, and its draft head if it has one.
 
 ros2 run litevlm_ros export_onnx --model models
 ros2 run litevlm_ros export_onnx --model models/demo --precision fp8 --output demo_fp8
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--output", type=Path, metavar="DIR", help="where the graphs go (default: the model directory)")
     parts = parser.add_argument_group("parts")
     parts.add_argument("--skip-vision", action="store_true", help="leave the vision encoder out")
-    parts.add_argument("--skip-text", action="store_true", help="leave the text decoder out")
+    parts.add_argument("--skip-text", action="store_true", help="leave the text decoder and its draft head out")
     weights = parser.add_argument_group("weights")
     weights.add_argument(
         "--precision", choices=CHOICES, default=PLAIN, help="of both: fp32 runs best on a CPU (%(default)s)"

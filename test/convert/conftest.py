@@ -200,7 +200,7 @@ class Cache:
         self.length += count
 
 
-Step = Callable[..., tuple[Any, Any, list[Any], list[Any]]]
+Step = Callable[..., tuple[Any, Any, Any, list[Any], list[Any]]]
 
 
 def conversation_errors(step: Step, model: Any) -> dict[str, float]:
@@ -217,7 +217,7 @@ def conversation_errors(step: Step, model: Any) -> dict[str, float]:
     errors: dict[str, float] = {}
 
     def turn(name: str, ids: list[int], positions: list[int], wanted: list[int]) -> None:
-        logits, best, new_keys, new_values = step(
+        logits, best, _, new_keys, new_values = step(
             torch.tensor(ids),
             torch.tensor(positions),
             torch.tensor([cache.length]),

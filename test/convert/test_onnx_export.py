@@ -94,7 +94,7 @@ def test_text_graph_holds_a_conversation_as_transformers_does(
 ) -> None:
     session = onnxruntime.InferenceSession(text_file)
     layers = range(3)
-    outputs = ["logits", "next_tokens"]
+    outputs = ["logits", "next_tokens", "hidden"]
     outputs += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
 
     def step(ids: Any, positions: Any, length: Any, wanted: Any, visual: Any, keys: Any, values: Any) -> Any:
@@ -103,7 +103,7 @@ def test_text_graph_holds_a_conversation_as_transformers_does(
         feeds |= {f"past_key.{layer}": keys[layer] for layer in layers}
         feeds |= {f"past_value.{layer}": values[layer] for layer in layers}
         results = [torch.from_numpy(array) for array in session.run(outputs, {k: v.numpy() for k, v in feeds.items()})]
-        return results[0], results[1], results[2:5], results[5:8]
+        return results[0], results[1], results[2], results[3:6], results[6:9]
 
     errors = conversation(step, reference)
     assert len(errors) == 7

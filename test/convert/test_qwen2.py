@@ -35,7 +35,8 @@ def test_every_layer_computes_what_transformers_computes(name: str, models: Any,
     for layer in decoder.layers:
         layer.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
     ids = torch.tensor([4, 8, 15, 16, 23, 42])
-    logits, best, new_keys, new_values = prefill(decoder, ids)
+    logits, best, hidden, new_keys, new_values = prefill(decoder, ids)
+    assert relative(decoder.logits(hidden), logits) == 0
     expected = reference.model.language_model(input_ids=ids[None], output_hidden_states=True, use_cache=True)
     for index, hidden in enumerate(seen[:-1]):  # transformers returns the last layer's output after the final norm
         assert relative(hidden, expected.hidden_states[index + 1][0]) < TOLERANCE

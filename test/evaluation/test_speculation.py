@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from litevlm_ros.evaluation.speculation import CAMERA, CAPTION_PROMPT, DecodeRates, caption_course
-from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts, View
+from litevlm_ros.evaluation.speculation import (
+    CAMERA,
+    CAPTION_PROMPT,
+    DecodeRates,
+    caption_course,
+    follow,
+    short_answer_course,
+)
+from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts
 
 _NONE = Speculation()
 
@@ -36,17 +44,34 @@ def test_plain_answers_and_none_have_no_rates() -> None:
 
 
 def test_a_camera_sees_each_scene_for_some_frames() -> None:
-    shown: list[View] = []
-
-    class Recorder:
-        def generate(self, views: list[View], question: str) -> Answer:
-            assert question == CAPTION_PROMPT
-            shown.extend(views)
-            return answer(3, 1.0)
-
-    pipeline: Any = Recorder()
-    assert len(list(caption_course(pipeline, scenes=2, frames=3))) == 6
-    assert {view.camera for view in shown} == {CAMERA}
+    course = list(caption_course(scenes=2, frames=3))
+    assert [questions for _, questions in course] == [[CAPTION_PROMPT]] * 6
+    shown = [view for views, _ in course for view in views]
+    assert [view.camera for view in shown] == [CAMERA] * 6
     within = [np.abs(shown[0].image.astype(int) - shown[index].image).mean() for index in (1, 2)]
     across = np.abs(shown[0].image.astype(int) - shown[3].image).mean()
     assert max(within) < across
+
+
+def test_short_answers_are_about_one_view_and_about_all() -> None:
+    course = list(short_answer_course(scenes=1))
+    assert [(len(views), len(questions)) for views, questions in course] == [(1, 8), (6, 12)]
+    assert all("Describe" not in question for _, questions in course for question in questions)
+
+
+def test_each_pipeline_gets_each_question_and_other_texts_are_counted() -> None:
+    class Scripted:
+        def __init__(self, *texts: str) -> None:
+            self.texts = list(texts)
+
+        def encode(self, views: Any) -> Any:
+            return views
+
+        def answer(self, views: Any, question: str) -> Answer:
+            return replace(answer(3, 1.0), text=self.texts.pop(0), prompt=question)
+
+    plain: Any = Scripted("red", "two", "no")
+    other: Any = Scripted("red", "one", "no")
+    compared = follow({"off": plain, "head": other}, iter([([], ["a", "b"]), ([], ["c"])]))
+    assert [(rates.answers, different) for rates, different in compared.values()] == [(3, 0), (3, 1)]
+    assert plain.texts == other.texts == []

@@ -14,7 +14,7 @@ from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.backends import load_backend
 from litevlm_ros.runtime.engine import Backend
-from litevlm_ros.runtime.onnxruntime_backend import physical_cores
+from litevlm_ros.runtime.onnxruntime_session import physical_cores
 
 
 @pytest.fixture(scope="module")

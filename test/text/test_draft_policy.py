@@ -18,7 +18,7 @@ def policy(step: float, costs: dict[int, float], acceptance: float, kind: int = 
             drafted = Offer(size - 1, kind)
             # The first wrong token is behind acceptance / (1 - acceptance) right ones on average.
             accepted = size - 1 if acceptance == 1 else int(turn * 37 % 100 < 100 * acceptance)
-            policy.verified(drafted, accepted, False, seconds)
+            policy.verified(drafted, accepted, False, 0.0, seconds)
     return policy
 
 
@@ -66,11 +66,23 @@ def test_kinds_are_judged_on_their_own() -> None:
     assert mixed.pays
 
 
+def test_drafting_has_its_cost_for_each_kind_and_token() -> None:
+    both = policy(1.0, FLAT, 1.0)
+    for _ in range(20):
+        both.verified(Offer(3, 0), 3, False, 0.9, FLAT[4])
+    # A draft of 15 gives 16 tokens for 1.3 + 15 * 0.3 steps, one of 3 only 4 for 1.1 + 0.9.
+    assert both.length(Offer(15, 0), False) == 15
+    for _ in range(100):
+        both.verified(Offer(3, 0), 3, False, 3.0, FLAT[4])
+    assert both.length(Offer(15, 0), False) == 0
+    assert both.length(LONG, False) == 15, "others cost nothing"
+
+
 def test_interrupting_plain_steps_has_its_own_cost() -> None:
     dear = policy(1.0, FLAT, 1.0)
     for size in FLAT:
         for _ in range(3):
-            dear.verified(Offer(size - 1, 4), size - 1, True, 20.0)
+            dear.verified(Offer(size - 1, 4), size - 1, True, 0.0, 20.0)
     assert dear.length(LONG, True) == 0
     assert dear.length(LONG, False) == 15
 
@@ -81,7 +93,7 @@ def test_refused_drafts_are_probed_now_and_then_so_that_a_change_is_noticed() ->
     assert sum(length > 0 for length in decisions) == 3
     for _ in range(60):  # the machine is less busy now
         for size in STEEP:
-            off.verified(Offer(size - 1, 4), size - 1, False, 1.0)
+            off.verified(Offer(size - 1, 4), size - 1, False, 0.0, 1.0)
     assert off.length(LONG, False) > 0
 
 
@@ -92,7 +104,7 @@ def test_a_plain_step_is_taken_now_and_then() -> None:
 
 def test_one_hiccup_changes_nothing() -> None:
     on = policy(1.0, FLAT, 1.0)
-    on.verified(LONG, 15, False, 1000.0)
+    on.verified(LONG, 15, False, 0.0, 1000.0)
     assert on.length(LONG, False) == 15
     on.stepped(1000.0)
     assert on.length(LONG, False) == 15
@@ -102,7 +114,7 @@ def test_the_first_time_of_a_size_may_hold_compilation_and_is_left_out() -> None
     fresh = DraftPolicy(1)
     for _ in range(5):
         fresh.stepped(1.0)
-    fresh.verified(Offer(1, 4), 1, False, 3000.0)
+    fresh.verified(Offer(1, 4), 1, False, 0.0, 3000.0)
     assert fresh.length(Offer(1, 4), False) == 1
 
 

@@ -101,6 +101,42 @@ def test_the_answer_is_the_plain_one_whatever_is_drafted(right: float, limit: in
             assert [row[1] for row in text.cache.rows] == list(range(text.cache.length))
 
 
+class Reader(Oracle):
+    """Checks that each state is the one from which its token was chosen: where its largest number is."""
+
+    reads_hidden = True
+
+    def add(self, token: int, hidden: Any) -> None:
+        self.said.append(token)
+        self.states.append(None if hidden is None else int(hidden.argmax()))
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        self.said, self.states = [], []
+
+
+@pytest.mark.parametrize("right", [0.0, 0.6, 1.0])
+def test_a_source_that_reads_states_gets_the_one_of_each_token_while_drafts_pay(right: float) -> None:
+    clock = Clock(step=1.0, verification=1.2)
+    text, _ = decoder(clock)
+    text.gives_hidden = True
+    source = Reader(plain(100), right)
+    speculator = Speculator(text, source, 15, clock)
+    text.cache.truncate(0)
+    for turn in range(8):
+        text.cache.truncate(0)
+        output = text.forward(np.array(PROMPT), np.arange(len(PROMPT)))
+        speculator.begin(PROMPT, "topic")
+        first = speculator.start(output)
+        assert [first, *speculator.decode(first, len(PROMPT), 60)] == plain(60)
+        assert source.said == plain(60)
+        states = [state for state in source.states if state is not None]
+        assert states == [t for t, state in zip(source.said, source.states, strict=True) if state is not None]
+        if right == 0 and turn > 0:
+            assert len(states) < 5, "plain decoding gives none"
+        elif right:
+            assert len(states) == 61
+
+
 def test_right_drafts_need_few_calls_and_are_counted() -> None:
     clock = Clock()
     text, first = decoder(clock)

@@ -12,7 +12,7 @@ from litevlm_ros.config import PipelineConfig, SpeculationConfig
 from litevlm_ros.evaluation.exercises import held_out_exercises
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.text.drafts import DraftSource, NGramDrafts, Offer
+from litevlm_ros.text.drafts import NGramDrafts, Offer
 from litevlm_ros.text.speculative import Speculator
 
 
@@ -50,10 +50,13 @@ def load(source: str) -> Pipeline:
     )  # fmt: skip
 
 
-def check(scenes: int, seed: int) -> int:
+def check(source: str, scenes: int, seed: int) -> int:
     """Asks everything about so many held-out scenes and returns how many questions that was."""
-    plain, speculating = load("off"), load("ngram")
-    drafts: DraftSource = Eager(plain.model.text.vocab_size)
+    plain, speculating = load("off"), load(source)
+    assert speculating._speculator is not None
+    drafts = speculating._speculator.source
+    if source == "ngram":
+        drafts = Eager(plain.model.text.vocab_size)
     # Where time does not pass, each draft is checked.
     speculating._speculator = Speculator(speculating.backend.text, drafts, 15, clock=lambda: 0.0)
     asked = drafted = accepted = 0
@@ -71,11 +74,12 @@ def check(scenes: int, seed: int) -> int:
     return asked
 
 
-def test_hundreds_of_answers_are_those_of_plain_decoding() -> None:
-    assert check(scenes=12, seed=0) > 200
+@pytest.mark.parametrize("source", ["ngram", "auto"])
+def test_hundreds_of_answers_are_those_of_plain_decoding(source: str) -> None:
+    assert check(source, scenes=12, seed=0) > 200
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_thousands_of_answers_are_those_of_plain_decoding() -> None:
-    assert check(scenes=110, seed=1000) > 2000
+    assert check("ngram", scenes=110, seed=1000) > 2000

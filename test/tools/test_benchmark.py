@@ -32,15 +32,20 @@ def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: py
 
 def test_speculation_is_priced_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speculation.json"
-    arguments = ["--speculation", "--runs", "3", "--context", "100", "--json", str(file)]
+    arguments = ["--speculation", "--runs", "2", "--context", "100", "--json", str(file)]
     assert main(["--model", str(demo_model_directory()), "--backend", "onnxruntime", *arguments]) == 0
     report = json.loads(file.read_text())
     assert [cost["tokens"] for cost in report["verifications"]] == [2, 4, 8, 16]
-    assert report["captions"]["different"] == 0
-    assert report["captions"]["speculating"]["answers"] == 3 * report["captions"]["frames_of_each"]
+    for work, answers in (("captions", 2 * 4), ("short answers", 2 * 20)):
+        assert list(report[work]) == ["off", "ngram", "head", "auto"]
+        for source, rates in report[work].items():
+            assert (rates["answers"], rates["different"]) == (answers, 0)
+            assert source != "off" or rates["drafted"] == 0
+    assert report["captions"]["head"]["drafted"] > 0
     printed = capsys.readouterr().out
     assert "plain step" in printed
-    assert "12 captions, each scene for 4 frames; 0 differ" in printed
+    assert "8 captions of" in printed
+    assert "no draft head" not in printed
 
 
 def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

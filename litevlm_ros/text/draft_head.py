@@ -1,0 +1,141 @@
+"""Drafts of a small trained head on the decoder's hidden states (EAGLE, arXiv 2401.15077), on ONNX Runtime.
+
+The head reads the answer's tokens, each with the state from which the decoder chose it, and guesses the next token and
+its state; from there on it reads its own guesses. It has keys and values of the answer alone: the prompt is in the
+states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.engine import HiddenState
+from litevlm_ros.runtime.kv_cache import HostKVCache, bucket
+from litevlm_ros.runtime.onnxruntime_session import DTYPES, Array, bind, open_session
+from litevlm_ros.text.drafts import Offer
+
+HEAD = 0
+"""`Offer.kind` of a head's drafts."""
+
+_MOST_DRAFTED = 15
+_MOST_READ = 16
+"""Tokens that one call reads."""
+
+
+class HeadDrafts:
+    """`draft_head.onnx` and its cache."""
+
+    reads_hidden = True
+
+    def __init__(self, file: Path, text: TextConfig, capacity: int, options: Any) -> None:
+        """For answers of up to `capacity` tokens; `options` are onnxruntime.SessionOptions.
+
+        Raises EngineError if the graph is damaged or of another model.
+        """
+        row = ("C", text.num_kv_heads, text.head_dim)
+        cache = dict.fromkeys(("past_key", "past_value", "new_key", "new_value"), row)
+        others: dict[str, tuple[int | str, ...]] = {
+            "input_ids": ("S",),
+            "hidden": ("S", text.hidden_size),
+            "past_length": (1,),
+            "next_token": (1,),
+            "next_hidden": (1, text.hidden_size),
+        }
+        self._session = open_session(file, options, {**others, **cache}, tool="train_draft_head")
+        self._dtype = np.dtype(next(DTYPES[v.type] for v in self._session.get_inputs() if v.name == "hidden"))
+        self._width = text.hidden_size
+        self._cache = HostKVCache(replace(text, num_layers=1), capacity + _MOST_DRAFTED, self._dtype)
+        self._kept: dict[tuple[int, int], _Call] = {}
+        self._tokens: list[int] = []
+        self._states: list[HiddenState] = []
+        self._said = 0
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        """See `DraftSource.begin`."""
+        self._forget()
+
+    def add(self, token: int, hidden: HiddenState | None) -> None:
+        """See `DraftSource.add`. Without its state a token cannot be read, and drafts begin anew behind it."""
+        if hidden is None:
+            self._forget()
+        else:
+            self._tokens.append(token)
+            self._states.append(hidden.copy())
+
+    def offer(self) -> Offer:
+        """See `DraftSource.offer`."""
+        return Offer(_MOST_DRAFTED if self._tokens else 0, HEAD)
+
+    def draft(self, count: int) -> Sequence[int]:
+        """See `DraftSource.draft`."""
+        self._cache.truncate(self._said)
+        for first in range(0, len(self._tokens), _MOST_READ):
+            end = first + _MOST_READ
+            token, state = self._read(self._tokens[first:end], np.stack(self._states[first:end]))
+        self._said = self._cache.length
+        self._tokens.clear()
+        self._states.clear()
+        guesses = [token]
+        while len(guesses) < count:
+            token, state = self._read([token], state)
+            guesses.append(token)
+        return guesses
+
+    def remember(self) -> None:
+        """See `DraftSource.remember`. What it knows, it learnt in training."""
+
+    def _forget(self) -> None:
+        self._said = 0
+        self._tokens.clear()
+        self._states.clear()
+
+    def _read(self, tokens: Sequence[int], states: Array) -> tuple[int, Array]:
+        """Appends the tokens to the cache; the next one, and its state [1, width] until the next call."""
+        count, rows = len(tokens), bucket(self._cache.length, self._cache.capacity)
+        new_rows = self._cache.next(count)
+        if (count, rows) not in self._kept:
+            self._kept[count, rows] = self._call(count, rows)
+        call = self._kept[count, rows]
+        call.inputs["input_ids"][:] = tokens
+        call.inputs["hidden"][:] = states
+        call.inputs["past_length"][0] = self._cache.length
+        try:
+            self._session.run_with_iobinding(call.binding)
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise EngineError(f"the draft head failed on {count} tokens: {error}") from error
+        new_rows[0, 0], new_rows[0, 1] = call.outputs["new_key"], call.outputs["new_value"]
+        self._cache.extend(count)
+        return int(call.outputs["next_token"][0]), call.outputs["next_hidden"]
+
+    def _call(self, count: int, rows: int) -> _Call:
+        (past_key, past_value), new = self._cache.past(rows)[0], np.zeros_like(self._cache.past(count)[0])
+        inputs = {
+            "input_ids": np.zeros(count, np.int64),
+            "hidden": np.zeros((count, self._width), self._dtype),
+            "past_length": np.zeros(1, np.int64),
+            "past_key": past_key,
+            "past_value": past_value,
+        }
+        outputs = {
+            "next_token": np.zeros(1, np.int64),
+            "next_hidden": np.zeros((1, self._width), self._dtype),
+            "new_key": new[0],
+            "new_value": new[1],
+        }
+        return _Call(inputs, outputs, bind(self._session, inputs, outputs))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A binding and what it binds."""
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    binding: Any

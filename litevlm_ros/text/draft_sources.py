@@ -1,0 +1,91 @@
+"""The source of drafts that a configuration names."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Hashable, Sequence
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.runtime.engine import HiddenState, TextDecoder
+from litevlm_ros.runtime.graph_files import HEAD_GRAPH, export_command
+from litevlm_ros.text.drafts import LONGEST_MATCH, DraftSource, NGramDrafts, Offer
+
+
+class CombinedDrafts:
+    """What followed a long match of words if there is one, and the guesses of a head if not."""
+
+    reads_hidden = True
+
+    def __init__(self, ngrams: NGramDrafts, head: DraftSource) -> None:
+        self._both = (ngrams, head)
+        self._offering: DraftSource = head
+
+    def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
+        """See `DraftSource.begin`."""
+        for source in self._both:
+            source.begin(prompt, topic)
+
+    def add(self, token: int, hidden: HiddenState | None) -> None:
+        """See `DraftSource.add`."""
+        for source in self._both:
+            source.add(token, hidden)
+
+    def offer(self) -> Offer:
+        """See `DraftSource.offer`."""
+        ngrams, head = self._both
+        found, guessed = ngrams.offer(), head.offer()
+        takes_ngrams = found.kind == LONGEST_MATCH or not guessed.most
+        self._offering = ngrams if takes_ngrams else head
+        return found if takes_ngrams else guessed
+
+    def draft(self, count: int) -> Sequence[int]:
+        """See `DraftSource.draft`."""
+        return self._offering.draft(count)
+
+    def remember(self) -> None:
+        """See `DraftSource.remember`."""
+        for source in self._both:
+            source.remember()
+
+
+def load_drafts(config: PipelineConfig, model: ModelConfig, text: TextDecoder) -> DraftSource | None:
+    """None where speculation is off. Raises ConfigError where the head cannot be used, and EngineError."""
+    source = config.speculation.source
+    if source == "off":
+        return None
+    if source == "ngram":
+        return NGramDrafts()
+    obstacle = head_obstacle(config, text)
+    if obstacle is None:
+        head = _load_head(config, model, text)
+        return head if source == "head" else CombinedDrafts(NGramDrafts(), head)
+    if source == "auto":
+        return NGramDrafts()
+    raise ConfigError(f"speculation is 'head', but {obstacle}; or use 'ngram'")
+
+
+def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
+    """Why there are no drafts of a head, with the fix."""
+    if not text.gives_hidden:
+        return (
+            "the text decoder gives no hidden states. TensorRT engines and quantized graphs never do; for the "
+            f"onnxruntime backend export fp32 graphs again with `{export_command(config.model_dir)}`"
+        )
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "ONNX Runtime, which runs the head, is not installed: `pip install onnxruntime`"
+    if not (config.model_dir / HEAD_GRAPH).is_file():
+        return (
+            f"{HEAD_GRAPH} is missing in {config.model_dir}: make it with `ros2 run litevlm_ros train_draft_head "
+            f"--model {config.model_dir}`"
+        )
+    return None
+
+
+def _load_head(config: PipelineConfig, model: ModelConfig, text: TextDecoder) -> DraftSource:
+    # Here, because ONNX Runtime need not be installed for other sources.
+    from litevlm_ros.runtime.onnxruntime_session import session_options
+    from litevlm_ros.text.draft_head import HeadDrafts
+
+    return HeadDrafts(config.model_dir / HEAD_GRAPH, model.text, text.cache.capacity, session_options(config))
