@@ -19,6 +19,7 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
         "generated_tokens": answer.tokens.generated,
         "drafted_tokens": answer.speculation.drafted,
         "accepted_tokens": answer.speculation.accepted,
+        "draft_acceptance": answer.speculation.acceptance,
         "reused_views": answer.reuse.views,
         "reused_tokens": answer.reuse.tokens,
         "timings": asdict(answer.timings),

@@ -53,6 +53,7 @@ def test_a_caption_carries_its_source_frames_header():
     assert (message.camera, message.text, message.prompt) == ("front", "A red bus.", "What is ahead?")
     assert (message.prompt_tokens, message.visual_tokens, message.generated_tokens) == (40, 32, 5)
     assert (message.drafted_tokens, message.accepted_tokens) == (3, 2)
+    assert message.draft_acceptance == pytest.approx(0.7)
     assert (message.reused_views, message.reused_tokens) == (2, 38)
     assert message.finish_reason == "length"
     assert message.timings.vision == 4.5
