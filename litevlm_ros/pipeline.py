@@ -77,7 +77,7 @@ class Pipeline:
             self.token_selector = backend.token_selector(config.token_selection)
         self._in_cache: EncodedViews | None = None
         self._speculator: Speculator | None = None
-        drafts = drafts or load_drafts(config, model, backend.text)
+        drafts = drafts or load_drafts(config, model, backend.text, tokenizer.stop_ids)
         if drafts is not None:
             self._speculator = Speculator(backend.text, drafts, config.speculation.most_tokens)
 

@@ -41,11 +41,11 @@ def comparison_table(compared: Mapping[str, Comparison]) -> str:
     for work, comparison in compared.items():
         plain, _ = comparison[PLAIN]
         lines.append(f"{plain.answers} {work} of {plain.tokens / max(1, plain.answers):.1f} tokens on average")
-        lines.append("source  ms/token  faster  drafted  accepted  tokens a verification  other texts")
+        lines.append("source  ms/token  ms/answer  faster  drafted  accepted  tokens a verification  other texts")
         for source, (rates, different) in comparison.items():
-            faster = plain.ms_per_token / rates.ms_per_token if rates.ms_per_token else 1.0
+            faster = plain.ms_per_answer / rates.ms_per_answer if rates.ms_per_answer else 1.0
             lines.append(
-                f"{source:6}{rates.ms_per_token:10.3f}{faster:7.2f}x{rates.drafted:9}{rates.acceptance:10.1%}"
+                f"{source:6}{rates.ms_per_token:10.3f}{rates.ms_per_answer:11.2f}{faster:7.2f}x{rates.drafted:9}{rates.acceptance:10.1%}"
                 f"{rates.tokens_per_verification:23.2f}{different:13}"
             )
     return "\n".join(lines)

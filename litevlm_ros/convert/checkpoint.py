@@ -20,7 +20,7 @@ from litevlm_ros.convert.checkpoint_keys import (
     text_sources,
     vision_sources,
 )
-from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead
+from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead, stored_name
 from litevlm_ros.convert.intern_vit import VisionEncoder
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
@@ -49,8 +49,8 @@ def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> Dr
         head = DraftHead(text)
     files, own = SafetensorsDirectory(Path(model) / HEAD_DIRECTORY), head.own
     reader = _Reader(files, own, dtype)
-    reader.expect(set(reader.shapes))
-    state = {name: reader.concatenated(name, (name,)) for name in reader.shapes}
+    reader.expect({stored_name(name) for name in reader.shapes})
+    state = {name: reader.concatenated(name, (stored_name(name),)) for name in reader.shapes}
     reader.raise_problems("Train the head again with `ros2 run litevlm_ros train_draft_head`")
     own.load_state_dict(state, assign=True)
     return head.eval()

@@ -17,6 +17,11 @@ HEAD_DIRECTORY = "draft_head"
 """Of a model directory: where the weights of its draft head are."""
 
 
+def stored_name(parameter: str) -> str:
+    """What one of `DraftHead.own`'s parameters is called in the safetensors file."""
+    return f"draft_head.{parameter}"
+
+
 class DraftHead(nn.Module):
     """An answer's hidden states and tokens to its next hidden state and token.
 

@@ -21,7 +21,7 @@ from litevlm_ros.convert.checkpoint import (
     load_vision_encoder,
 )
 from litevlm_ros.convert.checkpoint_keys import Sources
-from litevlm_ros.convert.draft_head import HEAD_DIRECTORY
+from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, stored_name
 from litevlm_ros.convert.engine_graph import write_engine_graph
 from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
 from litevlm_ros.convert.onnx_export import draft_graph, save_graph, text_graph, vision_graph
@@ -144,7 +144,7 @@ def export_draft_head(
     if share:
         text, own = (_shareable(Path(model) / directory, output) for directory in (TEXT, HEAD_DIRECTORY))
         text_sources: Sources = {f"text.{name}": keys for name, keys in find_text_sources(text, config.text).items()}
-        own_sources: Sources = {key: (key,) for key in own.tensors}
+        own_sources: Sources = {name: (stored_name(name),) for name in module.own.state_dict()}
         shared = [(text, text_sources), (own, own_sources)]
     file = Path(output) / HEAD_GRAPH
     return _write(module, draft_graph, check_draft_graph if check else None, file, PLAIN, shared, started)

@@ -25,6 +25,8 @@ class DecodeRates:
     tokens: int
     ms_per_token: float
     """Of decoding, behind the token that prefill gives."""
+    ms_per_answer: float
+    """The same, the token that ends it included."""
     drafted: int
     acceptance: float
     """Share of drafted tokens that were right."""
@@ -37,13 +39,15 @@ class DecodeRates:
         given = list(answers)
         tokens = sum(answer.tokens.generated for answer in given)
         decoded = sum(max(0, answer.tokens.generated - 1) for answer in given)
+        decode_ms = sum(answer.timings.decode for answer in given)
         drafted = sum(answer.speculation.drafted for answer in given)
         accepted = sum(answer.speculation.accepted for answer in given)
         verifications = sum(answer.speculation.verifications for answer in given)
         return cls(
             answers=len(given),
             tokens=tokens,
-            ms_per_token=sum(answer.timings.decode for answer in given) / max(1, decoded),
+            ms_per_token=decode_ms / max(1, decoded),
+            ms_per_answer=decode_ms / max(1, len(given)),
             drafted=drafted,
             acceptance=accepted / max(1, drafted),
             tokens_per_verification=(accepted + verifications) / verifications if verifications else 0.0,

@@ -7,7 +7,7 @@ states.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ class HeadDrafts:
 
     reads_hidden = True
 
-    def __init__(self, file: Path, text: TextConfig, capacity: int, options: Any) -> None:
-        """For answers of up to `capacity` tokens; `options` are onnxruntime.SessionOptions.
+    def __init__(
+        self, file: Path, text: TextConfig, capacity: int, options: Any, stop_ids: Collection[int] = ()
+    ) -> None:
+        """For answers of up to `capacity` tokens, ended by one of `stop_ids`; `options` are onnxruntime.SessionOptions.
 
         Raises EngineError if the graph is damaged or of another model.
         """
@@ -51,6 +53,7 @@ class HeadDrafts:
         self._session = open_session(file, options, {**others, **cache}, tool="train_draft_head")
         self._dtype = np.dtype(next(DTYPES[v.type] for v in self._session.get_inputs() if v.name == "hidden"))
         self._width = text.hidden_size
+        self._stop_ids = stop_ids
         self._cache = HostKVCache(replace(text, num_layers=1), capacity + _MOST_DRAFTED, self._dtype)
         self._kept: dict[tuple[int, int], _Call] = {}
         self._tokens: list[int] = []
@@ -83,7 +86,8 @@ class HeadDrafts:
         self._tokens.clear()
         self._states.clear()
         guesses = [token]
-        while len(guesses) < count:
+        # Behind the end of an answer there is nothing to guess.
+        while len(guesses) < count and token not in self._stop_ids:
             token, state = self._read([token], state)
             guesses.append(token)
         return guesses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
@@ -50,8 +50,13 @@ class CombinedDrafts:
             source.remember()
 
 
-def load_drafts(config: PipelineConfig, model: ModelConfig, text: TextDecoder) -> DraftSource | None:
-    """None where speculation is off. Raises ConfigError where the head cannot be used, and EngineError."""
+def load_drafts(
+    config: PipelineConfig, model: ModelConfig, text: TextDecoder, stop_ids: Collection[int]
+) -> DraftSource | None:
+    """For drafts of answers that end with one of `stop_ids`; None where speculation is off.
+
+    Raises ConfigError where the head cannot be used, and EngineError.
+    """
     source = config.speculation.source
     if source == "off":
         return None
@@ -59,7 +64,7 @@ def load_drafts(config: PipelineConfig, model: ModelConfig, text: TextDecoder) -
         return NGramDrafts()
     obstacle = head_obstacle(config, text)
     if obstacle is None:
-        head = _load_head(config, model, text)
+        head = _load_head(config, model, text, stop_ids)
         return head if source == "head" else CombinedDrafts(NGramDrafts(), head)
     if source == "auto":
         return NGramDrafts()
@@ -83,9 +88,10 @@ def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
     return None
 
 
-def _load_head(config: PipelineConfig, model: ModelConfig, text: TextDecoder) -> DraftSource:
+def _load_head(config: PipelineConfig, model: ModelConfig, text: TextDecoder, stop_ids: Collection[int]) -> DraftSource:
     # Here, because ONNX Runtime need not be installed for other sources.
     from litevlm_ros.runtime.onnxruntime_session import session_options
     from litevlm_ros.text.draft_head import HeadDrafts
 
-    return HeadDrafts(config.model_dir / HEAD_GRAPH, model.text, text.cache.capacity, session_options(config))
+    file = config.model_dir / HEAD_GRAPH
+    return HeadDrafts(file, model.text, text.cache.capacity, session_options(config), stop_ids)

@@ -46,7 +46,7 @@ class DraftSource(Protocol):
         """What could be drafted now."""
 
     def draft(self, count: int) -> Sequence[int]:
-        """The first `count` tokens of what was offered last. Raises EngineError."""
+        """The first `count` tokens of what was offered last, or at least one if the answer ends. Raises EngineError."""
 
     def remember(self) -> None:
         """The answer is complete."""

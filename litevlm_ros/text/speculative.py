@@ -80,6 +80,7 @@ class Speculator:
                 stretch, ahead = 1, 0
             elif self.source.reads_hidden and self._policy.pays:
                 given = self._read(token, position)
+                ahead = 0  # what runs ahead knows nothing of this token
             else:
                 if not ahead:
                     # A backend runs ahead within a stretch, and a draft that comes in the middle has to wait for that.
@@ -119,6 +120,7 @@ class Speculator:
         """The draft as far as it is right, and the token behind that."""
         started = self._clock()
         guesses = self.source.draft(draft.most)
+        draft = Offer(len(guesses), draft.kind)
         drafted = self._clock()
         length, count = self._text.cache.length, 1 + draft.most
         output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)

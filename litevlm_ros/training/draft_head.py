@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from litevlm_ros.convert.checkpoint import load_text_decoder
-from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead
+from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead, stored_name
 from litevlm_ros.convert.qwen2 import MASKED
 from litevlm_ros.training.draft_features import AnswerStates
 
@@ -117,7 +117,7 @@ class HeadTraining:
         """Writes the head's own weights in fp16 below `model`."""
         directory = model / HEAD_DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.half().contiguous() for name, value in self.head.own.state_dict().items()}
+        weights = {stored_name(name): value.half().contiguous() for name, value in self.head.own.state_dict().items()}
         save_file(weights, directory / "model.safetensors", {"format": "pt"})
 
     def _loss(self, batch: _Batch) -> Tensor:

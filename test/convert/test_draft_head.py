@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from litevlm_ros.convert.checkpoint import load_draft_head, load_text_decoder
-from litevlm_ros.convert.draft_head import DraftHead
+from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.model_export import export_draft_head
 from litevlm_ros.errors import CheckpointError
 
@@ -25,7 +25,8 @@ def model(models: Any, tmp_path: Path) -> Path:
     (directory / "draft_head").mkdir()
     torch.manual_seed(3)
     head = DraftHead(load_text_decoder(directory))
-    save_file(dict(head.own.state_dict()), directory / "draft_head" / "model.safetensors")
+    weights = {stored_name(name): value.half() for name, value in head.own.state_dict().items()}
+    save_file(weights, directory / "draft_head" / "model.safetensors")
     return directory
 
 
@@ -92,8 +93,9 @@ def test_the_graph_reads_the_weights_where_they_are(model: Path) -> None:
 def test_a_head_of_another_model_is_refused(model: Path) -> None:
     file = model / "draft_head" / "model.safetensors"
     weights = load_file(file)
-    weights["fuse.weight"] = weights["fuse.weight"][:, :-2].contiguous()
-    del weights["layer.down.weight"]
+    fuse = stored_name("fuse.weight")
+    weights[fuse] = weights[fuse][:, :-2].contiguous()
+    del weights[stored_name("layer.down.weight")]
     save_file(weights, file)
     with pytest.raises(CheckpointError, match=r"train_draft_head.*\n(.*\n)*.*(fuse|down)\.weight"):
         load_draft_head(model)

@@ -33,6 +33,7 @@ def test_rates_are_taken_over_all_answers() -> None:
     rates = DecodeRates.of(answers)
     assert (rates.answers, rates.tokens, rates.drafted) == (3, 18, 15)
     assert rates.ms_per_token == pytest.approx(1.0)
+    assert rates.ms_per_answer == pytest.approx(5.0)
     assert rates.acceptance == pytest.approx(0.4)
     assert rates.tokens_per_verification == pytest.approx(3.0)
 

@@ -24,7 +24,7 @@ def load(source: str, directory: Path = MODEL, *, hidden: bool = True) -> DraftS
     text = ScriptedText(50, 200, range(10, 50))
     text.gives_hidden = hidden
     config = PipelineConfig(directory, threads=1, speculation=SpeculationConfig(source))
-    return load_drafts(config, ModelConfig.from_directory(MODEL), text)
+    return load_drafts(config, ModelConfig.from_directory(MODEL), text, {2})
 
 
 def test_each_source() -> None:

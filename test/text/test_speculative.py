@@ -137,6 +137,56 @@ def test_a_source_that_reads_states_gets_the_one_of_each_token_while_drafts_pay(
             assert len(states) == 61
 
 
+class Fickle:
+    """A policy without reasons."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+        self._random = random.Random(3)
+
+    def length(self, offer: Offer, interrupts: bool) -> int:
+        return min(offer.most, self._random.choice((0, 0, 0, 1, 3, 7)))
+
+    @property
+    def pays(self) -> bool:
+        return self._random.random() < 0.5
+
+    def stepped(self, *measured: Any) -> None:
+        pass
+
+    verified = stepped
+
+
+@pytest.mark.parametrize("source", [Oracle, Reader])
+def test_the_answer_is_the_plain_one_however_the_policy_changes_its_mind(source: type[Oracle]) -> None:
+    text, first = decoder()
+    text.gives_hidden = True
+    speculator = Speculator(text, source(plain(100), 0.5), 15)
+    policy: Any = Fickle((2, 4, 8, 16))
+    speculator._policy = policy
+    for _ in range(30):
+        text.cache.truncate(len(PROMPT))
+        assert answer(speculator, first, 60) == plain(60)
+
+
+class Short(Oracle):
+    """Drafts at most two tokens, whatever was offered."""
+
+    def draft(self, count: int) -> list[int]:
+        return super().draft(min(count, 2))
+
+
+def test_a_draft_may_end_before_its_offer() -> None:
+    clock = Clock()
+    text, first = decoder(clock)
+    speculator = Speculator(text, Short(plain(100), 1.0), 15, clock)
+    answer(speculator, first, 3)
+    text.cache.truncate(len(PROMPT))
+    assert answer(speculator, first, 30) == plain(30)
+    counts = speculator.finish(True)
+    assert counts.drafted == counts.accepted == 20
+
+
 def test_right_drafts_need_few_calls_and_are_counted() -> None:
     clock = Clock()
     text, first = decoder(clock)
