@@ -76,7 +76,7 @@ class Recorder:
 def training_seeds(seed: int, scenes: int) -> range:
     """Of `scenes` scenes; other ones for each `seed`. Raises ConfigError if there are none."""
     first = _FIRST_SEED + seed * _SEEDS_OF_A_RUN
-    if scenes > _SEEDS_OF_A_RUN or first + scenes > FIRST_HELD_OUT_SEED:
+    if seed < 0 or scenes > _SEEDS_OF_A_RUN or first + scenes > FIRST_HELD_OUT_SEED:
         raise ConfigError(
             f"seed is {seed} with {scenes} scenes; allowed: 0 to 99, with at most {_SEEDS_OF_A_RUN} scenes"
         )
