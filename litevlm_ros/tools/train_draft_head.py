@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, default=Path("models/demo"), metavar="DIR", help="directory (%(default)s)"
     )
     parser.add_argument("--scenes", type=int, default=250, metavar="N", help="training scenes (%(default)s)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, metavar="N", help="optimizer steps (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of scenes and training (%(default)s)")
     return parser

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.convert.checkpoint import load_draft_head
@@ -63,27 +62,31 @@ def test_the_pipeline_answers_as_ever_while_it_is_recorded() -> None:
     assert recorded.generate([view], "Describe the scene.").text == plain.generate([view], "Describe the scene.").text
 
 
-def test_training_learns_repeatably_and_leaves_the_decoder_alone(answers: list[AnswerStates], tmp_path: Path) -> None:
+def test_training_learns_and_leaves_the_decoder_alone(answers: list[AnswerStates], tmp_path: Path) -> None:
+    training = HeadTraining(MODEL, seed=1)
+    before = {name: value.clone() for name, value in training.head.text.state_dict().items()}
+    untrained = training.accuracy(answers)
+    lines: list[str] = []
+    training.run(answers, 30, lines.append)
+    assert "step 30 of 30" in lines[-1]
+    assert training.accuracy(answers)[0] > untrained[0] + 0.1
+    for name, value in training.head.text.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    training.save(tmp_path)
+    for part in ("text_decoder", "vision_encoder"):
+        (tmp_path / part).symlink_to(MODEL / part)
+    loaded = load_draft_head(tmp_path)
+    torch.testing.assert_close(loaded.fuse.weight, training.head.fuse.weight.detach(), atol=1e-3, rtol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_head(answers: list[AnswerStates]) -> None:
     heads = []
-    for _ in range(2):
-        training = HeadTraining(MODEL, seed=1)
-        before = {name: value.clone() for name, value in training.head.text.state_dict().items()}
-        untrained = training.accuracy(answers)
-        lines: list[str] = []
-        training.run(answers, 12, lines.append)
-        assert training.accuracy(answers)[0] > untrained[0] + 0.2
-        assert "step 12 of 12" in lines[-1]
-        for name, value in training.head.text.state_dict().items():
-            assert torch.equal(value, before[name]), name
-        heads.append(training)
-    for directory, training in zip(("one", "two"), heads, strict=True):
-        training.save(tmp_path / directory)
-    one, two = (load_file(tmp_path / directory / "draft_head" / "model.safetensors") for directory in ("one", "two"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    (tmp_path / "one" / "text_decoder").symlink_to(MODEL / "text_decoder")
-    (tmp_path / "one" / "vision_encoder").symlink_to(MODEL / "vision_encoder")
-    loaded = load_draft_head(tmp_path / "one")
-    torch.testing.assert_close(loaded.fuse.weight, heads[0].head.fuse.weight.detach(), atol=1e-3, rtol=1e-3)
+    for seed in (1, 1, 2):
+        training = HeadTraining(MODEL, seed)
+        training.run(answers, 2, lambda line: None)
+        heads.append(training.head.fuse.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
 
 
 def test_what_passes_learn_is_what_drafting_does(answers: list[AnswerStates]) -> None:
