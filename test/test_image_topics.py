@@ -115,6 +115,7 @@ def test_overrides_have_the_last_word(bench: Bench) -> None:
     assert (qos.reliability, qos.depth) == (ReliabilityPolicy.RELIABLE, 7)
 
 
+@pytest.mark.filterwarnings("ignore:A zero depth")
 @pytest.mark.parametrize(
     "override", [{"reliability": "relyable"}, {"depth": 0}, {"depth": "many"}, {"reliability": 3}, {"history": "all"}]
 )
