@@ -31,6 +31,9 @@ _STOP_SECONDS = 0.5
 _SLACK = 1.25
 """How much longer than their period captions may take before that is worth a warning."""
 
+_TOLERATED_LOSS = 0.1
+"""Share of images that may be lost without a warning."""
+
 Finding = tuple[bytes, str]
 """A level and its message."""
 
@@ -167,6 +170,9 @@ class Report:
         elif frame.age() > settings.max_frame_age:
             findings.append((WARN, f"the newest frame is {frame.age():.1f} s old, max_frame_age is "
                                    f"{settings.max_frame_age:g} s"))  # fmt: skip
+        arrivals = self._new(f"arrivals of {camera.name}", Counter(received=counters.received, lost=counters.lost))
+        if lost := _too_many_lost(arrivals["lost"], arrivals.total()):
+            findings.append((WARN, lost))
         if malformed:
             findings.append((WARN, f"{malformed} malformed images in the last second; the log has the first one"))
         values = {
@@ -208,6 +214,16 @@ def _too_slow(median: float, statistics: JobStatistics, settings: NodeSettings) 
         f"captions of {len(settings.caption_cameras)} cameras take {needed:.2f} s, caption_period is "
         f"{settings.caption_period:g} s, so each camera waits its turn; raise caption_period or name fewer "
         "caption_cameras"
+    )
+
+
+def _too_many_lost(lost: int, sent: int) -> str:
+    """What to do, if that is more than is normal; '' if not."""
+    if lost <= _TOLERATED_LOSS * sent:
+        return ""
+    return (
+        f"{lost} of {sent} images were lost on their way; give Fast DDS more shared memory (config/fastdds.xml, for the "
+        "driver too), or subscribe to a compressed topic"
     )
 
 

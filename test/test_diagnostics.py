@@ -54,7 +54,7 @@ def statistics(*answers: Answer, **outcomes: int) -> JobStatistics:
 def watch(age: float | None = 0.1, diagnosis: Diagnosis | None = None, dropped: int = 0) -> Any:
     frame = None if age is None else SimpleNamespace(age=lambda: age, kind=lambda: "640x480 rgb8")
     counters = SimpleNamespace(
-        received=9, replaced=3, lost=1, unchanged=2, dropped=Counter([ImageFault.WRONG_STEP] * dropped)
+        received=19, replaced=3, lost=1, unchanged=2, dropped=Counter([ImageFault.WRONG_STEP] * dropped)
     )
     camera = SimpleNamespace(
         name="front", topic="/front/image_raw", counters=counters, qos=image_qos(), newest=lambda max_age: frame
@@ -95,7 +95,18 @@ def test_a_camera(report: Report, made: Any, level: bytes, message: str) -> None
     shown = values(item)
     assert shown["rate"] == "30.00 / s"
     assert shown["QoS"] == "best effort, volatile, depth 1"
-    assert (shown["received"], shown["replaced by newer ones"], shown["lost by the middleware"]) == ("9", "3", "1")
+    assert (shown["received"], shown["replaced by newer ones"], shown["lost by the middleware"]) == ("19", "3", "1")
+
+
+def test_images_that_the_middleware_loses(report: Report) -> None:
+    made = watch()
+    made.camera.counters.lost = 6
+    item = status(report, "camera front", cameras={"front": made})
+    assert item.level == WARN
+    assert item.message.startswith("6 of 25 images were lost on their way; give Fast DDS more shared memory")
+    made.camera.counters.received += 20
+    made.camera.counters.lost += 1
+    assert status(report, "camera front", cameras={"front": made}).level == OK
 
 
 def test_malformed_images_are_a_warning_only_while_they_come(report: Report) -> None:
