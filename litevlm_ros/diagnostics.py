@@ -222,8 +222,8 @@ def _too_many_lost(lost: int, sent: int) -> str:
     if lost <= _TOLERATED_LOSS * sent:
         return ""
     return (
-        f"{lost} of {sent} images were lost on their way; give Fast DDS more shared memory (config/fastdds.xml, for the "
-        "driver too), or subscribe to a compressed topic"
+        f"{lost} of {sent} images were lost on their way; give Fast DDS more shared memory (config/fastdds.xml, for "
+        "the driver too), or subscribe to a compressed topic"
     )
 
 
