@@ -7,13 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted_backend import ScriptedText, ScriptedVision, make_backend
+from scripted_backend import ScriptedText, ScriptedVision, Sights, make_backend
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, SpeculationConfig, ViewSelectionConfig
+from litevlm_ros.config import (
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.runtime.engine import Selection
 from litevlm_ros.text.drafts import NGramDrafts
 from litevlm_ros.text.speculative import Speculator
 from litevlm_ros.text.tokenizer import TextTokenizer
@@ -28,8 +36,8 @@ WORDS = [token for token in range(V) if token >= len(SPECIAL_TOKENS)]
 def model(**changes: Any) -> ModelConfig:
     vision = VisionConfig(32, 64, 2, 2, image_size=56, patch_size=14)
     text = TextConfig(48, 80, 3, 6, 2, 8, 1e-6, 1e6, V, False, 512)
-    settings = {"template": "internvl2_5", "use_thumbnail": True, "max_dynamic_tiles": 6, **changes}
-    return ModelConfig(vision=vision, text=text, **settings)
+    settings = {"text": text, "template": "internvl2_5", "use_thumbnail": True, "max_dynamic_tiles": 6, **changes}
+    return ModelConfig(vision=vision, **settings)
 
 
 def pipeline(capacity: int = 512, config: dict[str, Any] | None = None, **model_changes: Any) -> Pipeline:
@@ -436,6 +444,77 @@ def test_failed_prefill_of_other_views_does_not_leave_a_wrong_prefix() -> None:
     with pytest.raises(EngineError):
         pipe.answer(other, "What?", BRIEF)
     assert same_as_fresh(pipe, encoded)
+
+
+# --- token selection
+
+
+class EverySecond:
+    def select(self, visual: Any) -> Selection:
+        places = np.arange(0, visual.count, 2)
+        return Selection(Sights(tuple(visual.rows[place] for place in places)), places)
+
+
+def selecting(**settings: Any) -> Pipeline:
+    pipe = pipeline(**settings)
+    pipe.token_selector = EverySecond()
+    return pipe
+
+
+def test_what_is_dropped_leaves_a_gap_and_nothing_else_moves() -> None:
+    whole, pipe = pipeline(), selecting()
+    views = [view("front", frame=1), view("back", 9, frame=2)]
+    everything, answer = (each.generate(views, "What?", BRIEF) for each in (whole, pipe))
+    visual = [row for row in text_of(whole).cache.rows if row[0] >= V]
+    dropped = {position for _, position, _ in visual[1::2]}
+    prompt = [row for row in text_of(whole).cache.rows[: everything.tokens.prompt] if row[1] not in dropped]
+    rows = text_of(pipe).cache.rows
+    assert [row[1:] for row in rows[: len(prompt)]] == [row[1:] for row in prompt]
+    assert [token for token, _, _ in rows if token >= V] == [V, V + 1, V + 2, V + 3]
+    assert [position for _, position, _ in rows[len(prompt) :]] == list(
+        range(everything.tokens.prompt, everything.tokens.prompt + 11)
+    )
+    assert (answer.tokens.prompt, answer.tokens.visual) == (everything.tokens.prompt - 4, 4)
+    assert 0 < answer.timings.select < answer.timings.total
+
+
+def test_selected_tokens_are_reused_up_to_the_first_other_picture() -> None:
+    pipe = selecting()
+    front, back, other = view("front", frame=1), view("back", 9, frame=2), view("back", 5, frame=3)
+    pipe.generate([front, back], "What?", BRIEF)
+    again = pipe.generate([front, back], "Where?", BRIEF)
+    assert again.reuse == Reuse(2, len(pipe.encode([front, back]).prefix.ids))
+    changed = pipe.generate([front, other], "Where?", BRIEF)
+    starts = np.flatnonzero(pipe.encode([front, other]).prefix.ids >= V)
+    assert changed.reuse == Reuse(1, int(starts[2]))
+    assert changed.text == selecting().generate([front, other], "Where?", BRIEF).text
+
+
+def test_another_selector_between_questions_reads_what_it_keeps() -> None:
+    pipe = selecting()
+    views = [view("front", frame=1)]
+    pipe.generate(views, "What?", BRIEF)
+    pipe.token_selector = None
+    answer = pipe.generate(views, "What?", BRIEF)
+    assert answer.text == pipeline().generate(views, "What?", BRIEF).text
+    assert answer.tokens.visual == 4
+
+
+def test_room_is_counted_in_rows_but_positions_end_too() -> None:
+    views = [view(f"camera_{index}") for index in range(6)]
+    tokens = pipeline().generate(views, "What?", SamplingConfig(1)).tokens.prompt
+    with pytest.raises(ContextOverflowError):
+        pipeline(capacity=tokens - 5).generate(views, "What?", BRIEF)
+    answer = selecting(capacity=tokens - 5).generate(views, "What?", SamplingConfig(50))
+    assert (answer.tokens.prompt, answer.tokens.generated) == (tokens - 12, 7)
+    text = TextConfig(48, 80, 3, 6, 2, 8, 1e-6, 1e6, V, False, max_position_embeddings=tokens + 3)
+    answer = selecting(text=text).generate(views, "What?", SamplingConfig(50))
+    assert answer.tokens.generated == 3
+
+
+def test_a_backend_without_token_selection_says_so() -> None:
+    with pytest.raises(ConfigError, match="token_selection is 'random'; allowed on this backend: 'off'"):
+        pipeline(config={"token_selection": TokenSelectionConfig("random")})
 
 
 # --- limits
