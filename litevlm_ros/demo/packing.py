@@ -72,12 +72,14 @@ class Pack:
 
 def pictures(scene: Scene, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """All six views at model size, uint8 [6, size, size, 3], each drawn at some camera's resolution first."""
-    shots = []
-    for camera in CAMERAS:
-        width, height = _RENDER_SIZES[int(rng.integers(len(_RENDER_SIZES)))]
-        shot = render(scene, camera, width, height, phase=float(rng.uniform(0, 20)))
-        shots.append(np.asarray(Image.fromarray(shot).resize((size, size), Image.Resampling.BICUBIC)))
-    return np.stack(shots)
+    return np.stack([picture(scene, camera, size, rng) for camera in CAMERAS])
+
+
+def picture(scene: Scene, camera: str, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """One of them, uint8 [size, size, 3]."""
+    width, height = _RENDER_SIZES[int(rng.integers(len(_RENDER_SIZES)))]
+    shot = render(scene, camera, width, height, phase=float(rng.uniform(0, 20)))
+    return np.asarray(Image.fromarray(shot).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def grid_labels(scene: Scene, grid: int) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,8 @@ PLAIN = "fp32"
 
 HEAD_GRAPH = "draft_head.onnx"
 """Of a model that has a draft head."""
+SCORER_GRAPH = "token_scorer.onnx"
+"""What `token_selection` 'scorer' runs; `train_token_scorer` writes it."""
 
 
 def graph_name(part: str, precision: str = PLAIN) -> str:

@@ -12,12 +12,10 @@ from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.engine import Selection, VisualTokens
+from litevlm_ros.runtime.graph_files import SCORER_GRAPH
 from litevlm_ros.runtime.host_tokens import HostVisualTokens
 from litevlm_ros.runtime.onnxruntime_session import open_session
 from litevlm_ros.vision.token_selection import choose, highest, tokens_kept
-
-SCORER_GRAPH = "token_scorer.onnx"
-"""In a model directory; `train_token_scorer` writes it."""
 
 
 class HostTokenSelector:
