@@ -26,7 +26,7 @@ class Parts:
     view_selection: str = "learned"
     token_selection: str = "diversity"
     keep: float = 0.5
-    speculation: str = "ngram"
+    speculation: str = "auto"
     precisions: tuple[str, str] = ("fp8", "fp8")
 
 

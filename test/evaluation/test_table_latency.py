@@ -62,7 +62,7 @@ def test_means_of_new_frames_after_other_questions() -> None:
         assert pipeline.said == [str(index) for index in (*range(3, 3 + WARM_UP), 0, 1, 2)]
         assert pipeline.config.reuse.frames == 0
         assert pipeline.config.view_selection.method == "off", "the views are given"
-    assert loaded[-1].config.speculation.source == "ngram"
+    assert loaded[-1].config.speculation.source == "auto"
 
 
 def test_a_row_without_answers_takes_those_of_the_row_before() -> None:
