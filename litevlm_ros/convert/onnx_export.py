@@ -99,7 +99,8 @@ def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: i
 def save_graph(model: ir.Model, file: Path) -> None:
     """Write `file`; weights beyond what one protobuf file can hold go to `<file>.data` beside it.
 
-    The same model gives the same bytes. Raises onnx.checker.ValidationError if the graph is not valid ONNX.
+    The same model gives the same bytes. What cannot be written whole is not left behind. Raises OSError, and
+    onnx.checker.ValidationError if the graph is not valid ONNX.
     """
     inline = sum(
         value.const_value.nbytes
@@ -109,8 +110,15 @@ def save_graph(model: ir.Model, file: Path) -> None:
     data = file.with_name(f"{file.name}.data")
     data.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(model, file, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
-    onnx.checker.check_model(file, full_check=True)
+    unfinished = file.with_name(f"unfinished_{file.name}")
+    try:
+        ir.save(model, unfinished, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
+        onnx.checker.check_model(unfinished, full_check=True)
+        unfinished.replace(file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+        raise
 
 
 def export_graph(

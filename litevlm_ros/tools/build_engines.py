@@ -15,7 +15,7 @@ from pathlib import Path
 from litevlm_ros.engines.fingerprint import parse_capability
 from litevlm_ros.engines.profiles import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
 from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
-from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.errors import LiteVLMError, while_writing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _tell,
         )
     except (LiteVLMError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(while_writing(options.output or options.model, error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; engines that were finished are kept", file=sys.stderr)

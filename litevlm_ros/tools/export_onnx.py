@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
-from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.errors import LiteVLMError, while_writing
 from litevlm_ros.runtime.graph_files import PLAIN
 
 CHOICES = (PLAIN, *PRECISIONS)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if graph.notes:
                 print(f"  {'; '.join(graph.notes)}; calibration: {graph.calibration}", flush=True)
     except (LiteVLMError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(while_writing(options.output or options.model, error), file=sys.stderr)
         return 1
     return 0
 
