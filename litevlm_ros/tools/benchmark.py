@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _kernels(options)
         elif options.speculation:
             report = _speculation(options)
+        elif options.reuse:
+            report = _reuse(options)
         elif options.ros:
             report = _ros(options)
         else:
@@ -186,6 +188,14 @@ def _speculation(options: argparse.Namespace) -> dict[str, Any]:
             pipeline.close()
 
 
+def _reuse(options: argparse.Namespace) -> dict[str, Any]:
+    from litevlm_ros.benchmarking.reuse import measure_reuse, reuse_table
+
+    figures = measure_reuse(_config(options), options.views or 1, options.resolution, options.runs)
+    print(reuse_table(figures))
+    return {"machine": machine(), "model": str(options.model), **figures.json()}
+
+
 def _project(options: argparse.Namespace) -> dict[str, Any]:
     model = ModelConfig.from_directory(options.model)
     boards = BOARDS.values() if options.project == "all" else [BOARDS[options.project]]
@@ -265,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
     other.add_argument(
         "--speculation", action="store_true", help="what checking drafts costs, and each source of them brings"
+    )
+    other.add_argument(
+        "--reuse", action="store_true", help="what a further question about a frame saves; the frame-change gate's time"
     )
     other.add_argument(
         "--context", type=int, default=320, metavar="N", help="tokens before a draft, for its cost (%(default)s)"
