@@ -92,7 +92,7 @@ def tokens_json(choices: Sequence[TokenChoice]) -> list[dict[str, Any]]:
 def tokens_table(choices: Sequence[TokenChoice]) -> str:
     """For people, in percent and points. The first prefill of a scene reads all of its kept tokens."""
     titles = ("tokens", "right %", "95 % interval", "points lost", "above random", "select ms", "prefill ms")
-    lines = [f"{'':17}" + "".join(f"{title:>17}" for title in titles)]
+    lines = [f"{'':17}" + "".join(f"{title:>21}" for title in titles)]
     for row in tokens_json(choices):
         low, high = row["accuracy_interval"]
         cells = (
@@ -105,7 +105,7 @@ def tokens_table(choices: Sequence[TokenChoice]) -> str:
             f"{row['prefill_ms']:.1f}",
         )
         name = row["method"] if row["method"] == OFF else f"{row['method']}, {100 * row['keep']:g} %"
-        lines.append(f"{name:17}" + "".join(f"{cell:>17}" for cell in cells))
+        lines.append(f"{name:17}" + "".join(f"{cell:>21}" for cell in cells))
     return "\n".join(lines)
 
 
