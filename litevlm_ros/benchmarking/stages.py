@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,3 +82,36 @@ def _answers(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) 
     """The last `runs` of a few more: the first runs of a shape compile, capture and allocate."""
     sampling = SamplingConfig(max_new_tokens=tokens)
     return [pipeline.generate(views, CAPTION_PROMPT, sampling) for _ in range(_WARM_UP + runs)][_WARM_UP:]
+
+
+_LINES = (
+    ("preprocess", "preprocess", "ms"),
+    ("vision", "vision encoder", "ms"),
+    ("prefill", "prefill", "ms"),
+    ("decode_token", "decode, per token", "ms"),
+    ("total", "answer of all tokens", "ms"),
+    ("caption", "caption, image to text", "ms"),
+    ("caption_tokens", "tokens of the caption", ""),
+    ("prompt_tokens", "tokens of the prompt", ""),
+    ("visual_tokens", "visual tokens", ""),
+)
+
+
+def stages_table(report: Mapping[str, Any]) -> str:
+    """For people, from what `benchmark` writes as JSON."""
+    work, host = report["work"], report["machine"]
+    lines = [
+        f"{host['cpu']}, {host['cores']} cores; {report['backend']}",
+        f"{report['model']}: {work['views']} views of {work['resolution'][0]}x{work['resolution'][1]}, "
+        f"{work['tokens']} tokens, {work['runs']} runs",
+        f"{'':24}{'median':>10}{'least':>10}{'most':>10}",
+    ]
+    for name, title, unit in _LINES:
+        figures = report["results"][name]
+        digits = 2 if unit else 0
+        numbers = "".join(f"{figures[key]:10.{digits}f}" for key in ("median", "least", "most"))
+        lines.append(f"{title:24}{numbers} {unit}".rstrip())
+    if report["device_memory"]:
+        memory = (f"{name} {size / 1e6:.0f} MB" for name, size in report["device_memory"].items())
+        lines.append(f"device memory: {', '.join(memory)}")
+    return "\n".join(lines)

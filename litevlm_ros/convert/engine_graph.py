@@ -29,10 +29,13 @@ class EngineGraph:
     """What a person should know: layers that stayed in fp16, and why."""
 
 
-def write_engine_graph(part: str, model: Path, precision: str, file: Path, images: Path | None) -> EngineGraph:
+def write_engine_graph(
+    part: str, model: Path, precision: str, file: Path, images: Path | None, fp8_form: str = ""
+) -> EngineGraph:
     """Writes the graph of `part` (VISION or TEXT) of the model directory `model` to `file`.
 
-    `images` is a directory of pictures to calibrate with; None for rendered ones. Raises CheckpointError, ConfigError,
+    `images` is a directory of pictures to calibrate with; None for rendered ones. `fp8_form` is one of FP8_FORMS, of
+    which '' is the first. Raises CheckpointError, ConfigError,
     and EngineError.
     """
     module, graph_of = _parts[part](model)
@@ -44,7 +47,7 @@ def write_engine_graph(part: str, model: Path, precision: str, file: Path, image
     from litevlm_ros.convert.quantization import quantize
 
     graph = graph_of(module, QUANTIZED_OPSET)
-    report = quantize(part, module, graph, precision, model, calibration_data(images))
+    report = quantize(part, module, graph, precision, model, calibration_data(images), fp8_form)
     save_graph(graph, file)
     return EngineGraph(file, report.calibration, report.notes)
 

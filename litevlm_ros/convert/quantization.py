@@ -1,6 +1,6 @@
 """Which layers of a part are quantized, and how; `quantize.py` rewrites the graph.
 
-    fp8   weights and activations, one scale each (W8A8)
+    fp8   weights and activations, one scale each (W8A8), or in another of FP8_FORMS
     int8  vision encoder: weights with a scale for each output, activations with one (W8A8); text decoder: weights only
     int4  text decoder: weights only, one scale for 64 or 128 inputs
 
@@ -22,7 +22,16 @@ from torch import Tensor, nn
 
 from litevlm_ros.convert.calibration import CalibrationData, InputStatistics, measure_inputs
 from litevlm_ros.convert.quantize import QuantizedLayer, quantize_graph
-from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, int4_block, to_fp8, to_int4, to_int8
+from litevlm_ros.convert.quantized_weights import (
+    FP8_MAX,
+    INT8_MAX,
+    int4_block,
+    to_fp8,
+    to_fp8_by_output,
+    to_int4,
+    to_int8,
+)
+from litevlm_ros.engines.precision import FP8_FORMS
 from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import ConfigError
 
@@ -40,16 +49,22 @@ class QuantizationReport:
 
 
 def quantize(
-    part: str, module: nn.Module, graph: ir.Model, precision: str, model: Path, data: CalibrationData
+    part: str,
+    module: nn.Module,
+    graph: ir.Model,
+    precision: str,
+    model: Path,
+    data: CalibrationData,
+    fp8_form: str = "",
 ) -> QuantizationReport:
     """Quantizes `graph`, which was drawn from `module` (fp16 weights) with QUANTIZED_OPSET, in place.
 
-    `part` is VISION or TEXT of the model directory `model`, `precision` one of fp8, int8 and int4. Raises ConfigError
-    for an INT4 vision encoder, which this does not make.
+    `part` is VISION or TEXT of the model directory `model`, `precision` one of fp8, int8 and int4. `fp8_form` is one
+    of FP8_FORMS, of which '' is the first. Raises ConfigError for an INT4 vision encoder, which this does not make.
     """
     if precision == "int4" and part == VISION:
         raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")
-    weights_only = part == TEXT and precision == "int8"
+    weights_only = fp8_form == "weights" or (part == TEXT and precision == "int8")
     inputs = {} if weights_only else measure_inputs(part, model, data)
     layers, skipped = {}, []
     for name, layer in module.named_modules():
@@ -58,7 +73,7 @@ def quantize(
         if not _fits(layer, precision):
             skipped.append(name)
             continue
-        layers[name] = _layer(layer.weight.detach(), precision, inputs.get(name))
+        layers[name] = _layer(layer.weight.detach(), precision, inputs.get(name), fp8_form)
     quantize_graph(graph, layers)
     notes = [f"{len(layers)} layers in {precision}"]
     if skipped:
@@ -73,11 +88,12 @@ def _fits(layer: nn.Linear, precision: str) -> bool:
     return layer.in_features % _ALIGNMENT == 0 and layer.out_features % _ALIGNMENT == 0
 
 
-def _layer(weight: Tensor, precision: str, inputs: InputStatistics | None) -> QuantizedLayer:
+def _layer(weight: Tensor, precision: str, inputs: InputStatistics | None, fp8_form: str) -> QuantizedLayer:
     if precision == "int4":
         return QuantizedLayer(to_int4(weight, inputs.importance if inputs else None))
     if precision == "fp8":
-        return QuantizedLayer(to_fp8(weight), _step(inputs, FP8_MAX))
+        quantized = to_fp8_by_output(weight) if fp8_form in FP8_FORMS[1:] else to_fp8(weight)
+        return QuantizedLayer(quantized, _step(inputs, FP8_MAX))
     return QuantizedLayer(to_int8(weight), _step(inputs, INT8_MAX))
 
 

@@ -27,8 +27,8 @@ _ROWS_AT_ONCE = 1024
 class QuantizedWeight:
     """`values` [N, K] (float8_e4m3fn, or int8 for int8 and int4) times `scale` is the weight.
 
-    `scale` is fp16: one number [] for fp8, one for each output [N] for int8, one for each block of inputs
-    [N, K / `block`] for int4; `block` is 0 but for int4.
+    `scale` is fp16: one number [] for fp8; one for each output [N] for int8 and `to_fp8_by_output`; one for each block
+    of inputs [N, K / `block`] for int4; `block` is 0 but for int4.
     """
 
     values: Tensor
@@ -47,9 +47,17 @@ class QuantizedWeight:
 
 def to_fp8(weight: Tensor) -> QuantizedWeight:
     """One scale for the whole weight: the form whose matrix products TensorRT runs in FP8 everywhere."""
-    scale = _positive(weight.abs().max() / FP8_MAX)
-    values = (weight.float() / scale.float()).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
-    return QuantizedWeight(values, scale)
+    return _fp8(weight, _positive(weight.abs().max() / FP8_MAX))
+
+
+def to_fp8_by_output(weight: Tensor) -> QuantizedWeight:
+    """One scale for each output."""
+    return _fp8(weight, _positive(weight.abs().amax(1) / FP8_MAX))
+
+
+def _fp8(weight: Tensor, scale: Tensor) -> QuantizedWeight:
+    values = weight.float() / scale.float().reshape(-1, 1)
+    return QuantizedWeight(values.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale)
 
 
 def to_int8(weight: Tensor) -> QuantizedWeight:

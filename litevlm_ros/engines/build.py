@@ -21,11 +21,12 @@ from litevlm_ros.engines.fingerprint import (
     this_machine,
 )
 from litevlm_ros.engines.memory import build_memory, check_memory
-from litevlm_ros.engines.precision import Precision, choose_precision
+from litevlm_ros.engines.precision import FP8_FORMS, Precision, choose_precision
 from litevlm_ros.engines.profiles import Sizes, profiles
 from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, engine_name, sidecar_file
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import copy_description
 from litevlm_ros.runtime.runtime_cache import cache_directory
 
 Report = Callable[[str], object]
@@ -42,6 +43,7 @@ class Request:
     """What to build. `precisions` has the parts to build with the precision asked for each.
 
     `images` is a directory of pictures to calibrate with. `target` is a compute capability, None for the GPU at hand.
+    `fp8_form` is one of FP8_FORMS.
     """
 
     model: Path
@@ -50,6 +52,7 @@ class Request:
     sizes: Sizes
     target: tuple[int, int] | None = None
     images: Path | None = None
+    fp8_form: str = FP8_FORMS[0]
     workspace_mib: int = 0
     force: bool = False
     strict: bool = False
@@ -64,6 +67,7 @@ class _Plan:
     sizes: Sizes
     weights_sha256: str
     graph_sha256: str
+    fp8_form: str
 
     @property
     def file(self) -> str:
@@ -82,7 +86,8 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
             report(f"{part}: {asked} was asked for, {precision.built} is built, because {precision.reason}")
         check_precision(precision.built)
         weights = hash_weights(request.model / part)
-        plans.append(_Plan(part, precision, target, sizes, weights, graph_hash(part, precision.built)))
+        form = request.fp8_form if precision.built == "fp8" else ""
+        plans.append(_Plan(part, precision, target, sizes, weights, graph_hash(part, precision.built), form))
     files = []
     for plan in plans:
         reason = "--force" if request.force else _reason_to_build(plan, request, model)
@@ -125,6 +130,8 @@ def _reason_to_build(plan: _Plan, request: Request, model: ModelConfig) -> str:
         return "this version draws another graph"
     if sidecar.precision_built != plan.precision.built:
         return f"it was built in {sidecar.precision_built}"
+    if sidecar.fp8_form != plan.fp8_form:
+        return f"its FP8 has the form {sidecar.fp8_form}, not {plan.fp8_form}"
     if sidecar.profiles != profiles(plan.part, plan.sizes, model):
         return "it was built for another max_tiles or max_context"
     if sidecar.calibration and request.images is not None:
@@ -143,9 +150,10 @@ def _build(plan: _Plan, request: Request, model: ModelConfig, report: Report) ->
     if request.check_memory:
         check_memory(plan.part, build_memory(_weight_bytes(request.model / plan.part)))
     request.output.mkdir(parents=True, exist_ok=True)
+    copy_description(request.model, request.output)
     started = time.monotonic()
     with _graph_file(request.output, plan) as file:
-        graph = write_engine_graph(plan.part, request.model, plan.precision.built, file, request.images)
+        graph = write_engine_graph(plan.part, request.model, plan.precision.built, file, request.images, plan.fp8_form)
         for note in graph.notes:
             report(f"{plan.file}: {note}")
         exported = time.monotonic() - started
@@ -224,6 +232,7 @@ def _sidecar(
         precision_asked=plan.precision.asked,
         precision_built=plan.precision.built,
         precision_reason=plan.precision.reason,
+        fp8_form=plan.fp8_form,
         calibration=calibration,
         profiles=profiles(plan.part, plan.sizes, model),
         max_prompt=plan.sizes.max_prompt if plan.part == TEXT else 0,

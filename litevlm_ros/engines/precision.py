@@ -11,6 +11,10 @@ from litevlm_ros.errors import ConfigError
 FP8_CAPABILITY = (8, 9)
 """The first compute capability with FP8 matrix products (TensorRT's support matrix). Jetson Orin has (8, 7)."""
 
+FP8_FORMS = ("tensor", "channel", "weights")
+"""How FP8 is scaled: weights and activations with one scale each; weights with one for each output; or weights so, and
+activations left in fp16. Which is fastest is the GPU's and TensorRT's matter: `benchmark --precisions` tells."""
+
 _INSTEAD_OF_FP8 = {VISION: "int8", TEXT: "int4"}
 """At most FP8's size. Decoding is bound by the bytes of the weights, encoding images by arithmetic."""
 

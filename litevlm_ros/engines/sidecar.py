@@ -17,7 +17,7 @@ from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import CheckpointError, EngineError
 from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
 
-FORMAT = 1
+FORMAT = 2
 """Of the JSON. Readers refuse other numbers."""
 
 VISION = VISION_DIRECTORY
@@ -46,7 +46,8 @@ class EngineSidecar:
 
     `file` is the engine's file name; `part` is VISION or TEXT. `compute_capabilities` lists the GPUs it runs on.
     `target` is the compute capability that was asked for and decided on the precision. `precision_reason` says why
-    `precision_built` is not `precision_asked`; '' if it is. `calibration` says in words which data scaled the quantized
+    `precision_built` is not `precision_asked`; '' if it is. `fp8_form` is one of FP8_FORMS; '' in other precisions.
+    `calibration` says in words which data scaled the quantized
     values; '' if none was needed. `max_prompt` is the most new tokens of a call, `max_context` the most cache rows
     (both 0 for the vision encoder); `max_tiles` the most tiles of a call (0 for the text decoder). `activation_bytes`
     is what TensorRT reserves besides the weights; 0 if it does not say. `built_at` is UTC as ISO 8601.
@@ -73,6 +74,7 @@ class EngineSidecar:
     activation_bytes: int
     build_seconds: float
     built_at: str
+    fp8_form: str = ""
     format: int = field(default=FORMAT)
 
     # Files
@@ -165,6 +167,8 @@ class EngineSidecar:
     def command(self, directory: Path | None = None) -> str:
         """The command that builds this engine again."""
         flags = f"--{self.part.split('_')[0]}-precision {self.precision_asked} --skip-{_OTHER[self.part]} --force"
+        if self.fp8_form:
+            flags += f" --fp8-form {self.fp8_form}"
         return f"ros2 run litevlm_ros build_engines --model {directory or 'models'} {flags}"
 
 

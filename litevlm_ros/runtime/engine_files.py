@@ -9,8 +9,9 @@ from pathlib import Path
 from litevlm_ros.config import PRECISIONS, PipelineConfig
 from litevlm_ros.engines.cuda_driver import find_device
 from litevlm_ros.engines.fingerprint import this_machine
-from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, engine_name
+from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, engine_name, sidecar_file
 from litevlm_ros.errors import EngineError
+from litevlm_ros.runtime.trusted_files import distrust
 
 _PACKAGES = {"pycuda": "pycuda", "cuda.bindings": "cuda-bindings"}
 """Import names of what runs engines besides TensorRT, and what pip calls them."""
@@ -42,7 +43,8 @@ def obstacle(config: PipelineConfig) -> str | None:
 def find_engine(config: PipelineConfig, part: str) -> EngineFile:
     """The engine of `part` (VISION or TEXT) with the precision that `config` names; with 'auto' the most accurate.
 
-    Raises EngineError with the command that mends it if there is none, or if none of them fits this machine.
+    Raises EngineError with the command that mends it if there is none, or if none of them fits this machine or others
+    could have changed it.
     """
     directory = config.engines
     asked = config.vision_precision if part == VISION else config.text_precision
@@ -55,7 +57,8 @@ def find_engine(config: PipelineConfig, part: str) -> EngineFile:
             continue
         try:
             sidecar = EngineSidecar.read(file)
-            misfits = sidecar.check_file(file, contents=False) or sidecar.check(machine, directory)
+            misfits = [reason for each in (file, sidecar_file(file)) if (reason := distrust(each))]
+            misfits = misfits[:1] or sidecar.check_file(file, contents=False) or sidecar.check(machine, directory)
             if sidecar.part != part:
                 misfits.append(f"{file} is an engine of the {sidecar.part}; build it again with "
                                f"`ros2 run litevlm_ros build_engines --model {directory} --force`")  # fmt: skip

@@ -2,6 +2,7 @@
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
+ros2 run litevlm_ros benchmark --model models --precisions fp16,fp8,int4
 ros2 run litevlm_ros benchmark --model models --kernels
 ros2 run litevlm_ros benchmark --model models --project all
 ros2 run litevlm_ros benchmark --ros --resolution 1280x720 --runs 100
@@ -12,18 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
 from litevlm_ros.benchmarking.machine import machine as machine
-from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure
+from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure, stages_table
+from litevlm_ros.benchmarking.workload import Workload
 from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.runtime.engine import Backend
 from litevlm_ros.tools.precision_pair import precision_pair
 from litevlm_ros.types import View
 
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _project(options)
         elif options.compare_transformers:
             report = _compare(options)
+        elif options.precisions:
+            report = _precisions(options)
         elif options.kernels:
             report = _kernels(options)
         elif options.speculation:
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _ros(options)
         else:
             report = _run(options)
-            _print(report)
+            print(stages_table(report))
     except LiteVLMError as error:
         print(error, file=sys.stderr)
         return 1
@@ -140,25 +145,51 @@ def _ros(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _kernels(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.benchmarking.workload import Workload
+def _precisions(options: argparse.Namespace) -> dict[str, Any]:
+    # Here, because building imports what a robot does not need.
+    from litevlm_ros.benchmarking.precisions import precision_times_table, time_precisions
 
+    results, failed = time_precisions(
+        _config(options),
+        options.output or options.model / "precisions",
+        options.precisions.split(","),
+        _views(options),
+        options.tokens,
+        options.runs,
+        images=options.calibration_images,
+        inspect=_tracer(options) if options.kernels else None,
+    )
+    host = machine()
+    print(f"{host['gpu']}; {options.model}, {options.views or 1} views, medians of {options.runs} in ms")
+    print(precision_times_table(results, options.tokens))
+    return {"machine": host, "precisions": [asdict(row) for row in results], "left_out": failed}
+
+
+def _kernels(options: argparse.Namespace) -> dict[str, Any]:
+    trace = _tracer(options)
+    pipeline = Pipeline.from_config(_config(options))
+    try:
+        print(pipeline.backend.description)
+        kernels = trace(pipeline.backend)
+        return {"machine": machine(), "backend": pipeline.backend.description, "kernels": kernels}
+    finally:
+        pipeline.close()
+
+
+def _tracer(options: argparse.Namespace) -> Callable[[Backend], dict[str, Any]]:
+    """Prints where the time of each stage goes, and returns it."""
     try:
         from litevlm_ros.benchmarking.kernels import kernel_table, trace_stages
     except ImportError as error:
         raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
-    pipeline = Pipeline.from_config(_config(options))
-    try:
-        work = Workload.of(options.model, _views(options), CAPTION_PROMPT, options.max_tiles)
-        stages = trace_stages(pipeline.backend, work, options.tokens)
-        print(f"{pipeline.backend.description}\n{kernel_table(stages)}")
-        return {
-            "machine": machine(),
-            "backend": pipeline.backend.description,
-            "kernels": {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()},
-        }
-    finally:
-        pipeline.close()
+    work = Workload.of(options.model, _views(options), CAPTION_PROMPT, options.max_tiles)
+
+    def trace(backend: Backend) -> dict[str, Any]:
+        stages = trace_stages(backend, work, options.tokens)
+        print(kernel_table(stages), flush=True)
+        return {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()}
+
+    return trace
 
 
 def _speculation(options: argparse.Namespace) -> dict[str, Any]:
@@ -204,37 +235,6 @@ def _project(options: argparse.Namespace) -> dict[str, Any]:
     return {"model": str(options.model), "estimates": [asdict(row) for row in rows]}
 
 
-_LINES = (
-    ("preprocess", "preprocess", "ms"),
-    ("vision", "vision encoder", "ms"),
-    ("prefill", "prefill", "ms"),
-    ("decode_token", "decode, per token", "ms"),
-    ("total", "answer of all tokens", "ms"),
-    ("caption", "caption, image to text", "ms"),
-    ("caption_tokens", "tokens of the caption", ""),
-    ("prompt_tokens", "tokens of the prompt", ""),
-    ("visual_tokens", "visual tokens", ""),
-)
-
-
-def _print(report: Mapping[str, Any]) -> None:
-    work, host = report["work"], report["machine"]
-    print(f"{host['cpu']}, {host['cores']} cores; {report['backend']}")
-    print(f"{report['model']}: {work['views']} views of {work['resolution'][0]}x{work['resolution'][1]}, "
-          f"{work['tokens']} tokens, {work['runs']} runs")  # fmt: skip
-    print(f"{'':24}{'median':>10}{'least':>10}{'most':>10}")
-    for name, title, unit in _LINES:
-        figures = report["results"][name]
-        digits = 2 if unit else 0
-        numbers = "".join(f"{figures[key]:10.{digits}f}" for key in ("median", "least", "most"))
-        print(f"{title:24}{numbers} {unit}".rstrip())
-    if report["device_memory"]:
-        print(
-            "device memory: "
-            + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in report["device_memory"].items())
-        )
-
-
 def _resolution(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
@@ -272,6 +272,15 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
     )
+    other.add_argument(
+        "--precisions",
+        metavar="P,...",
+        help="which precision is fastest on this GPU: builds and times each of fp16, fp8, int8, int4, and FP8 in other "
+        "forms: fp8-channel, fp8-weights",
+    )
+    other.add_argument(
+        "--calibration-images", type=Path, metavar="DIR", help="pictures to scale quantized values of --precisions with"
+    )
     other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
     other.add_argument(
         "--speculation", action="store_true", help="what checking drafts costs, and each source of them brings"
@@ -287,6 +296,9 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
+    output.add_argument(
+        "--output", type=Path, metavar="DIR", help="where --precisions keeps engines (default: MODEL/precisions)"
+    )
     output.add_argument("--chart", type=Path, metavar="FILE", help="draw the comparison as a PNG")
     return parser
 

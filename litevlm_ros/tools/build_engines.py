@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.engines.fingerprint import parse_capability
+from litevlm_ros.engines.precision import FP8_FORMS
 from litevlm_ros.engines.profiles import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
 from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
 from litevlm_ros.errors import LiteVLMError, while_writing
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sizes=Sizes(options.max_tiles, options.max_context),
                 target=parse_capability(options.target_sm) if options.target_sm else None,
                 images=options.calibration_images,
+                fp8_form=options.fp8_form,
                 workspace_mib=options.workspace_mib,
                 force=options.force,
                 strict=options.strict,
@@ -81,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     precision.add_argument("--vision-precision", choices=PRECISIONS, help="of the vision encoder alone")
     precision.add_argument("--text-precision", choices=PRECISIONS, help="of the text decoder alone")
+    precision.add_argument(
+        "--fp8-form",
+        choices=FP8_FORMS,
+        default=FP8_FORMS[0],
+        help="what FP8 scales: whole tensors, each output of the weights, or weights alone (%(default)s); "
+        "`benchmark --precisions` tells which is fastest here",
+    )
     precision.add_argument("--strict", action="store_true", help="fail where the GPU does not have that precision")
     precision.add_argument(
         "--calibration-images",

@@ -16,7 +16,7 @@ from torch import nn  # noqa: E402
 
 from litevlm_ros.convert.onnx_export import QUANTIZED_OPSET, export_graph, save_graph  # noqa: E402
 from litevlm_ros.convert.quantize import QuantizedLayer, quantize_graph  # noqa: E402
-from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, to_fp8, to_int4, to_int8  # noqa: E402
+from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, to_fp8, to_fp8_by_output, to_int4, to_int8  # noqa: E402
 from litevlm_ros.errors import EngineError  # noqa: E402
 
 WIDTH = 256
@@ -37,6 +37,8 @@ class TwoLayers(nn.Module):
 
 KINDS: dict[str, Any] = {
     "fp8": lambda weight: QuantizedLayer(to_fp8(weight), LARGEST / FP8_MAX),
+    "fp8 by output": lambda weight: QuantizedLayer(to_fp8_by_output(weight), LARGEST / FP8_MAX),
+    "fp8 weights": lambda weight: QuantizedLayer(to_fp8_by_output(weight)),
     "int8": lambda weight: QuantizedLayer(to_int8(weight), LARGEST / INT8_MAX),
     "int8 weights": lambda weight: QuantizedLayer(to_int8(weight)),
     "int4": lambda weight: QuantizedLayer(to_int4(weight)),
@@ -68,7 +70,7 @@ def test_results_are_near_those_of_the_exact_layers(kind: str, tmp_path: Path) -
     assert 1e-4 < error < (0.15 if kind == "int4" else 0.06)
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("fp8", 8), ("int8", 8), ("int8 weights", 8), ("int4", 4)])
+@pytest.mark.parametrize(("kind", "bits"), [("fp8", 8), ("fp8 by output", 8), ("int8", 8), ("int4", 4)])
 def test_the_file_holds_weights_of_few_bits(kind: str, bits: int, tmp_path: Path) -> None:
     file = save(kind, tmp_path / "g.onnx")
     weights = 2 * WIDTH * WIDTH * bits / 8

@@ -74,6 +74,17 @@ def tiles(count: int) -> Any:
     return np.concatenate([np.roll(PIXELS, 7 * shift, 1) for shift in range(count)])
 
 
+# --- which engines are loaded
+
+
+def test_an_engine_that_others_can_write_is_not_loaded(directory: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "model")
+    (tmp_path / "model" / "text_decoder_fp16.engine.json").chmod(0o666)
+    with pytest.raises(EngineError, match=r"text_decoder_fp16\.engine\.json can be written by other users"):
+        load(tmp_path / "model", backend="tensorrt")
+    assert load(tmp_path / "model").name == "onnxruntime"
+
+
 # --- drafts
 
 

@@ -38,11 +38,26 @@ def test_parts_may_differ_or_be_left_out(requests: list[Request]) -> None:
 def test_every_flag_arrives(requests: list[Request]) -> None:
     files = ["--model", "m", "--output", "o", "--calibration-images", "pictures"]
     sizes = ["--max-tiles", "3", "--max-context", "900", "--workspace-mib", "512"]
-    assert main([*files, *sizes, "--target-sm", "sm_89", "--force", "--strict", "--skip-memory-check"]) == 0
+    assert (
+        main(
+            [
+                *files,
+                *sizes,
+                "--target-sm",
+                "sm_89",
+                "--fp8-form",
+                "weights",
+                "--force",
+                "--strict",
+                "--skip-memory-check",
+            ]
+        )
+        == 0
+    )
     (request,) = requests
     assert (request.model, request.output, request.images) == (Path("m"), Path("o"), Path("pictures"))
     assert (request.sizes.max_tiles, request.sizes.max_context) == (3, 900)
-    assert (request.target, request.workspace_mib) == ((8, 9), 512)
+    assert (request.target, request.workspace_mib, request.fp8_form) == ((8, 9), 512, "weights")
     assert (request.force, request.strict, request.check_memory) == (True, True, False)
 
 
