@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from litevlm_ros.benchmarking.stages import time_answers
+from litevlm_ros.benchmarking.stages import CAMERAS, time_answers
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.engines.build import Request, build_engines
 from litevlm_ros.engines.cuda_driver import find_device
@@ -71,7 +71,7 @@ def time_precisions(
     results, failed = [], {}
     for name in variants:
         try:
-            directory = _build(config, output, name, images, len(views) * config.max_tiles, report)
+            directory = _build(config, output, name, images, report)
             results.append(_time(config, directory, name, views, tokens, runs, inspect))
             report(f"{name}: {results[-1].times}")
         except EngineError as error:
@@ -82,11 +82,11 @@ def time_precisions(
     return results, failed
 
 
-def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, tiles: int, report: Report) -> Path:
+def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, report: Report) -> Path:
     """The directory with a variant's engines. Those of FP8's forms have the same names, so each has its directory."""
     precision, _, form = name.partition("-")
     directory = output / name if form else output
-    sizes = Sizes(tiles, _MAX_CONTEXT)
+    sizes = Sizes(len(CAMERAS) * config.max_tiles, _MAX_CONTEXT)
     request = Request(config.model_dir, directory, dict.fromkeys((VISION, TEXT), precision), sizes, images=images)
     build_engines(replace(request, fp8_form=form) if form else request, report)
     return directory

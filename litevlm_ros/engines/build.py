@@ -78,12 +78,15 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
     """The engine files of all parts, built where needed. Raises LiteVLMError; what was built before stays."""
     model = ModelConfig.from_directory(request.model)
     sizes = request.sizes.checked(model)
+    capability = request.target or find_target(None).capability
+    chosen = {part: choose_precision(part, asked, capability, strict=request.strict)
+              for part, asked in request.precisions.items()}  # fmt: skip
+    for part, precision in chosen.items():
+        if precision.reason:
+            report(f"{part}: {precision.asked} was asked for, {precision.built} is built, because {precision.reason}")
     target = find_target(request.target)
     plans = []
-    for part, asked in request.precisions.items():
-        precision = choose_precision(part, asked, target.capability, strict=request.strict)
-        if precision.reason:
-            report(f"{part}: {asked} was asked for, {precision.built} is built, because {precision.reason}")
+    for part, precision in chosen.items():
         check_precision(precision.built)
         weights = hash_weights(request.model / part)
         form = request.fp8_form if precision.built == "fp8" else ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def build_engine(
         config.set_compute_capability(getattr(trt.ComputeCapability, target.name), 0)
     for profile in profiles:
         _add_profile(builder, network, config, profile)
-    with _timing_cache(config, timing_cache), _progress(config, quiet):
-        contents = builder.build_serialized_network(network, config)
+    with _timing_cache(config, timing_cache), _progress(config, quiet) as stop:
+        contents = _interruptible(lambda: builder.build_serialized_network(network, config), stop)
     if contents is None:
         raise EngineError(f"TensorRT does not build {graph.name}: {messages.take()}")
     return BuiltEngine(contents, _activation_bytes(trt, logger, contents))
@@ -131,13 +132,28 @@ def _add_profile(builder: Any, network: Any, config: Any, sizes: Profile) -> Non
 
 
 @contextlib.contextmanager
-def _progress(config: Any, quiet: bool) -> Iterator[None]:
+def _progress(config: Any, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Gives what ends the build early."""
     monitor = progress_monitor(quiet=quiet)
     config.progress_monitor = monitor
     try:
-        yield
+        yield monitor.stop
     finally:
         monitor.stop()
+
+
+def _interruptible(work: Callable[[], Any], stop: Callable[[], None]) -> Any:
+    """The result of `work`, which runs in another thread: TensorRT's calls last minutes and swallow KeyboardInterrupt.
+
+    An interrupted one is told to `stop`, and waited for.
+    """
+    with ThreadPoolExecutor(1, "build") as thread:
+        try:
+            return thread.submit(work).result()
+        except KeyboardInterrupt:
+            stop()
+            _LOGGER.warning("interrupted: TensorRT stops at its next step")
+            raise
 
 
 @contextlib.contextmanager

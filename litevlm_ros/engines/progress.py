@@ -30,6 +30,8 @@ def progress_monitor(*, quiet: bool = False) -> Any:
                 self.phase_finish(name)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if self._stopped:
+                return
             depth = len(self._bars)
             self._bars[phase_name] = tqdm(
                 total=num_steps,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from litevlm_ros.config import PipelineConfig
+from litevlm_ros.engines.cuda_driver import find_device
 from litevlm_ros.engines.precision import choose_precision
 from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import EngineError
@@ -90,7 +91,9 @@ def examine_precisions(
 def _settings(config: PipelineConfig, precision: str, directory: Path) -> PipelineConfig:
     if precision == REFERENCE:
         return replace(config, backend="onnxruntime", vision_precision="auto", text_precision="auto")
-    built = {part: choose_precision(part, precision, None).built for part in (VISION, TEXT)}
+    device = find_device() if config.backend == "tensorrt" else None
+    capability = device.compute_capability if device else None
+    built = {part: choose_precision(part, precision, capability).built for part in (VISION, TEXT)}
     config = replace(config, vision_precision=built[VISION], text_precision=built[TEXT])
     if config.backend == "tensorrt":
         return config

@@ -51,8 +51,7 @@ class Engine:
         title = f"{file.sidecar.part.replace('_', ' ')} weights"
         with memory.measured(title):
             self._runtime = self._trt.Runtime(logger)
-            with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-                self._engine = self._runtime.deserialize_cuda_engine(contents)
+            self._engine = self._deserialize()
             if self._engine is None:
                 raise self._broken(f"TensorRT does not load it: {self._messages.take()}")
             device.driver.Context.synchronize()
@@ -127,6 +126,16 @@ class Engine:
     def close(self) -> None:
         """Frees the weights. All programs must be closed."""
         del self._engine, self._runtime
+
+    def _deserialize(self) -> Any:
+        try:
+            with (
+                self.file.path.open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as contents,
+            ):
+                return self._runtime.deserialize_cuda_engine(contents)
+        except OSError as error:
+            raise EngineError(f"{self.file.path} cannot be read: {error.strerror}; correct its permissions") from error
 
     def _settings(self, name: str) -> tuple[Any, RuntimeCache | None]:
         """How contexts are made: TensorRT-RTX's runtime configuration and its cache `name`, or a strategy alone."""

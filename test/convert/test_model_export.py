@@ -52,6 +52,7 @@ def test_a_full_disk_is_noticed_before_writing(models: Any, tmp_path: Path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_quantized_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
     precisions = {VISION: "int4", TEXT: "int8"}
     vision, text = export_graphs(model_directory(), tmp_path, precisions)

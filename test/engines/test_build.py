@@ -19,6 +19,8 @@ from litevlm_ros.engines.profiles import Sizes
 from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, sidecar_file
 from litevlm_ros.errors import ConfigError, EngineError
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # real builds, on whatever else the machine does
+
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +142,14 @@ def test_fp8_below_ada_is_said_before_anything_is_built(model: Path) -> None:
     )
     with pytest.raises(ConfigError, match="cannot be built in fp8"):
         build_engines(request(model, precisions={TEXT: "fp8"}, target=(8, 6), strict=True), lines.append)
+
+
+def test_an_orins_engines_are_explained_and_left_to_an_orin(model: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(ConfigError, match="engines are built on a Jetson"):
+        build_engines(request(model, precisions={VISION: "fp8", TEXT: "fp8"}, target=(8, 7)), lines.append)
+    assert ["int8 is built" in lines[0], "int4 is built" in lines[1]] == [True, True]
+    assert "compute capability 8.7 has no FP8" in lines[0]
 
 
 def test_too_little_memory_is_said_before_the_build(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

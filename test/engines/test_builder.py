@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +52,21 @@ def test_what_tensorrt_does_not_read_is_said_with_its_reason(tmp_path: Path) -> 
 def test_impossible_sizes_are_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"g\.onnx|profile any"):
         build_engine(graph(tmp_path / "g.onnx"), [Profile("any", {"x": (9, 4, 1)})], ADA, quiet=True)
+
+
+def test_an_interrupt_stops_the_build_and_waits_for_its_end() -> None:
+    stopped, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        time.sleep(1)  # until the main thread waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as the terminal does
+        assert stopped.wait(30)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        builder._interruptible(work, stopped.set)
+    assert ended.is_set()
+    assert builder._interruptible(lambda: 7, stopped.set) == 7
 
 
 def test_the_target_is_the_gpu_at_hand_or_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
