@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -98,7 +99,8 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
             report(f"{plan.file}: up to date")
         else:
             report(f"{plan.file}: building ({reason})")
-            _build(plan, request, model, report)
+            with _full_disk_explained(request.output / plan.file):
+                _build(plan, request, model, report)
         files.append(request.output / plan.file)
     return files
 
@@ -175,6 +177,18 @@ def _build(plan: _Plan, request: Request, model: ModelConfig, report: Report) ->
            f"{format_capability(plan.target.capability)}")  # fmt: skip
 
 
+@contextmanager
+def _full_disk_explained(file: Path) -> Iterator[None]:
+    """For everything that a build writes: graph, engine and sidecar."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        raise EngineError(f"{file} cannot be written ({error.strerror}); make room on the disk, or give --output "
+                          "another directory") from error  # fmt: skip
+
+
 def _weight_bytes(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
 
@@ -203,10 +217,9 @@ def _write(file: Path, built: BuiltEngine) -> int:
             opened.flush()
             os.fsync(opened.fileno())
         unfinished.replace(file)
-    except OSError as error:
+    except OSError:
         unfinished.unlink(missing_ok=True)
-        raise EngineError(f"{file} cannot be written ({error.strerror}); make room on the disk, or give --output "
-                          "another directory") from error  # fmt: skip
+        raise
     return size
 
 

@@ -133,6 +133,16 @@ def test_a_full_disk_leaves_neither_half_an_engine_nor_a_sidecar(model: Path, mo
     assert not list(model.glob("*.part"))
 
 
+def test_a_full_disk_is_explained_while_the_graph_is_drawn(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("litevlm_ros.convert.engine_graph.write_engine_graph", full)
+    with pytest.raises(EngineError, match=r"cannot be written .*make room"):
+        build_engines(request(model, precisions={VISION: "fp16"}, force=True), lambda line: None)
+    assert not list(model.glob(".build_*"))
+
+
 def test_fp8_below_ada_is_said_before_anything_is_built(model: Path) -> None:
     lines: list[str] = []
     with pytest.raises(ConfigError, match="without a GPU"):
