@@ -173,25 +173,45 @@ def test_kernels_append_and_advance_on_the_gpu() -> None:
     device.close()
 
 
-def test_the_demo_model_answers_as_on_onnxruntime(demo: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="the reference for the demo model is ONNX Runtime")
+def answers(model: Path, **settings: Any) -> list[str]:
+    """To four questions about each of ten scenes."""
     from litevlm_ros.demo.render import render
     from litevlm_ros.demo.scene import generate
 
     questions = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
-    texts = {}
-    for name in ("onnxruntime", "tensorrt"):
-        pipe = Pipeline.from_config(PipelineConfig(demo, backend=name, threads=8))
-        texts[name] = []
-        for seed in range(10):
-            encoded = pipe.encode([View("front", render(generate(seed), "front"))])
-            texts[name] += [pipe.answer(encoded, question, SamplingConfig(48)).text for question in questions]
-        pipe.close()
-    equal = sum(a == b for a, b in zip(*texts.values(), strict=True))
-    say(f"demo model: {equal} of {len(texts['tensorrt'])} answers are those of ONNX Runtime in fp32, "
-        f"such as {texts['tensorrt'][0]!r}")  # fmt: skip
-    assert len(set(texts["tensorrt"])) > 10
-    assert equal >= 0.9 * len(texts["tensorrt"])
+    pipe = Pipeline.from_config(PipelineConfig(model, threads=8, **settings))
+    texts = []
+    for seed in range(10):
+        encoded = pipe.encode([View("front", render(generate(seed), "front"))])
+        texts += [pipe.answer(encoded, question, SamplingConfig(48)).text for question in questions]
+    pipe.close()
+    return texts
+
+
+def test_the_demo_model_answers_as_on_onnxruntime(demo: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the reference for the demo model is ONNX Runtime")
+    reference, found = (answers(demo, backend=name) for name in ("onnxruntime", "tensorrt"))
+    equal = sum(a == b for a, b in zip(reference, found, strict=True))
+    say(f"demo model: {equal} of {len(found)} answers are those of ONNX Runtime in fp32, such as {found[0]!r}")
+    assert len(set(found)) > 10
+    assert equal >= 0.9 * len(found)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "int4"])
+def test_engines_of_few_bits_answer_as_those_in_fp16(demo: Path, precision: str) -> None:
+    from litevlm_ros.engines.cuda_driver import find_device
+    from litevlm_ros.engines.precision import choose_precision
+    from litevlm_ros.engines.sidecar import TEXT, VISION
+
+    gpu = find_device()
+    assert gpu is not None
+    build(demo, "--precision", precision)
+    vision, text = (choose_precision(part, precision, gpu.compute_capability).built for part in (VISION, TEXT))
+    found = answers(demo, backend="tensorrt", vision_precision=vision, text_precision=text)
+    reference = answers(demo, backend="tensorrt", vision_precision="fp16", text_precision="fp16")
+    equal = sum(a == b for a, b in zip(reference, found, strict=True))
+    say(f"demo model: {equal} of {len(found)} answers in {vision}/{text} are those in fp16")
+    assert equal >= 0.9 * len(found)
 
 
 def test_graphs_of_many_shapes_in_turn_stay_right(demo: Path) -> None:
