@@ -149,6 +149,10 @@ def _precisions(options: argparse.Namespace) -> dict[str, Any]:
     # Here, because building imports what a robot does not need.
     from litevlm_ros.benchmarking.precisions import precision_times_table, time_precisions
 
+    host = machine()
+    if not host["gpu"]:
+        raise ConfigError("--precisions times TensorRT engines and there is no NVIDIA GPU here, or its driver does not "
+                          "start; on a CPU, `evaluate --precisions` tells what fewer bits cost")  # fmt: skip
     results, failed = time_precisions(
         _config(options),
         options.output or options.model / "precisions",
@@ -159,7 +163,6 @@ def _precisions(options: argparse.Namespace) -> dict[str, Any]:
         images=options.calibration_images,
         inspect=_tracer(options) if options.kernels else None,
     )
-    host = machine()
     print(f"{host['gpu']}; {options.model}, {options.views or 1} views, medians of {options.runs} in ms")
     print(precision_times_table(results, options.tokens))
     return {"machine": host, "precisions": [asdict(row) for row in results], "left_out": failed}

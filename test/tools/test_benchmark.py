@@ -79,6 +79,12 @@ def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pyte
     assert message in capsys.readouterr().err
 
 
+def test_engines_are_timed_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("litevlm_ros.tools.benchmark.machine", lambda: {"gpu": ""})
+    assert main(["--precisions", "fp16,fp8"]) == 1
+    assert "there is no NVIDIA GPU here" in capsys.readouterr().err
+
+
 def test_an_unreadable_resolution_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--resolution", "720p"])
