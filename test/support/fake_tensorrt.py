@@ -78,6 +78,10 @@ def write_engines(model: Path, directory: Path, precision: str = "fp16", **chang
     directory.mkdir(parents=True, exist_ok=True)
     for part, shapes in profiles.items():
         graph = onnx.load(model / f"{part}.onnx")
+        # Engines are built from graphs that keep the decoder's hidden states to themselves.
+        shown = [output for output in graph.graph.output if output.name != "hidden"]
+        del graph.graph.output[:]
+        graph.graph.output.extend(shown)
         onnx.helper.set_model_props(graph, {_PROFILES: json.dumps([profile.shapes for profile in shapes])})
         file = directory / engine_name(part, precision)
         onnx.save(graph, file)
