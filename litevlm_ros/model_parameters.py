@@ -89,7 +89,7 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
         "`similarity` need no training, `scorer` needs the model's token_scorer.onnx, `random` is to compare with.",
         choices=TOKEN_SELECTIONS,
     ),
-    "token_selection_keep": Parameter(0.5, "Share of each tile's visual tokens that is kept.", 0.001, 1, live=True),
+    "token_selection_keep": Parameter(0.6, "Share of each tile's visual tokens that is kept.", 0.001, 1, live=True),
     "speculation": Parameter(
         "off", "Source of drafts that greedy decoding checks several tokens at a time. `ngram` looks for the same "
         "words in earlier text, `head` asks a small trained network, `auto` does both. Drafting is used where it "

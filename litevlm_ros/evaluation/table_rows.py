@@ -25,7 +25,7 @@ class Parts:
 
     view_selection: str = "learned"
     token_selection: str = "diversity"
-    keep: float = 0.5
+    keep: float = 0.6
     speculation: str = "auto"
     precisions: tuple[str, str] = ("fp8", "fp8")
 
