@@ -85,11 +85,12 @@ class HeadDrafts:
         self._said = self._cache.length
         self._tokens.clear()
         self._states.clear()
-        guesses = [token]
-        # Behind the end of an answer there is nothing to guess.
-        while len(guesses) < count and token not in self._stop_ids:
-            token, state = self._read([token], state)
+        guesses: list[int] = []
+        while token not in self._stop_ids:
             guesses.append(token)
+            if len(guesses) == count:
+                break
+            token, state = self._read([token], state)
         return guesses
 
     def remember(self) -> None:

@@ -75,6 +75,11 @@ class DraftPolicy:
         # Nothing is known of the tokens behind the first wrong one.
         self._acceptance[draft.kind].add(accepted, min(accepted + 1, draft.most))
 
+    def drafted_nothing(self, kind: int, drafting: float) -> None:
+        """After `drafting` seconds the guess was that the answer ends: as useless as a wrong draft."""
+        self._drafting[kind].add(drafting)
+        self._acceptance[kind].add(0, 1)
+
     def _best(self, offer: Offer, interrupts: bool) -> tuple[int, float]:
         """The best length from 1 on, and how much faster than plain steps it gives tokens."""
         acceptance = self._acceptance[offer.kind].rate

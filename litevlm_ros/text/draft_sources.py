@@ -60,14 +60,15 @@ def load_drafts(
     source = config.speculation.source
     if source == "off":
         return None
+    ngrams = NGramDrafts(stop_ids)
     if source == "ngram":
-        return NGramDrafts()
+        return ngrams
     obstacle = head_obstacle(config, text)
     if obstacle is None:
         head = _load_head(config, model, text, stop_ids)
-        return head if source == "head" else CombinedDrafts(NGramDrafts(), head)
+        return head if source == "head" else CombinedDrafts(ngrams, head)
     if source == "auto":
-        return NGramDrafts()
+        return ngrams
     raise ConfigError(f"speculation is 'head', but {obstacle}; or use 'ngram'")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +47,11 @@ class DraftSource(Protocol):
         """What could be drafted now."""
 
     def draft(self, count: int) -> Sequence[int]:
-        """The first `count` tokens of what was offered last, or at least one if the answer ends. Raises EngineError."""
+        """The first `count` tokens of what was offered last, or fewer where the guess is that the answer ends.
+
+        The token that ends it is never drafted: a verification gives the token behind the draft anyway, and of what
+        would come after the end there is no use. Raises EngineError.
+        """
 
     def remember(self) -> None:
         """The answer is complete."""
@@ -61,7 +66,9 @@ class NGramDrafts:
 
     reads_hidden = False
 
-    def __init__(self) -> None:
+    def __init__(self, stop_ids: Collection[int] = ()) -> None:
+        """For answers that end with one of `stop_ids`."""
+        self._stop_ids = stop_ids
         self._previous: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
         self._offered: Sequence[int] = ()
         self._begin((), None)
@@ -81,7 +88,7 @@ class NGramDrafts:
             gram = tuple(said[-length:])
             for text in (self._model, self._text):
                 if (place := text.place_after(gram)) is not None:
-                    self._offered = text.tokens[place:]
+                    self._offered = list(itertools.takewhile(self._goes_on, text.tokens[place:]))
                     return Offer(len(self._offered), length)
         return Offer()
 
@@ -96,6 +103,9 @@ class NGramDrafts:
         self._previous.move_to_end(self._topic)
         if len(self._previous) > _MOST_TOPICS:
             self._previous.popitem(last=False)
+
+    def _goes_on(self, token: int) -> bool:
+        return token not in self._stop_ids
 
     def _begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         self._topic = topic

@@ -108,20 +108,23 @@ class Speculator:
         return [(token, None)]
 
     def _read(self, token: int, position: int) -> Sequence[tuple[int, HiddenState | None]]:
-        """A plain step whose hidden state is kept."""
+        """A plain step whose hidden state is kept where the source reads it."""
         started = self._clock()
         output = self._text.forward(np.array([token]), np.array([position]))
         self._policy.stepped(self._clock() - started)
-        return [(int(output.next_tokens[0]), output.hidden()[0])]
+        return [(int(output.next_tokens[0]), output.hidden()[0] if self.source.reads_hidden else None)]
 
     def _verify(
         self, token: int, position: int, draft: Offer, interrupts: bool
     ) -> Sequence[tuple[int, HiddenState | None]]:
-        """The draft as far as it is right, and the token behind that."""
+        """The draft as far as it is right, and the token behind that; a plain step where nothing is drafted."""
         started = self._clock()
         guesses = self.source.draft(draft.most)
-        draft = Offer(len(guesses), draft.kind)
         drafted = self._clock()
+        if not guesses:
+            self._policy.drafted_nothing(draft.kind, drafted - started)
+            return self._read(token, position)
+        draft = Offer(len(guesses), draft.kind)
         length, count = self._text.cache.length, 1 + draft.most
         output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
         found = output.next_tokens.tolist()

@@ -97,14 +97,22 @@ def test_the_last_tokens_of_a_full_context_can_be_drafted() -> None:
     assert len(drafts.draft(15)) == 15
 
 
-def test_a_draft_ends_with_the_answer(session: onnxruntime.InferenceSession) -> None:
+def test_a_draft_ends_before_the_answer_does(session: onnxruntime.InferenceSession) -> None:
     guesses = whole(session, 0, 9, 15)
     stop = guesses[5]
     options = session_options(PipelineConfig(MODEL, threads=1))
     drafts = HeadDrafts(GRAPH, TEXT, 200, options, stop_ids={stop})
     drafts.begin([], "topic")
     tell(drafts, 0, 9)
-    assert drafts.draft(15) == guesses[: guesses.index(stop) + 1]
+    assert drafts.draft(15) == guesses[: guesses.index(stop)]
+
+
+def test_where_the_answer_ends_nothing_is_drafted(session: onnxruntime.InferenceSession) -> None:
+    (stop,) = whole(session, 0, 9, 1)
+    drafts = HeadDrafts(GRAPH, TEXT, 200, session_options(PipelineConfig(MODEL, threads=1)), stop_ids={stop})
+    drafts.begin([], "topic")
+    tell(drafts, 0, 9)
+    assert drafts.draft(15) == []
 
 
 def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:

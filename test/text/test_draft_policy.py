@@ -126,3 +126,12 @@ def test_running_rate() -> None:
     for _ in range(100):
         rate.add(0, 4)
     assert rate.rate < 0.01
+
+
+def test_drafting_nothing_counts_as_a_wrong_draft_and_its_time() -> None:
+    tried = policy(1.0, FLAT, 1.0)
+    assert tried.pays
+    for _ in range(200):
+        tried.drafted_nothing(LONG.kind, 0.5)
+    assert not tried.pays
+    assert tried.length(LONG, False) == 0

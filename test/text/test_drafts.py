@@ -84,3 +84,14 @@ def test_topics_are_forgotten_in_their_order() -> None:
     assert look(source) == NOTHING
     tell(source, [1], 7, topic="99")
     assert look(source) == ((99,), 2)
+
+
+def test_the_end_of_an_answer_is_not_drafted() -> None:
+    prompt, end = [101, 102, 103, 104, 105], 0
+    source = NGramDrafts({end})
+    tell(source, prompt, 7, 8, 9, end)
+    source.remember()
+    tell(source, prompt, 7)
+    assert look(source) == ((8, 9), LONGEST_MATCH)
+    tell(source, prompt, 7, 8, 9)
+    assert look(source) == ((), LONGEST_MATCH), "it is known that the answer ends, and drafting that saves nothing"

@@ -137,6 +137,35 @@ def test_a_source_that_reads_states_gets_the_one_of_each_token_while_drafts_pay(
             assert len(states) == 61
 
 
+class Ending(Oracle):
+    """Says that the answer ends, always."""
+
+    def draft(self, count: int) -> list[int]:
+        return []
+
+
+class EndingReader(Reader):
+    """As Ending."""
+
+    draft = Ending.draft
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_where_nothing_is_drafted_a_plain_step_is_taken(reads: bool) -> None:
+    clock = Clock()
+    text, first = decoder(clock)
+    text.gives_hidden = reads
+    source = (EndingReader if reads else Ending)(plain(100), 1.0)
+    speculator = Speculator(text, source, 15, clock)
+    for _ in range(3):
+        text.cache.truncate(0)
+        output = text.forward(np.array(PROMPT), np.arange(len(PROMPT)))
+        speculator.begin(PROMPT, "topic")
+        assert speculator.start(output) == first
+        assert list(speculator.decode(first, len(PROMPT), 60)) == plain(60)[1:]
+        assert speculator.finish(complete=True).drafted == 0
+
+
 class Fickle:
     """A policy without reasons."""
 
