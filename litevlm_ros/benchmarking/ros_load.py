@@ -143,7 +143,8 @@ class _LoadedNode(LiteVLMNode):
         generate = pipeline.generate
 
         def noted(views: Sequence[Any], *arguments: Any, **options: Any) -> Any:
-            newest = self.cameras[views[0].camera].newest(1.0)
+            camera = self.cameras.get(views[0].camera)  # there is none any more while the node is being closed
+            newest = camera.newest(1.0) if camera is not None else None
             is_other = newest is not None and newest.number != views[0].frame
             self._called = time.monotonic(), newest.arrival if newest is not None and is_other else float("inf")
             return generate(views, *arguments, **options)

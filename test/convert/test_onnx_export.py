@@ -60,7 +60,11 @@ def test_text_signature(text_file: Path) -> None:
         "visual_tokens": (FLOAT, ["M", 48]),
     }
     new = {f"new_{kind}.{layer}": (FLOAT, ["S", 2, 8]) for kind in ("key", "value") for layer in range(3)}
-    assert signature(graph.output) == new | {"logits": (FLOAT, ["K", 97]), "next_tokens": (INT64, ["K"])}
+    assert signature(graph.output) == new | {
+        "logits": (FLOAT, ["K", 97]),
+        "next_tokens": (INT64, ["K"]),
+        "hidden": (FLOAT, ["K", 48]),
+    }
 
 
 def test_files_declare_opset_17_and_hold_no_paths(vision_file: Path, text_file: Path) -> None:

@@ -35,6 +35,7 @@ def answers(model: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("vision", "text"), [("fp16", "fp16"), ("int8", "int8"), ("int8", "int4")])
 def test_the_demo_model_still_sees(vision: str, text: str, tmp_path: Path) -> None:
     model = tmp_path / "demo"

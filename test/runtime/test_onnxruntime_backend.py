@@ -166,7 +166,7 @@ def test_missing_graphs_name_the_export(copy: Path, backend: str) -> None:
     (copy / "text_decoder.onnx").unlink()
     with pytest.raises(EngineError) as caught:
         load(copy, backend=backend)
-    assert f"text_decoder.onnx missing in {copy}" in str(caught.value)
+    assert f"text_decoder.onnx is missing in {copy}" in str(caught.value)
     assert f"`ros2 run litevlm_ros export_onnx --model {copy}`" in str(caught.value)
 
 
