@@ -6,6 +6,8 @@ import ctypes
 import sys
 from typing import Any
 
+import cv2
+
 SWITCH_SECONDS = 0.001
 """How long a thread that runs Python keeps another one waiting. Python's own 5 ms are a camera's whole callback."""
 
@@ -22,13 +24,18 @@ _M_ARENA_MAX = -8
 
 
 def tune_process() -> None:
-    """Lets threads take turns more often, and lets the allocator keep the memory of images for the next ones.
+    """Lets threads take turns more often and images be decoded by one thread, and lets the allocator keep the memory of
+    images for the next ones.
 
     By default glibc gives an image's memory back to the kernel when it is freed, and the pages of the next image are
     then mapped and zeroed one by one, which takes several times as long as copying the image. And it gives every new
     thread, as each loaded model has, an arena whose rest nobody else uses. Without glibc only threads change.
+
+    Converting an image waits for memory, not for cores, and OpenCV's workers would wait for those that inference and
+    callbacks use.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    cv2.setNumThreads(1)
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)

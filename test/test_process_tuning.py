@@ -25,6 +25,11 @@ def test_threads_take_turns_more_often():
     assert float(python(f"{code}; print(sys.getswitchinterval())")) == pytest.approx(SWITCH_SECONDS)
 
 
+def test_images_are_decoded_by_one_thread():
+    code = "import cv2; from litevlm_ros.process_tuning import tune_process; tune_process()"
+    assert int(python(f"{code}; print(cv2.getNumThreads())")) == 1
+
+
 @glibc
 def test_the_memory_of_an_image_is_used_for_the_next_one():
     pages = python("""
