@@ -117,10 +117,10 @@ class NodeProcess:
 
 def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
-    tune_process()
     process = NodeProcess(arguments, make_node)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, process.stop)
+    tune_process()
     status = process.run()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Python's own end would bring back the default, and a signal that launch repeats then kills the process.

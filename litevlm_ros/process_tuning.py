@@ -6,8 +6,6 @@ import ctypes
 import sys
 from typing import Any
 
-import cv2
-
 SWITCH_SECONDS = 0.001
 """How long a thread that runs Python keeps another one waiting. Python's own 5 ms are a camera's whole callback."""
 
@@ -34,6 +32,8 @@ def tune_process() -> None:
     Converting an image waits for memory, not for cores, and OpenCV's workers would wait for those that inference and
     callbacks use.
     """
+    import cv2  # here, as the node's process has to be able to end before its libraries are imported
+
     sys.setswitchinterval(SWITCH_SECONDS)
     cv2.setNumThreads(1)
     mallopt = _libc_function("mallopt")

@@ -11,9 +11,9 @@ from litevlm_ros.soak.record import Record, Series
 
 
 def draw(record: Record, title: str, file: Path) -> None:
-    """A PNG: the node's memory, and the latencies of captions and answers, over time in minutes."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    memory, latency = figure.subplots(2, 1, sharex=True)
+    """A PNG over time in minutes: the node's memory, latencies of captions and answers, and the machine's speed."""
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    memory, latency, machine = figure.subplots(3, 1, sharex=True, height_ratios=(3, 4, 2))
     figure.suptitle(title)
     minutes = [time / 60 for time, _ in record.memory()]
     memory.plot(minutes, [value for _, value in record.memory()], label="node")
@@ -25,10 +25,12 @@ def draw(record: Record, title: str, file: Path) -> None:
         latency.plot([time / 60 for time, _ in smooth], [value for _, value in smooth], color=colour,
                      label=f"{name}, medians of {len(series)}")  # fmt: skip
     values = sorted(value for _, value in (*record.captions, *record.answers))
-    latency.set(
-        xlabel="minutes", ylabel="latency, ms", ylim=(0, 1.3 * values[int(0.99 * len(values))] if values else 1)
-    )
-    for panel in (memory, latency):
+    latency.set(ylabel="latency, ms", ylim=(0, 1.3 * values[int(0.99 * len(values))] if values else 1))
+    smooth = _medians(record.yardstick, record.seconds / 60)
+    machine.plot([time / 60 for time, _ in smooth], [value for _, value in smooth], color="C2",
+                 label="the same work, medians")  # fmt: skip
+    machine.set(xlabel="minutes", ylabel="machine, CPU ms", ylim=(0, None))
+    for panel in (memory, latency, machine):
         panel.axvspan(0, record.warm_up / 60, color="0.92", label="warm-up")
         panel.grid(alpha=0.3)
         panel.legend(loc="upper right")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
-from litevlm_ros.benchmarking.machine import machine as machine
+from litevlm_ros.benchmarking.machine import machine
 from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure, stages_table
 from litevlm_ros.benchmarking.workload import Workload
 from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from litevlm_ros.benchmarking.machine import machine
 from litevlm_ros.config import BACKENDS, PRECISIONS, SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.evaluation.evaluation import evaluate
@@ -31,7 +32,6 @@ from litevlm_ros.evaluation.token_choice import examine_tokens, tokens_json, tok
 from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.tools.benchmark import machine
 from litevlm_ros.tools.precision_pair import precision_pair
 from litevlm_ros.vision.learned_view_selection import LearnedSelector
 from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector, ViewSelector

@@ -101,6 +101,7 @@ def _soak(options: argparse.Namespace) -> int:
 def _run(record: Record, client: SoakClient, children: Sequence[Child], node: Child) -> None:
     """Fills the record. Raises LiteVLMError where a process ends."""
     from litevlm_ros.soak.usage import Usage
+    from litevlm_ros.soak.yardstick import yardstick_ms
 
     deadline = time.monotonic() + _START_SECONDS
     while not client.ready(CAMERAS):
@@ -116,6 +117,7 @@ def _run(record: Record, client: SoakClient, children: Sequence[Child], node: Ch
         if now >= sample_at:
             _check(children)
             record.usage.append((now - began, Usage.of(node.process_id)))
+            record.yardstick.append((now - began, yardstick_ms()))
             sample_at = now + _SAMPLE_SECONDS
 
 

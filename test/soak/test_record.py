@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib", reason="draws with matplotlib")
 from litevlm_ros.soak.chart import draw
 from litevlm_ros.soak.record import Record, table
 from litevlm_ros.soak.usage import Usage
+from litevlm_ros.soak.yardstick import yardstick_ms
 
 CAMERAS = ("front", "back")
 
@@ -23,6 +24,7 @@ def steady(minutes: int = 20) -> Record:
     for second in range(60 * minutes):
         resident = 200 + min(60, second) + rng.uniform(-0.5, 0.5)  # it grows in the first minute
         record.usage.append((second, Usage(resident, 0.8 * second, 20, 30)))
+        record.yardstick.append((second, rng.uniform(9, 11)))
         record.captions.append((second, rng.uniform(90, 110)))
         record.answers.append((second, rng.uniform(190, 210)))
         record.caption_times.setdefault(CAMERAS[second % 2], []).append(second)
@@ -53,6 +55,26 @@ def test_a_drift_is_found(name: str) -> None:
     setattr(record, f"{name}s", [(time, value * (1 + 0.2 * time / record.seconds)) for time, value in series])
     (finding,) = record.findings(CAMERAS)
     assert finding.startswith(f"{name}s took 1")
+
+
+def test_a_machine_that_becomes_slower_is_no_drift_of_the_node() -> None:
+    record = steady()
+    for name in ("yardstick", "captions", "answers"):
+        series = getattr(record, name)
+        setattr(record, name, [(time, value * (1 + 0.5 * time / record.seconds)) for time, value in series])
+    assert record.findings(CAMERAS) == []
+    assert record.figures()["machine_drift"] == pytest.approx(0.3, abs=0.05)
+    assert "the same work took +" in table(record.figures())
+
+
+def test_a_machine_that_becomes_faster_does_not_hide_a_drift() -> None:
+    record = steady()
+    record.yardstick = [(time, value * (1 - 0.3 * time / record.seconds)) for time, value in record.yardstick]
+    assert len(record.findings(CAMERAS)) == 2
+
+
+def test_the_yardstick_takes_time_but_little() -> None:
+    assert 0.5 < yardstick_ms() < 100
 
 
 def test_lost_questions_silent_cameras_and_errors_are_found() -> None:
