@@ -33,7 +33,7 @@ def draw(record: Record, title: str, file: Path) -> None:
     for panel in (memory, latency, machine):
         panel.axvspan(0, record.warm_up / 60, color="0.92", label="warm-up")
         panel.grid(alpha=0.3)
-        panel.legend(loc="upper right")
+        panel.legend(loc="upper right" if panel is latency else "lower right")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 
