@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def test_nothing_half_made_is_left(
     told = capfd.readouterr().err
     assert status == 1
     assert "Traceback" not in told
-    assert f"{tmp_path} cannot be written" in told
+    assert re.search(rf"{re.escape(str(tmp_path))}\S* cannot be written", told)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size >= LARGEST_FILE] == []
     ends = ("onnx", "engine", "engine.json", "safetensors")
     assert [file for end in ends for file in tmp_path.glob(f"**/*.{end}")] == []
