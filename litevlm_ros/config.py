@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.precision import PRECISION_CHOICES
 
 BACKENDS = ("auto", "tensorrt", "onnxruntime")
 """Values of `PipelineConfig.backend`."""
-
-PRECISIONS = ("auto", "fp16", "fp8", "int8", "int4")
-"""Values of `PipelineConfig.vision_precision` and `text_precision`: which engine TensorRT loads."""
 
 MAX_TILES = 40
 """The most tiles a view can be cut into; InternVL's own largest setting."""
@@ -190,8 +188,8 @@ class PipelineConfig:
         if self.engine_dir is not None:
             object.__setattr__(self, "engine_dir", Path(self.engine_dir))
         _check_choice("backend", self.backend, BACKENDS)
-        _check_choice("vision_precision", self.vision_precision, PRECISIONS)
-        _check_choice("text_precision", self.text_precision, PRECISIONS)
+        _check_choice("vision_precision", self.vision_precision, PRECISION_CHOICES)
+        _check_choice("text_precision", self.text_precision, PRECISION_CHOICES)
         _check_integer("memory_budget_mb", self.memory_budget_mb, 0, "use 0 for no budget")
         _check_integer("max_context", self.max_context, 0, "use 0 for as many tokens as the model allows")
         _check_integer("max_tiles", self.max_tiles, 1, "use 1 to show the model each view as one tile", MAX_TILES)

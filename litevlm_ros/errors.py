@@ -21,6 +21,10 @@ class EngineError(LiteVLMError):
     """A graph or engine could not be loaded or run."""
 
 
+class OutputError(LiteVLMError):
+    """A file could not be written."""
+
+
 class ImageError(LiteVLMError, ValueError):
     """An image is malformed: unknown encoding, wrong step, short data or no pixels."""
 

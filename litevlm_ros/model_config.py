@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from litevlm_ros.errors import CheckpointError
-
-VISION_DIRECTORY = "vision_encoder"
-TEXT_DIRECTORY = "text_decoder"
+from litevlm_ros.model_directory import TEXT, VISION
 
 HERMES_TEMPLATE = "Hermes-2"
 """Prompt family of InternVL2-1B."""
@@ -127,8 +125,8 @@ class ModelConfig:
         halves do not fit together.
         """
         root = Path(path)
-        vision_file = root / VISION_DIRECTORY / "config.json"
-        text_file = root / TEXT_DIRECTORY / "config.json"
+        vision_file = root / VISION / "config.json"
+        text_file = root / TEXT / "config.json"
         whole = read_config(vision_file)
         text = _Section(read_config(text_file), text_file).text()
         section = _Section(whole, vision_file)
@@ -148,7 +146,7 @@ def read_config(file: Path) -> dict[str, Any]:
         parsed = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{file} is missing; a model directory holds {VISION_DIRECTORY}/ and {TEXT_DIRECTORY}/, each with its "
+            f"{file} is missing; a model directory holds {VISION}/ and {TEXT}/, each with its "
             "config.json. Download a model with `ros2 run litevlm_ros download_models`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:  # JSON's and UTF-8's are ValueErrors
@@ -261,7 +259,7 @@ class _Section:
         language = self.sub("llm_config", "text_config")
         if language.integer("hidden_size", text.hidden_size) != text.hidden_size:
             raise CheckpointError(
-                f"{self.file}: {language.prefix}hidden_size is {language.get('hidden_size')}, but {TEXT_DIRECTORY}/ is "
+                f"{self.file}: {language.prefix}hidden_size is {language.get('hidden_size')}, but {TEXT}/ is "
                 f"{text.hidden_size} wide: the vision encoder belongs to another language model. "
                 "Take both halves from the same InternVL checkpoint"
             )

@@ -1,22 +1,75 @@
-"""Where the model that ships with the package is, and what makes a directory one. Knows no ROS: tools use it too."""
+"""The names of the files in a model directory, and where the files are that ship beside the Python package.
+
+vision_encoder/ text_decoder/    weights (safetensors), configurations, tokenizer
+draft_head/                      weights of a draft head, if the model has one
+vision_encoder.onnx, ...         graphs for ONNX Runtime, one for each precision that was exported
+vision_encoder_fp16.engine, ...  TensorRT engines, each with its sidecar `NAME.engine.json`
+draft_head.onnx, token_scorer.onnx, view_selector.onnx    what was trained beside the model
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.installation import shipped
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
 
+VISION = "vision_encoder"
+TEXT = "text_decoder"
+PARTS = (VISION, TEXT)
+"""The two halves of a model. Each is the name of a directory, and the beginning of the names of graphs and engines."""
+
+HEAD_DIRECTORY = "draft_head"
+HEAD_GRAPH = "draft_head.onnx"
+SCORER_GRAPH = "token_scorer.onnx"
+VIEW_SELECTOR_GRAPH = "view_selector.onnx"
+
+PLAIN = "fp32"
+"""The precision that a graph's name leaves out: the one that runs best on a CPU."""
+
+_SHARE = Path("share") / "litevlm_ros"
 _DEMO_MODEL = Path("models") / "demo"
 
 
-def demo_model_directory() -> Path:
-    """The demo model of this checkout, of the sourced ROS workspaces (the last sourced first), or of pip's prefix.
+def graph_name(part: str, precision: str = PLAIN) -> str:
+    """Returns 'text_decoder.onnx', or 'text_decoder_fp8.onnx' for another precision than PLAIN."""
+    return f"{part}.onnx" if precision == PLAIN else f"{part}_{precision}.onnx"
 
-    Raises ConfigError if it is in none of them.
+
+def engine_name(part: str, precision: str) -> str:
+    """Returns 'text_decoder_fp8.engine'."""
+    return f"{part}_{precision}.engine"
+
+
+def sidecar_file(engine: Path) -> Path:
+    """Returns `NAME.engine.json` for `NAME.engine`."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def runtime_cache_directory(engine: Path) -> Path:
+    """Returns `NAME.runtime_cache/` for `NAME.engine`."""
+    return engine.with_suffix(".runtime_cache")
+
+
+def shipped(path: Path) -> Path:
+    """Finds `path`, such as models/demo, that ships with this package.
+
+    It is looked for in this checkout, then in the sourced ROS workspaces (the last sourced first), then in pip's
+    prefix. Raises ConfigError if it is in none of them.
     """
+    workspaces = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    roots = [Path(__file__).parent.parent, *(prefix / _SHARE for prefix in (*workspaces, Path(sys.prefix)))]
+    for root in roots:
+        if (root / path).exists():
+            return root / path
+    tried = ", ".join(str(root / path) for root in roots)
+    raise ConfigError(f"{path} of this package is not installed (looked in {tried})")
+
+
+def demo_model_directory() -> Path:
+    """Finds the demo model, for the node and for all tools. Raises ConfigError if it is not installed."""
     try:
         return shipped(_DEMO_MODEL)
     except ConfigError as error:
@@ -24,13 +77,13 @@ def demo_model_directory() -> Path:
 
 
 def copy_description(model: Path, output: Path) -> None:
-    """Copies what the model directory `model` has beside weights: configurations and tokenizer.
+    """Copies everything but weights, that is configurations and tokenizer, from one model directory to another.
 
     With graphs or engines, `output` then runs as any model directory. It may be `model` itself. Raises OSError.
     """
     if output.resolve() == model.resolve():
         return
-    for part in (VISION_DIRECTORY, TEXT_DIRECTORY):
+    for part in PARTS:
         (output / part).mkdir(parents=True, exist_ok=True)
         for file in (model / part).iterdir():
             if file.is_file() and ".safetensors" not in file.name:

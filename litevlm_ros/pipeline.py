@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from litevlm_ros.backend import Backend, DecoderOutput, TokenIds, TokenSelector
 from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, ContextOverflowError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.backends import load_backend
-from litevlm_ros.runtime.engine import Backend, DecoderOutput, TokenIds, TokenSelector
+from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.text.draft_sources import load_drafts
 from litevlm_ros.text.drafts import DraftSource
 from litevlm_ros.text.generation import Generation
 from litevlm_ros.text.prefix import Prefix
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.sampling import Sampler
-from litevlm_ros.text.speculative import Speculator
+from litevlm_ros.text.speculator import Speculator
 from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
 from litevlm_ros.types import Answer, FinishReason, OnText, Reuse, Speculation, Timings, TokenCounts, View
 from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews

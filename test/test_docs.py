@@ -87,7 +87,7 @@ def test_launch_files_take_the_arguments_they_are_shown_with(words: list[str]) -
 def test_parameters_exist(document: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
-    known = importlib.import_module("litevlm_ros.node_parameters").ALL_PARAMETERS
+    known = importlib.import_module("litevlm_ros.node.parameter_changes").ALL_PARAMETERS
     text = document.read_text()
     named = set(re.findall(r"-p (\w+):=", text)) | set(re.findall(r"ros2 param \w+ /litevlm ([a-z_]+)", text))
     if document.parent.name == "docs" and document.name != "architecture.md":

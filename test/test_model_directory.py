@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros import installation
+from litevlm_ros import model_directory
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_directory import copy_description, demo_model_directory
 
@@ -12,7 +12,7 @@ from litevlm_ros.model_directory import copy_description, demo_model_directory
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A workspace's prefix; the code is not in a checkout."""
-    monkeypatch.setattr(installation, "__file__", str(tmp_path / "lib" / "litevlm_ros" / "installation.py"))
+    monkeypatch.setattr(model_directory, "__file__", str(tmp_path / "lib" / "litevlm_ros" / "model_directory.py"))
     monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     return tmp_path / "install"

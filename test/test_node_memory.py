@@ -24,7 +24,7 @@ def test_memory_is_freed_on_cleanup_and_cycles_do_not_add_up(tmp_path: Path) -> 
     """The demo model on ONNX Runtime; it prints what it measures (pytest -s)."""
     domain = next_domain()
     client = Client(domain)
-    arguments = ["-m", "litevlm_ros.node", "--ros-args", "-p", "autostart:=false", "-p", "caption_period:=0.0"]
+    arguments = ["-m", "litevlm_ros.node.process", "--ros-args", "-p", "autostart:=false", "-p", "caption_period:=0.0"]
     loaded, freed = [], []
     with process(arguments, tmp_path / "log", domain) as node:
         for _ in range(8):

@@ -10,6 +10,7 @@ import pytest
 from scripted_backend import ScriptedText, ScriptedVision, Sights, make_backend
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
+from litevlm_ros.backend import Selection
 from litevlm_ros.config import (
     PipelineConfig,
     ReuseConfig,
@@ -21,9 +22,8 @@ from litevlm_ros.config import (
 from litevlm_ros.errors import CheckpointError, ConfigError, ContextOverflowError, EngineError, ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.runtime.engine import Selection
 from litevlm_ros.text.drafts import NGramDrafts
-from litevlm_ros.text.speculative import Speculator
+from litevlm_ros.text.speculator import Speculator
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import FinishReason, Reuse, Speculation, View
 

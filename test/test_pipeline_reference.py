@@ -16,7 +16,7 @@ from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.prompt import TEMPLATES
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import FinishReason, Reuse, View
-from litevlm_ros.vision.preprocess import make_tiles
+from litevlm_ros.vision.tiling import make_tiles
 
 COUNT = 24
 SAMPLING = SamplingConfig(max_new_tokens=COUNT)

@@ -12,7 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from litevlm_ros.bags.caption_log import Entry
-from litevlm_ros.installation import shipped
+from litevlm_ros.model_directory import shipped
 
 CAPTION_TOPIC, TEXT_TOPIC = "/litevlm/caption", "/litevlm/caption_text"
 _CAPTION, _TEXT = "litevlm_ros/msg/Caption", "std_msgs/msg/String"

@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from litevlm_ros.errors import ConfigError, ImageError, LiteVLMError
-from litevlm_ros.image_decoding import decode_compressed, decode_raw
+from litevlm_ros.images.decoding import decode_compressed, decode_raw
 from litevlm_ros.types import RgbImage
 
 RAW_TYPE = "sensor_msgs/msg/Image"

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.qwen2 import TextDecoder
-from litevlm_ros.demo.questions import CAPTION_PROMPTS
-from litevlm_ros.demo.render import render
-from litevlm_ros.demo.scene import CAMERAS, generate
-from litevlm_ros.engines.sidecar import TEXT
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.image_decoding import decode_compressed
+from litevlm_ros.images.decoding import decode_compressed
+from litevlm_ros.lab.world.questions import CAPTION_PROMPTS
+from litevlm_ros.lab.world.render import render
+from litevlm_ros.lab.world.scene import CAMERAS, generate
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import TEXT
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import RgbImage
-from litevlm_ros.vision.preprocess import make_tiles
+from litevlm_ros.vision.tiling import make_tiles
 
 MOST_IMAGES = 32
 """More change the scales of no layer much, and take long on a board's CPU."""

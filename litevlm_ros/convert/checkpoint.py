@@ -20,12 +20,13 @@ from litevlm_ros.convert.checkpoint_keys import (
     text_sources,
     vision_sources,
 )
-from litevlm_ros.convert.draft_head import HEAD_DIRECTORY, DraftHead, stored_name
+from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.intern_vit import VisionEncoder
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY, ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.model_directory import HEAD_DIRECTORY, TEXT, VISION
 
 _SHOWN = 8
 
@@ -33,13 +34,13 @@ _SHOWN = 8
 def load_vision_encoder(model: str | Path, dtype: torch.dtype = torch.float32) -> VisionEncoder:
     """InternViT and the projector of a model directory, in eval mode on the CPU. Raises CheckpointError."""
     config = ModelConfig.from_directory(model)
-    return read_vision_encoder(Path(model) / VISION_DIRECTORY, config.vision, config.text.hidden_size, dtype)
+    return read_vision_encoder(Path(model) / VISION, config.vision, config.text.hidden_size, dtype)
 
 
 def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> TextDecoder:
     """The Qwen2 decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
     config = ModelConfig.from_directory(model)
-    return read_text_decoder(Path(model) / TEXT_DIRECTORY, config.text, dtype)
+    return read_text_decoder(Path(model) / TEXT, config.text, dtype)
 
 
 def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> DraftHead:

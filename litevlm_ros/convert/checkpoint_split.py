@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from litevlm_ros.convert.checkpoint_keys import is_vision_key, lm_head_key
 from litevlm_ros.convert.safetensors_files import SINGLE_FILE, SafetensorsDirectory
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY, is_native, read_config
+from litevlm_ros.model_config import is_native, read_config
+from litevlm_ros.model_directory import TEXT, VISION
 
 _TEXT_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -41,10 +42,10 @@ def split_checkpoint(source: str | Path, model: str | Path, *, vision: bool = Tr
     if not vision_keys or not text_keys:
         raise CheckpointError(f"{root} holds only {'text' if text_keys else 'vision'} weights; both halves are needed")
     if vision:
-        _write_half(target / VISION_DIRECTORY, files, vision_keys, config, _VISION_FILES)
+        _write_half(target / VISION, files, vision_keys, config, _VISION_FILES)
     if text:
         tied = lm_head_key(text_keys) is None
-        _write_half(target / TEXT_DIRECTORY, files, text_keys, {**language, "tie_word_embeddings": tied}, _TEXT_FILES)
+        _write_half(target / TEXT, files, text_keys, {**language, "tie_word_embeddings": tied}, _TEXT_FILES)
 
 
 def _write_half(

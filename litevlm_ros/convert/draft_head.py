@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from litevlm_ros.convert.qwen2 import TextDecoder, TextLayer
 
-HEAD_DIRECTORY = "draft_head"
-"""Of a model directory: where the weights of its draft head are."""
-
 
 def stored_name(parameter: str) -> str:
     """What one of `DraftHead.own`'s parameters is called in the safetensors file."""

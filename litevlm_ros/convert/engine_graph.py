@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.onnx_export import OPSET, QUANTIZED_OPSET, save_graph, text_graph, vision_graph
-from litevlm_ros.engines.sidecar import TEXT, VISION
+from litevlm_ros.convert.onnx_graphs import OPSET, QUANTIZED_OPSET, save_graph, text_graph, vision_graph
+from litevlm_ros.model_directory import TEXT, VISION
 
 _ALIGNMENT = 8
 """TensorRT's of the columns of an fp16 matrix product."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import VisionEncoder
-from litevlm_ros.convert.onnx_export import draft_inputs, text_inputs
+from litevlm_ros.convert.onnx_graphs import draft_inputs, text_inputs
 from litevlm_ros.convert.qwen2 import TextDecoder
 from litevlm_ros.errors import EngineError
 

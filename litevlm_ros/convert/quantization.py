@@ -21,7 +21,7 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from litevlm_ros.convert.calibration import CalibrationData, InputStatistics, measure_inputs
-from litevlm_ros.convert.quantize import QuantizedLayer, quantize_graph
+from litevlm_ros.convert.quantized_graph import QuantizedLayer, quantize_graph
 from litevlm_ros.convert.quantized_weights import (
     FP8_MAX,
     INT8_MAX,
@@ -31,9 +31,9 @@ from litevlm_ros.convert.quantized_weights import (
     to_int4,
     to_int8,
 )
-from litevlm_ros.engines.precision import FP8_FORMS
-from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.precision import FP8_FORMS
 
 _KEPT = ("lm_head", "patch_embedding")
 _ALIGNMENT = 16

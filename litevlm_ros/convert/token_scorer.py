@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from litevlm_ros.convert.onnx_export import export_graph
+from litevlm_ros.convert.onnx_graphs import export_graph
 from litevlm_ros.convert.qwen2 import MASKED, RMSNorm, TextDecoder, TextLayer
 from litevlm_ros.model_config import TextConfig
 

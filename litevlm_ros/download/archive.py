@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from litevlm_ros.download.disk import gigabytes
 from litevlm_ros.download.errors import DownloadError
-from litevlm_ros.engines.sidecar import PARTS, PRECISIONS, engine_name, sidecar_file
+from litevlm_ros.model_directory import PARTS, engine_name, sidecar_file
+from litevlm_ros.precision import PRECISIONS
 
 ENGINE_NAMES = tuple(engine_name(part, precision) for part in PARTS for precision in PRECISIONS)
 SIDECAR_NAMES = tuple(sidecar_file(Path(name)).name for name in ENGINE_NAMES)

@@ -16,10 +16,11 @@ from litevlm_ros.download.disk import gigabytes, require_free, staging_directory
 from litevlm_ros.download.errors import DownloadError
 from litevlm_ros.download.halves import Origin, replace_together
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY, ModelConfig, is_native, read_config
+from litevlm_ros.model_config import ModelConfig, is_native, read_config
+from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.text.tokenizer import TextTokenizer
 
-HALVES = (VISION_DIRECTORY, TEXT_DIRECTORY)
+HALVES = (VISION, TEXT)
 
 Tell = Callable[[str], None]
 """Says one line to the person who waits."""
@@ -162,11 +163,11 @@ def _split(checkpoint: Path, output: Path, staging: Path, halves: list[str], ori
     shutil.rmtree(staged, ignore_errors=True)
     try:
         try:
-            split_checkpoint(checkpoint, staged, vision=VISION_DIRECTORY in halves, text=TEXT_DIRECTORY in halves)
-            if TEXT_DIRECTORY in halves:
+            split_checkpoint(checkpoint, staged, vision=VISION in halves, text=TEXT in halves)
+            if TEXT in halves:
                 TextTokenizer.from_directory(staged)
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(staged / TEXT_DIRECTORY), str(checkpoint))) from error
+            raise CheckpointError(str(error).replace(str(staged / TEXT), str(checkpoint))) from error
         except (OSError, SafetensorError) as error:
             raise DownloadError(f"{output} cannot be written ({error}); free some room there, or give --output another "
                                 "directory") from error  # fmt: skip

@@ -12,9 +12,10 @@ from litevlm_ros.download.archive import extract_engines
 from litevlm_ros.download.disk import RESERVE, free_bytes, gigabytes, staging_directory
 from litevlm_ros.download.errors import DownloadError
 from litevlm_ros.engines.fingerprint import Machine, this_machine
-from litevlm_ros.engines.sidecar import EngineSidecar, sidecar_file
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import EngineError
+from litevlm_ros.model_directory import sidecar_file
 
 LARGEST = 16 << 30
 """Bytes of an archive's engines; InternVL3-2B in FP16 has less than a quarter."""

@@ -13,22 +13,23 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litevlm_ros.engines.builder import BuiltEngine, Target, build_engine, check_precision, find_target
-from litevlm_ros.engines.fingerprint import (
-    format_capability,
-    hash_file,
-    hash_sources,
-    hash_weights,
-    this_machine,
-)
+from litevlm_ros.engines.fingerprint import hash_file, hash_sources, hash_weights, this_machine
 from litevlm_ros.engines.memory import build_memory, check_memory
-from litevlm_ros.engines.precision import FP8_FORMS, Precision, choose_precision
+from litevlm_ros.engines.onnx_to_engine import BuiltEngine, Target, build_engine, check_precision, find_target
 from litevlm_ros.engines.profiles import Sizes, profiles
-from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, engine_name, sidecar_file
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import EngineError
+from litevlm_ros.machine import format_capability
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import copy_description
-from litevlm_ros.runtime.runtime_cache import cache_directory
+from litevlm_ros.model_directory import (
+    TEXT,
+    VISION,
+    copy_description,
+    engine_name,
+    runtime_cache_directory,
+    sidecar_file,
+)
+from litevlm_ros.precision import FP8_FORMS, Precision, choose_precision
 
 Report = Callable[[str], object]
 """Called with each line for the person who waits."""
@@ -107,10 +108,11 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
 
 def graph_hash(part: str, precision: str) -> str:
     """Hash of the code that draws the graph of `part`; quantization counts where it is used."""
-    names = ["convert/onnx_export.py", "convert/engine_graph.py", "engines/profiles.py"]
+    names = ["convert/onnx_graphs.py", "convert/engine_graph.py", "engines/profiles.py"]
     names.append("convert/intern_vit.py" if part == VISION else "convert/qwen2.py")
     if precision != "fp16":
-        names += [f"convert/{name}.py" for name in ("calibration", "quantization", "quantize", "quantized_weights")]
+        quantizing = ("calibration", "quantization", "quantized_graph", "quantized_weights")
+        names += [f"convert/{name}.py" for name in quantizing]
     return hash_sources(_PACKAGE / name for name in names)
 
 
@@ -209,7 +211,7 @@ def _graph_file(output: Path, plan: _Plan) -> Iterator[Path]:
 def _write(file: Path, built: BuiltEngine) -> int:
     """Puts the engine in its place; never half of it, and never beside the sidecar of another. Returns its bytes."""
     sidecar_file(file).unlink(missing_ok=True)
-    shutil.rmtree(cache_directory(file), ignore_errors=True)
+    shutil.rmtree(runtime_cache_directory(file), ignore_errors=True)
     unfinished = file.with_name(f"{file.name}.part")
     try:
         with unfinished.open("wb") as opened:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from litevlm_ros.engines.cuda_driver import find_device
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, title
-from litevlm_ros.errors import CheckpointError, ConfigError
+from litevlm_ros.errors import CheckpointError
+from litevlm_ros.machine import find_device, format_capability
 
 _CHUNK = 1 << 22
 
@@ -38,19 +37,6 @@ def this_machine() -> Machine:
     tensorrt = load_tensorrt()
     device = find_device()
     return Machine(tensorrt.flavour, tensorrt.version, format_capability(device.compute_capability) if device else "")
-
-
-def format_capability(capability: tuple[int, int]) -> str:
-    """(8, 7) → '8.7'."""
-    return f"{capability[0]}.{capability[1]}"
-
-
-def parse_capability(text: str) -> tuple[int, int]:
-    """'87', 'sm_87', '8.7', '120' or '12.0' → (8, 7) or (12, 0). Raises ConfigError for anything else."""
-    match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", text.strip().lower())
-    if not match:
-        raise ConfigError(f"compute capability {text!r} is not understood; write it as 87 or 8.7 (Jetson Orin)")
-    return int(match[1]), int(match[2])
 
 
 def hash_file(file: Path) -> str:

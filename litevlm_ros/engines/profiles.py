@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from litevlm_ros.engines.sidecar import TEXT, VISION, Profile
+from litevlm_ros.engines.sidecar import Profile
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import TEXT, VISION
 
 MOST_PROMPT = 2048
 """New tokens of one call. Longer prompts are read in parts: attention over all at once takes too much memory."""

@@ -15,17 +15,12 @@ from typing import Any
 from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
 from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import CheckpointError, EngineError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
+from litevlm_ros.files import write_text
+from litevlm_ros.model_directory import PARTS, TEXT, VISION, sidecar_file
+from litevlm_ros.precision import PRECISIONS, precision_flag
 
 FORMAT = 2
 """Of the JSON. Readers refuse other numbers."""
-
-VISION = VISION_DIRECTORY
-TEXT = TEXT_DIRECTORY
-PARTS = (VISION, TEXT)
-"""Values of `EngineSidecar.part`: also the start of the engine's file name and the directory of its weights."""
-
-PRECISIONS = ("fp16", "fp8", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -82,9 +77,7 @@ class EngineSidecar:
     def write(self, directory: Path) -> Path:
         """Write the JSON file beside the engine in `directory`; never leaves half a file."""
         file = sidecar_file(directory / self.file)
-        unfinished = file.with_name(f"{file.name}.part")
-        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        write_text(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return file
 
     @classmethod
@@ -166,23 +159,13 @@ class EngineSidecar:
 
     def command(self, directory: Path | None = None) -> str:
         """The command that builds this engine again."""
-        flags = f"--{self.part.split('_')[0]}-precision {self.precision_asked} --skip-{_OTHER[self.part]} --force"
+        flags = f"{precision_flag(self.part)} {self.precision_asked} --skip-{_OTHER[self.part]} --force"
         if self.fp8_form:
             flags += f" --fp8-form {self.fp8_form}"
         return f"ros2 run litevlm_ros build_engines --model {directory or 'models'} {flags}"
 
 
 _OTHER = {VISION: "text", TEXT: "vision"}
-
-
-def sidecar_file(engine: Path) -> Path:
-    """`NAME.engine` → `NAME.engine.json`."""
-    return engine.with_name(f"{engine.name}.json")
-
-
-def engine_name(part: str, precision: str) -> str:
-    """'text_decoder_fp8.engine'."""
-    return f"{part}_{precision}.engine"
 
 
 def rebuild_command(engine: Path) -> str:

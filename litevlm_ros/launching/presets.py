@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from litevlm_ros.engines.sidecar import PARTS, engine_name
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import PARTS, engine_name
 
 DEMO_MODEL = "demo"
 """The value of the launch argument `model` that stands for the model that ships with the package."""

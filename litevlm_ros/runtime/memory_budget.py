@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from litevlm_ros.machine_load import PROCESS_STATUS, resident_bytes
+from litevlm_ros.machine import resident_bytes
 
 
-def over_budget(budget_mb: int, device_memory: Mapping[str, int], *, status: Path = PROCESS_STATUS) -> str:
+def over_budget(budget_mb: int, device_memory: Mapping[str, int]) -> str:
     """What takes how much, and what to do, if that is more than `budget_mb`; '' if it is not, or if the budget is 0.
 
     `device_memory` are bytes by purpose, as `Backend.memory` gives them. The process's own memory is added, because on
     a Jetson both are the same RAM.
     """
-    taken = {"the process": resident_bytes(status), **device_memory}
+    taken = {"the process": resident_bytes(), **device_memory}
     total = sum(taken.values()) // 1_000_000
     if not budget_mb or total <= budget_mb:
         return ""

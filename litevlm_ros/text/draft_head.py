@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from litevlm_ros.backend import HiddenState
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig
-from litevlm_ros.runtime.engine import HiddenState
 from litevlm_ros.runtime.kv_cache import HostKVCache, bucket
-from litevlm_ros.runtime.onnxruntime_session import DTYPES, Array, bind, open_session
+from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, open_session
 from litevlm_ros.text.drafts import Offer
 
 HEAD = 0

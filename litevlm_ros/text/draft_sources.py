@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Collection, Hashable, Sequence
 
+from litevlm_ros.backend import HiddenState, TextDecoder
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.engine import HiddenState, TextDecoder
-from litevlm_ros.runtime.graph_files import HEAD_GRAPH, export_command
+from litevlm_ros.model_directory import HEAD_GRAPH
+from litevlm_ros.runtime.onnx.session import export_command
 from litevlm_ros.text.drafts import LONGEST_MATCH, DraftSource, NGramDrafts, Offer
 
 
@@ -91,7 +92,7 @@ def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
 
 def _load_head(config: PipelineConfig, model: ModelConfig, text: TextDecoder, stop_ids: Collection[int]) -> DraftSource:
     # Here, because ONNX Runtime need not be installed for other sources.
-    from litevlm_ros.runtime.onnxruntime_session import session_options
+    from litevlm_ros.runtime.onnx.session import session_options
     from litevlm_ros.text.draft_head import HeadDrafts
 
     file = config.model_dir / HEAD_GRAPH

@@ -8,7 +8,7 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from litevlm_ros.runtime.engine import HiddenState
+from litevlm_ros.backend import HiddenState
 
 LONGEST_MATCH = 4
 """Tokens of the text that a lookup compares; longer matches are not told apart."""

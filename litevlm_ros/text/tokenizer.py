@@ -10,7 +10,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import TEXT_DIRECTORY, read_config
+from litevlm_ros.model_config import read_config
+from litevlm_ros.model_directory import TEXT
 
 _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -41,7 +42,7 @@ class TextTokenizer:
         Stop ids come from generation_config.json and tokenizer_config.json, plus <|im_end|>, which ends every turn.
         Raises CheckpointError if a file is missing or damaged.
         """
-        directory = Path(model) / TEXT_DIRECTORY
+        directory = Path(model) / TEXT
         settings = _optional(directory / "tokenizer_config.json")
         tokenizer = _read(directory, settings)
         stop_ids = _optional(directory / "generation_config.json").get("eos_token_id", [])
@@ -58,7 +59,7 @@ class TextTokenizer:
         found = self._tokenizer.token_to_id(token)
         if found is None:
             raise CheckpointError(
-                f"the tokenizer has no {token}; take {TEXT_DIRECTORY}/tokenizer.json from the same InternVL checkpoint"
+                f"the tokenizer has no {token}; take {TEXT}/tokenizer.json from the same InternVL checkpoint"
             )
         return int(found)
 

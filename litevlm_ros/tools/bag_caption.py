@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litevlm_ros.answer_fields import answer_fields
 from litevlm_ros.bags.caption_log import CaptionLog, Entry, read
 from litevlm_ros.config import BACKENDS, PipelineConfig, SamplingConfig
 from litevlm_ros.errors import ConfigError, ImageError, LiteVLMError
 from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.node.answer_fields import answer_fields
 
 if TYPE_CHECKING:
     from litevlm_ros.bags.image_bag import Frame, ImageBag

@@ -1,4 +1,4 @@
-"""Measure a model on this machine: medians of each stage, of a token, and of a caption from image to text.
+"""Measure a model on this describe: medians of each stage, of a token, and of a caption from image to text.
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
@@ -18,16 +18,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from litevlm_ros.benchmarking.boards import BOARDS, project, projection_table
-from litevlm_ros.benchmarking.machine import machine
-from litevlm_ros.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure, stages_table
-from litevlm_ros.benchmarking.workload import Workload
-from litevlm_ros.config import BACKENDS, PRECISIONS, PipelineConfig, ReuseConfig
+from litevlm_ros.backend import Backend
+from litevlm_ros.config import BACKENDS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
+from litevlm_ros.lab.benchmarking.boards import BOARDS, project, projection_table
+from litevlm_ros.lab.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure, stages_table
+from litevlm_ros.lab.benchmarking.workload import Workload
+from litevlm_ros.machine import describe
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.runtime.engine import Backend
-from litevlm_ros.tools.precision_pair import precision_pair
+from litevlm_ros.precision import PRECISION_CHOICES, parse_precision_pair
 from litevlm_ros.types import View
 
 COMPARED_ENGINES = "fp16/fp16,fp8/fp8,fp16/int4"
@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     try:
         results = measure(pipeline, views, options.tokens, options.runs)
         return {
-            "machine": machine(),
+            "describe": describe(),
             "model": str(options.model),
             "backend": pipeline.backend.description,
             "work": {
@@ -115,9 +115,9 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> dict[str, Any]:
     # Here, because they import what a robot does not have.
-    from litevlm_ros.benchmarking.comparison import REFERENCES, compare, table
+    from litevlm_ros.lab.benchmarking.comparison import REFERENCES, compare, table
 
-    engines = [precision_pair("--engines", text) for text in options.engines.split(",") if text]
+    engines = [parse_precision_pair("--engines", text) for text in options.engines.split(",") if text]
     references = [way for way in options.references.split(",") if way]
     for way in references:
         if way not in REFERENCES:
@@ -126,7 +126,7 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
     comparison = compare(options.model, engines, references, views, options.tokens, options.runs)
     print(table(comparison))
     if options.chart:
-        from litevlm_ros.benchmarking.chart import draw_comparison
+        from litevlm_ros.lab.benchmarking.chart import draw_comparison
 
         draw_comparison(comparison, options.chart)
     return comparison.json()
@@ -134,7 +134,7 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def _ros(options: argparse.Namespace) -> dict[str, Any]:
     try:
-        from litevlm_ros.benchmarking import ros_load, ros_overhead
+        from litevlm_ros.lab.benchmarking import ros_load, ros_overhead
     except ImportError as error:
         raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): make setup, . scripts/env.sh") from error
     report = ros_overhead.report(options.resolution, options.runs)
@@ -147,9 +147,9 @@ def _ros(options: argparse.Namespace) -> dict[str, Any]:
 
 def _precisions(options: argparse.Namespace) -> dict[str, Any]:
     # Here, because building imports what a robot does not need.
-    from litevlm_ros.benchmarking.precisions import precision_times_table, time_precisions
+    from litevlm_ros.lab.benchmarking.precisions import precision_times_table, time_precisions
 
-    host = machine()
+    host = describe()
     if not host["gpu"]:
         raise ConfigError("--precisions times TensorRT engines and there is no NVIDIA GPU here, or its driver does not "
                           "start; on a CPU, `evaluate --precisions` tells what fewer bits cost")  # fmt: skip
@@ -165,7 +165,7 @@ def _precisions(options: argparse.Namespace) -> dict[str, Any]:
     )
     print(f"{host['gpu']}; {options.model}, {options.views or 1} views, medians of {options.runs} in ms")
     print(precision_times_table(results, options.tokens))
-    return {"machine": host, "precisions": [asdict(row) for row in results], "left_out": failed}
+    return {"describe": host, "precisions": [asdict(row) for row in results], "left_out": failed}
 
 
 def _kernels(options: argparse.Namespace) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _kernels(options: argparse.Namespace) -> dict[str, Any]:
     try:
         print(pipeline.backend.description)
         kernels = trace(pipeline.backend)
-        return {"machine": machine(), "backend": pipeline.backend.description, "kernels": kernels}
+        return {"describe": describe(), "backend": pipeline.backend.description, "kernels": kernels}
     finally:
         pipeline.close()
 
@@ -182,7 +182,7 @@ def _kernels(options: argparse.Namespace) -> dict[str, Any]:
 def _tracer(options: argparse.Namespace) -> Callable[[Backend], dict[str, Any]]:
     """Prints where the time of each stage goes, and returns it."""
     try:
-        from litevlm_ros.benchmarking.kernels import kernel_table, trace_stages
+        from litevlm_ros.lab.benchmarking.kernels import kernel_table, trace_stages
     except ImportError as error:
         raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
     work = Workload.of(options.model, _views(options), CAPTION_PROMPT, options.max_tiles)
@@ -196,7 +196,7 @@ def _tracer(options: argparse.Namespace) -> Callable[[Backend], dict[str, Any]]:
 
 
 def _speculation(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.benchmarking import speculation, verification
+    from litevlm_ros.lab.benchmarking import speculation, verification
 
     pipelines, obstacle = speculation.load_sources(_config(options))
     plain = pipelines[speculation.PLAIN]
@@ -210,7 +210,7 @@ def _speculation(options: argparse.Namespace) -> dict[str, Any]:
         if obstacle:
             print(f"no draft head: {obstacle}")
         return {
-            "machine": machine(),
+            "describe": describe(),
             "backend": plain.backend.description,
             "context": options.context,
             "verifications": [asdict(cost) for cost in costs],
@@ -223,11 +223,11 @@ def _speculation(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reuse(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.benchmarking.reuse import measure_reuse, reuse_table
+    from litevlm_ros.lab.benchmarking.reuse import measure_reuse, reuse_table
 
     figures = measure_reuse(_config(options), options.views or 1, options.resolution, options.runs)
     print(reuse_table(figures))
-    return {"machine": machine(), "model": str(options.model), **figures.json()}
+    return {"describe": describe(), "model": str(options.model), **figures.json()}
 
 
 def _project(options: argparse.Namespace) -> dict[str, Any]:
@@ -246,14 +246,14 @@ def _resolution(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark", description="Measure a model on this machine.")
+    parser = argparse.ArgumentParser(prog="benchmark", description="Measure a model on this describe.")
     model = parser.add_argument_group("model")
     model.add_argument("--model", type=Path, default=Path("models/demo"), metavar="DIR", help="directory (%(default)s)")
     backend = parser.add_argument_group("backend")
     backend.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
     for part in ("vision", "text"):
         backend.add_argument(
-            f"--{part}-precision", choices=PRECISIONS, default="auto", help="TensorRT engine (%(default)s)"
+            f"--{part}-precision", choices=PRECISION_CHOICES, default="auto", help="TensorRT engine (%(default)s)"
         )
     backend.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
     backend.add_argument("--spin", action="store_true", help="let waiting CPU threads spin")
@@ -298,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of the load (%(default)g)")
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write describe, settings and figures there too")
     output.add_argument(
         "--output", type=Path, metavar="DIR", help="where --precisions keeps engines (default: MODEL/precisions)"
     )

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litevlm_ros.engines.fingerprint import parse_capability
-from litevlm_ros.engines.precision import FP8_FORMS
 from litevlm_ros.engines.profiles import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
-from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
 from litevlm_ros.errors import LiteVLMError, while_writing
+from litevlm_ros.machine import parse_capability
+from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.precision import FP8_FORMS, PRECISIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

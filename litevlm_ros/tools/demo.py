@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from litevlm_ros.demo.processes import Child
 from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.processes import Child
 
 if TYPE_CHECKING:
-    from litevlm_ros.demo.run import Run
+    from litevlm_ros.lab.demo.run import Run
 
 NODE_PARAMETERS = ("transport:=compressed", "caption_period:=2.0")
 """Raw images of six cameras at once do not fit into Fast DDS's shared memory. The period, in seconds, leaves half of a
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if captions and answers arrived, 1 if not, 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
     try:
-        from litevlm_ros.demo.run import Run
+        from litevlm_ros.lab.demo.run import Run
     except ImportError as error:
         print(f"The demo needs ROS 2 and the built package ({error}): run make setup, then . scripts/env.sh",
               file=sys.stderr)  # fmt: skip
@@ -61,7 +61,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _run(options: argparse.Namespace, make_run: type[Run]) -> int:
-    from litevlm_ros.demo.scene import CAMERAS
+    from litevlm_ros.lab.world.scene import CAMERAS
 
     if options.video is not None and not options.video.is_file():
         raise LiteVLMError(f"--video {options.video}: there is no such file")
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, make_run: type[Run]) -> int:
             stack.enter_context(Child(module, arguments, options.output / log, os.environ))
             for module, arguments, log in (
                 ("litevlm_ros.tools.demo_cameras", source, "cameras.log"),
-                ("litevlm_ros.node", ["--ros-args", *parameters], "node.log"),
+                ("litevlm_ros.node.process", ["--ros-args", *parameters], "node.log"),
             )
         ]
         run = make_run(cameras, VIDEO_QUESTIONS if options.video is not None else None)

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litevlm_ros.demo.ground_truth import TOPIC
 from litevlm_ros.errors import ConfigError, LiteVLMError
+from litevlm_ros.lab.demo.ground_truth import TOPIC
 
 if TYPE_CHECKING:
-    from litevlm_ros.demo.sources import Shot, Source
+    from litevlm_ros.lab.demo.sources import Shot, Source
 
 _DEFAULT_CAMERA = "front"
 _JPEG_QUALITY = 90
@@ -84,8 +84,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _source(options: argparse.Namespace) -> Source:
     # Here, so that --help works without OpenCV and Pillow.
-    from litevlm_ros.demo.scene import CAMERAS
-    from litevlm_ros.demo.sources import PhotoFolder, RenderedStreets, VideoFile
+    from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile
+    from litevlm_ros.lab.world.scene import CAMERAS
 
     rendered = options.video is None and options.photos is None
     cameras = [name.strip() for name in options.cameras.split(",") if name.strip()]
@@ -148,7 +148,7 @@ class _Publishers:
         from sensor_msgs.msg import CompressedImage, Image
         from std_msgs.msg import Header, String
 
-        from litevlm_ros.demo.sources import truth_message
+        from litevlm_ros.lab.demo.sources import truth_message
 
         stamp = self._clock.now().to_msg()
         if shot.truth is not None:

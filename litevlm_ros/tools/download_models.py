@@ -12,13 +12,13 @@ from pathlib import Path
 
 from litevlm_ros.download.catalog import DEFAULT_MODEL, PUBLISHED
 from litevlm_ros.errors import LiteVLMError
-from litevlm_ros.model_config import TEXT_DIRECTORY, VISION_DIRECTORY
+from litevlm_ros.model_directory import TEXT, VISION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 after an error that it has explained on stderr, or 130 if it was interrupted."""
     options = _parser().parse_args(argv)
-    skipped = {VISION_DIRECTORY: options.skip_vision, TEXT_DIRECTORY: options.skip_text}
+    skipped = {VISION: options.skip_vision, TEXT: options.skip_text}
     halves = tuple(half for half, skip in skipped.items() if not skip)
     if not halves:
         print("--skip-vision and --skip-text leave nothing to download; drop one of them", file=sys.stderr)

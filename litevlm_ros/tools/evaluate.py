@@ -19,22 +19,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from litevlm_ros.benchmarking.machine import machine
-from litevlm_ros.config import BACKENDS, PRECISIONS, SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, PipelineConfig
+from litevlm_ros.config import BACKENDS, SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.evaluation.evaluation import evaluate
-from litevlm_ros.evaluation.exercises import held_out_exercises
-from litevlm_ros.evaluation.make_table import TableRun, make_table
-from litevlm_ros.evaluation.precisions import examine_precisions, precision_json, precision_table
-from litevlm_ros.evaluation.report import to_json, to_table
-from litevlm_ros.evaluation.table_rows import Parts
-from litevlm_ros.evaluation.token_choice import examine_tokens, tokens_json, tokens_table
-from litevlm_ros.evaluation.view_choice import choice_table, examine_choice
-from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.lab.evaluation.evaluation import evaluate
+from litevlm_ros.lab.evaluation.exercises import held_out_exercises
+from litevlm_ros.lab.evaluation.make_table import TableRun, make_table
+from litevlm_ros.lab.evaluation.precisions import examine_precisions, precision_json, precision_table
+from litevlm_ros.lab.evaluation.report import to_json, to_table
+from litevlm_ros.lab.evaluation.table_rows import Parts
+from litevlm_ros.lab.evaluation.token_choice import examine_tokens, tokens_json, tokens_table
+from litevlm_ros.lab.evaluation.view_choice import choice_table, examine_choice
+from litevlm_ros.machine import describe
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH, demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.tools.precision_pair import precision_pair
+from litevlm_ros.precision import PRECISION_CHOICES, PRECISIONS, parse_precision_pair
 from litevlm_ros.vision.learned_view_selection import LearnedSelector
-from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector, ViewSelector
+from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,8 +70,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.token_selection:
         return _choose_tokens(options, pipeline, model)
     evaluation = evaluate(pipeline, options.seed, options.scenes, _note)
-    host = machine()
-    report = {"machine": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
+    host = describe()
+    report = {"describe": host, "model": str(model), "backend": pipeline.backend.description, **to_json(evaluation)}
     first, last = report["seeds"]["evaluated"]
     times = report["mean_ms"]
     print(f"{host['cpu']}, {host['cores']} cores; {report['backend']}")
@@ -90,7 +90,7 @@ def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) 
     if (model / VIEW_SELECTOR_GRAPH).is_file():
         selectors["learned"] = LearnedSelector(model / VIEW_SELECTOR_GRAPH, LexicalSelector())
     choices = examine_choice(pipeline, selectors, held_out_exercises(options.seed, options.scenes))
-    host = machine()
+    host = describe()
     print(f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}")
     print(f"{model}: {options.scenes} scenes; views chosen by the question\n\n{choice_table(choices)}")
     if options.json:
@@ -98,7 +98,7 @@ def _choose_views(options: argparse.Namespace, pipeline: Pipeline, model: Path) 
             name: {"views_kept": choice.mean_views, "ms_to_choose": choice.mean_select_ms, **asdict(choice)}
             for name, choice in choices.items()
         }
-        report = {"machine": host, "model": str(model), "selectors": figures}
+        report = {"describe": host, "model": str(model), "selectors": figures}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -114,28 +114,28 @@ def _choose_tokens(options: argparse.Namespace, pipeline: Pipeline, model: Path)
     choices = examine_tokens(
         pipeline, methods, budgets, exercises, lambda line: print(line, file=sys.stderr, flush=True)
     )
-    host = machine()
+    host = describe()
     print(f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}")
     print(
         f"{model}: {options.scenes} scenes of six views, {len(choices[0].right)} questions\n\n{tokens_table(choices)}"
     )
     if options.json:
-        report = {"machine": host, "model": str(model), "settings": tokens_json(choices)}
+        report = {"describe": host, "model": str(model), "settings": tokens_json(choices)}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare_precisions(options: argparse.Namespace, config: PipelineConfig) -> None:
     precisions = options.precisions.split(",")
     for precision in precisions:
-        if precision not in PRECISIONS[1:]:
-            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS[1:])}, with commas")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS)}, with commas")
     exercises = list(held_out_exercises(options.seed, options.scenes))
     results = examine_precisions(config, precisions, exercises, _note)
-    host = machine()
+    host = describe()
     print(f"{host['cpu']}, {host['cores']} cores; {config.model_dir}, {options.scenes} scenes")
     print(precision_table(results))
     if options.json:
-        report = {"machine": host, "model": str(config.model_dir), "precisions": precision_json(results)}
+        report = {"describe": host, "model": str(config.model_dir), "precisions": precision_json(results)}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -147,7 +147,7 @@ def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
             options.with_tokens,
             options.keep,
             options.with_drafts,
-            precision_pair("--fp8", options.fp8),
+            parse_precision_pair("--fp8", options.fp8),
         ),
         seed=options.seed,
         questions=options.questions,
@@ -158,12 +158,12 @@ def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
     table, report = make_table(run, _note)
     print(table.markdown())
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), **report}, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps({"describe": describe(), **report}, indent=1) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(table.markdown() + "\n", encoding="utf-8")
     if options.chart:
         try:
-            from litevlm_ros.evaluation.table_chart import draw_table
+            from litevlm_ros.lab.evaluation.table_chart import draw_table
         except ImportError as error:
             raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
         draw_table(table, options.chart)
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
     for part in ("vision", "text"):
         model.add_argument(
-            f"--{part}-precision", choices=PRECISIONS, default="auto", help="of engine or graph (%(default)s)"
+            f"--{part}-precision", choices=PRECISION_CHOICES, default="auto", help="of engine or graph (%(default)s)"
         )
     model.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
     work = parser.add_argument_group("scenes")

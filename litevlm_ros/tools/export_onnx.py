@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litevlm_ros.engines.sidecar import PRECISIONS, TEXT, VISION
 from litevlm_ros.errors import LiteVLMError, while_writing
-from litevlm_ros.runtime.graph_files import PLAIN
+from litevlm_ros.model_directory import PLAIN, TEXT, VISION
+from litevlm_ros.precision import PRECISIONS
 
 CHOICES = (PLAIN, *PRECISIONS)
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         # Imported here, so that --help needs no torch.
-        from litevlm_ros.convert.model_export import export_graphs
+        from litevlm_ros.convert.export import export_graphs
     except ImportError as error:
         print(f"Export needs torch, onnx and onnxscript ({error}); install them with "
               "`pip install 'litevlm_ros[convert,onnxruntime]'`", file=sys.stderr)  # fmt: skip

@@ -20,13 +20,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from litevlm_ros.demo.processes import Child
-from litevlm_ros.demo.scene import CAMERAS
 from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.lab.world.scene import CAMERAS
+from litevlm_ros.processes import Child
 
 if TYPE_CHECKING:
-    from litevlm_ros.soak.client import SoakClient
-    from litevlm_ros.soak.record import Record
+    from litevlm_ros.lab.soak.client import SoakClient
+    from litevlm_ros.lab.soak.record import Record
 
 _START_SECONDS = 60.0
 _SAMPLE_SECONDS = 1.0
@@ -58,10 +58,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _soak(options: argparse.Namespace) -> int:
     try:
-        from litevlm_ros.benchmarking.machine import machine
-        from litevlm_ros.soak.chart import draw
-        from litevlm_ros.soak.client import SoakClient
-        from litevlm_ros.soak.record import Record, table
+        from litevlm_ros.lab.soak.chart import draw
+        from litevlm_ros.lab.soak.client import SoakClient
+        from litevlm_ros.lab.soak.record import Record, table
+        from litevlm_ros.machine import describe
     except ImportError as error:
         raise LiteVLMError(f"a soak needs ROS 2, the built package and matplotlib ({error}): run make setup, then "
                            ". scripts/env.sh, and pip install matplotlib") from error  # fmt: skip
@@ -73,7 +73,7 @@ def _soak(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         start = [
             ("litevlm_ros.tools.demo_cameras", ["--rate", f"{options.rate:g}"], "cameras.log"),
-            ("litevlm_ros.node", _node_arguments(options), "node.log"),
+            ("litevlm_ros.node.process", _node_arguments(options), "node.log"),
         ]
         cameras, node = (
             stack.enter_context(Child(module, arguments, options.output / log, os.environ))
@@ -86,9 +86,9 @@ def _soak(options: argparse.Namespace) -> int:
         line for line in node.log.read_text(errors="replace").splitlines()
         if any(word in line for word in ("[WARN]", "[ERROR]", "Traceback", "received"))
     ]  # fmt: skip
-    host = machine()
+    host = describe()
     title = f"{options.minutes:g} minutes, {len(CAMERAS)} cameras of {options.rate:g} Hz on {host['cores']} cores"
-    (options.output / "soak.json").write_text(json.dumps({"machine": host, **record.json()}), encoding="utf-8")
+    (options.output / "soak.json").write_text(json.dumps({"describe": host, **record.json()}), encoding="utf-8")
     draw(record, title, options.output / "soak.png")
     print(f"{host['cpu']}: {title}\n{table(record.figures())}")
     findings = record.findings(CAMERAS)
@@ -100,8 +100,8 @@ def _soak(options: argparse.Namespace) -> int:
 
 def _run(record: Record, client: SoakClient, children: Sequence[Child], node: Child) -> None:
     """Fills the record. Raises LiteVLMError where a process ends."""
-    from litevlm_ros.soak.usage import Usage
-    from litevlm_ros.soak.yardstick import yardstick_ms
+    from litevlm_ros.lab.soak.usage import Usage
+    from litevlm_ros.lab.soak.yardstick import yardstick_ms
 
     deadline = time.monotonic() + _START_SECONDS
     while not client.ready(CAMERAS):

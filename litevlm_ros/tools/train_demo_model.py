@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     # Here, so that --help works without PyTorch.
     import torch
 
-    from litevlm_ros.training.trainer import Training, TrainingConfig
+    from litevlm_ros.lab.training.trainer import Training, TrainingConfig
 
     settings = vars(arguments)
     settings["device"] = settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -39,9 +39,9 @@ def _run(options: argparse.Namespace) -> None:
     # Here, so that --help works without PyTorch.
     import torch
 
-    from litevlm_ros.convert.model_export import export_draft_head
-    from litevlm_ros.training.draft_features import record_answers, training_seeds, validation_seeds
-    from litevlm_ros.training.draft_head import HeadTraining
+    from litevlm_ros.convert.export import export_draft_head
+    from litevlm_ros.lab.training.draft_features import record_answers, training_seeds, validation_seeds
+    from litevlm_ros.lab.training.draft_head import HeadTraining
 
     torch.set_num_threads(options.threads)
     began = time.monotonic()

@@ -44,10 +44,10 @@ def _run(options: argparse.Namespace) -> None:
     # Here, so that --help works without PyTorch.
     import torch
 
-    from litevlm_ros.convert.onnx_export import save_graph
+    from litevlm_ros.convert.onnx_graphs import save_graph
     from litevlm_ros.convert.token_scorer import scorer_graph
-    from litevlm_ros.runtime.graph_files import SCORER_GRAPH
-    from litevlm_ros.training.token_scorer import ScorerTraining, train_scorer
+    from litevlm_ros.lab.training.token_scorer import ScorerTraining, train_scorer
+    from litevlm_ros.model_directory import SCORER_GRAPH
 
     torch.set_num_threads(options.threads)
     model = options.model or demo_model_directory()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,10 +35,10 @@ def _run(options: argparse.Namespace) -> None:
     try:
         import torch
 
-        from litevlm_ros.training import view_selector_training
+        from litevlm_ros.lab.training import view_selector_training
     except ImportError as error:
         raise ConfigError(f"training needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`") from error
-    from litevlm_ros.training.view_choices import training_choices
+    from litevlm_ros.lab.training.view_choices import training_choices
 
     torch.set_num_threads(options.threads)
     choices = training_choices(options.scenes, options.seed)

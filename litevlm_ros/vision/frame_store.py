@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from litevlm_ros.runtime.engine import VisualTokens
+from litevlm_ros.backend import VisualTokens
 from litevlm_ros.types import View
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from litevlm_ros.backend import Tiles, VisionEncoder, VisualTokens
 from litevlm_ros.errors import ImageError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.engine import Tiles, VisionEncoder, VisualTokens
 from litevlm_ros.types import View
 from litevlm_ros.vision.frame_store import FrameStore
-from litevlm_ros.vision.preprocess import make_tiles
+from litevlm_ros.vision.tiling import make_tiles
 
 _WORKERS = min(6, os.cpu_count() or 1)
 

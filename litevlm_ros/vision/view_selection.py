@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from litevlm_ros.config import ViewSelectionConfig
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.vision.view_words import ANY_VIEW, DIRECTIONS, EVERYWHERE, NAME_PARTS, PLACES
-
-VIEW_SELECTOR_GRAPH = "view_selector.onnx"
-"""File of the learned selector in a model directory."""
 
 NAMED = 1.0
 """Score of a camera that the question names, or whose side of the robot it names."""

@@ -16,8 +16,8 @@ from litevlm_ros.convert.calibration import (  # noqa: E402
     calibration_data,
     measure_inputs,
 )
-from litevlm_ros.engines.sidecar import TEXT, VISION  # noqa: E402
 from litevlm_ros.errors import ConfigError  # noqa: E402
+from litevlm_ros.model_directory import TEXT, VISION  # noqa: E402
 
 PICTURES = tuple(np.random.default_rng(seed).integers(0, 256, (60, 80, 3)).astype(np.uint8) for seed in range(2))
 

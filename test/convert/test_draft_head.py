@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from litevlm_ros.convert.checkpoint import load_draft_head, load_text_decoder
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
-from litevlm_ros.convert.model_export import export_draft_head
+from litevlm_ros.convert.export import export_draft_head
 from litevlm_ros.errors import CheckpointError
 
 

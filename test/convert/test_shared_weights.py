@@ -19,8 +19,8 @@ from litevlm_ros.convert.checkpoint import (
 )
 from litevlm_ros.convert.checkpoint_keys import Sources
 from litevlm_ros.convert.checkpoint_split import split_checkpoint
-from litevlm_ros.convert.model_export import export_vision_encoder
-from litevlm_ros.convert.onnx_export import save_graph, text_graph, text_inputs, vision_graph
+from litevlm_ros.convert.export import export_vision_encoder
+from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, text_inputs, vision_graph
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.convert.shared_weights import share_weights
 from litevlm_ros.errors import ConfigError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.onnx_export import save_graph, text_graph, vision_graph
+from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, vision_graph
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings",

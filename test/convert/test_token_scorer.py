@@ -9,7 +9,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="runs graphs: pip instal
 torch = pytest.importorskip("torch", reason="exports graphs: pip install 'litevlm_ros[convert]'")
 
 from litevlm_ros.convert.checkpoint import load_text_decoder  # noqa: E402
-from litevlm_ros.convert.onnx_export import save_graph  # noqa: E402
+from litevlm_ros.convert.onnx_graphs import save_graph  # noqa: E402
 from litevlm_ros.convert.token_scorer import TokenScorer, scorer_graph  # noqa: E402
 
 TOKENS = 4

@@ -13,11 +13,13 @@ from tiny_internvl import model_directory
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
 
-from litevlm_ros.engines import build, builder
+from litevlm_ros.engines import build
+from litevlm_ros.engines import onnx_to_engine as builder
 from litevlm_ros.engines.build import Request, build_engines
 from litevlm_ros.engines.profiles import Sizes
-from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, sidecar_file
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.model_directory import TEXT, VISION, sidecar_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # real builds, on whatever else the machine does
 

@@ -1,38 +1,30 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from litevlm_ros.engines import memory
 from litevlm_ros.engines.memory import build_memory, check_memory
-from litevlm_ros.engines.sidecar import TEXT
 from litevlm_ros.errors import EngineError
+from litevlm_ros.model_directory import TEXT
 
 
-@pytest.fixture
-def meminfo(tmp_path: Path) -> Path:
-    """6 GiB available and 1 GiB of swap."""
-    file = tmp_path / "meminfo"
-    file.write_text("MemTotal:  7800000 kB\nMemAvailable: 6291456 kB\nSwapFree: 1048576 kB\nHugePages_Total: 0\n")
-    return file
+@pytest.fixture(autouse=True)
+def _seven_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 7 << 30)
 
 
-def test_a_build_that_fits_is_let_through(meminfo: Path) -> None:
-    check_memory(TEXT, 7 << 30, meminfo=meminfo)
+def test_a_build_that_fits_is_let_through() -> None:
+    check_memory(TEXT, 7 << 30)
 
 
-def test_a_build_that_does_not_fit_is_refused_with_the_swap_that_is_missing(meminfo: Path) -> None:
+def test_a_build_that_does_not_fit_is_refused_with_the_swap_that_is_missing() -> None:
     with pytest.raises(EngineError) as raised:
-        check_memory(TEXT, 10 << 30, meminfo=meminfo)
+        check_memory(TEXT, 10 << 30)
     message = str(raised.value)
     assert "text decoder takes up to 10.7 GB of memory and 7.5 GB are free" in message
     assert "fallocate -l 4G" in message, "3 GiB and one to spare"
     assert "smaller model" in message
     assert "--skip-memory-check" in message
-
-
-def test_where_memory_is_not_told_nothing_is_refused(tmp_path: Path) -> None:
-    check_memory(TEXT, 1 << 50, meminfo=tmp_path / "missing")
 
 
 def test_memory_grows_with_the_weights() -> None:

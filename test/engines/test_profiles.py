@@ -4,9 +4,9 @@ import pytest
 from tiny_internvl import model_directory
 
 from litevlm_ros.engines.profiles import DEFAULT_CONTEXT, Sizes, profiles
-from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import TEXT, VISION
 
 
 @pytest.fixture

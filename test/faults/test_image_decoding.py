@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from resident_memory import growth
 
-from litevlm_ros.image_decoding import (
+from litevlm_ros.images.decoding import (
     ENCODINGS,
     check_raw,
     decode_compressed,
     decode_raw,
 )
-from litevlm_ros.image_faults import MalformedImageError
+from litevlm_ros.images.faults import MalformedImageError
 
 MOST_PIXELS = 50_000
 MOST_GROWTH = 20 << 20

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from model_fuzzer import CONFIGS, GRAPHS, damaged_bytes, odd_values
+from package_files import ROOT
 
 from litevlm_ros.engines.fingerprint import Machine
-from litevlm_ros.engines.sidecar import EngineSidecar, Profile, sidecar_file
+from litevlm_ros.engines.sidecar import EngineSidecar, Profile
 from litevlm_ros.errors import CheckpointError, EngineError, LiteVLMError
-from litevlm_ros.model_directory import demo_model_directory
-
-ROOT = Path(__file__).resolve().parents[2]
+from litevlm_ros.model_directory import demo_model_directory, sidecar_file
 
 
 @pytest.mark.slow

@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from package_files import DEMO_MODEL
 
+from litevlm_ros.backend import Backend
 from litevlm_ros.config import PipelineConfig, SamplingConfig, TokenSelectionConfig
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.runtime.backends import load_backend
-from litevlm_ros.runtime.engine import Backend
+from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.text.drafts import NGramDrafts
-from litevlm_ros.text.speculative import Speculator
+from litevlm_ros.text.speculator import Speculator
 from litevlm_ros.types import View
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
-DEMO = Path(__file__).parent.parent.parent / "models" / "demo"
 SIZE, DEVICE = "1b", "cuda"
 RUNS = 30
 NOISE = 3
@@ -64,7 +64,7 @@ def median_ms(work: Callable[[], object]) -> float:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("gpu") / "demo"
-    shutil.copytree(DEMO, directory)
+    shutil.copytree(DEMO_MODEL, directory)
     build(directory)
     return directory
 
@@ -116,7 +116,7 @@ def reference(model: Path, half: bool) -> Any:
     """transformers' model, in fp16 or in fp32 without shortcuts."""
     import torch
 
-    from litevlm_ros.benchmarking.transformers_stages import TransformersStages
+    from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dtype = torch.float16 if half else torch.float32
@@ -138,9 +138,9 @@ def prompt(backend: Backend, length: int, visual: int) -> Any:
 
 
 def test_kernels_append_and_advance_on_the_gpu() -> None:
-    from litevlm_ros.runtime.cache_kernels import CacheKernels
-    from litevlm_ros.runtime.cuda_device import CudaDevice
-    from litevlm_ros.runtime.device_memory import DeviceMemory
+    from litevlm_ros.runtime.tensorrt.device import CudaDevice
+    from litevlm_ros.runtime.tensorrt.kernels.cache_kernels import CacheKernels
+    from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
 
     device = CudaDevice()
     with device:
@@ -175,8 +175,8 @@ def test_kernels_append_and_advance_on_the_gpu() -> None:
 
 def answers(model: Path, **settings: Any) -> list[str]:
     """To four questions about each of ten scenes."""
-    from litevlm_ros.demo.render import render
-    from litevlm_ros.demo.scene import generate
+    from litevlm_ros.lab.world.render import render
+    from litevlm_ros.lab.world.scene import generate
 
     questions = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
     pipe = Pipeline.from_config(PipelineConfig(model, threads=8, **settings))
@@ -199,9 +199,9 @@ def test_the_demo_model_answers_as_on_onnxruntime(demo: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "int4"])
 def test_engines_of_few_bits_answer_as_those_in_fp16(demo: Path, precision: str) -> None:
-    from litevlm_ros.engines.cuda_driver import find_device
-    from litevlm_ros.engines.precision import choose_precision
-    from litevlm_ros.engines.sidecar import TEXT, VISION
+    from litevlm_ros.machine import find_device
+    from litevlm_ros.model_directory import TEXT, VISION
+    from litevlm_ros.precision import choose_precision
 
     gpu = find_device()
     assert gpu is not None

@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_process import Client, next_domain, process
 from sensor_msgs.msg import Image
 
-from litevlm_ros.demo.scene import CAMERAS
+from litevlm_ros.lab.world.scene import CAMERAS
 
 pytestmark = pytest.mark.ros
 ROUNDS = 6

@@ -99,10 +99,10 @@ def test_the_node_accepts_what_ships(file: Path) -> None:
     pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
     from types import SimpleNamespace
 
-    from litevlm_ros.model_parameters import read_pipeline_config
-    from litevlm_ros.node_parameters import ALL_PARAMETERS
-    from litevlm_ros.parameters import read_node_settings
-    from litevlm_ros.ros_parameters import Values
+    from litevlm_ros.node.model_parameters import read_pipeline_config
+    from litevlm_ros.node.parameter_changes import ALL_PARAMETERS
+    from litevlm_ros.node.parameter_types import Values
+    from litevlm_ros.node.parameters import read_node_settings
 
     given = read_parameters(file)
     assert set(given) <= set(ALL_PARAMETERS)

@@ -18,10 +18,11 @@ import pytest
 from fake_cuda import FakeCuda
 
 from litevlm_ros.engines import fingerprint, tensorrt_module
-from litevlm_ros.engines.cuda_driver import Device
 from litevlm_ros.engines.fingerprint import hash_file, hash_weights
-from litevlm_ros.engines.sidecar import TEXT, VISION, EngineSidecar, Profile, engine_name
-from litevlm_ros.runtime import engine_files
+from litevlm_ros.engines.sidecar import EngineSidecar, Profile
+from litevlm_ros.machine import Device
+from litevlm_ros.model_directory import TEXT, VISION, engine_name
+from litevlm_ros.runtime.tensorrt import engine_files
 
 VERSION = "10.3.0"
 _TYPES = {"tensor(float)": ("FLOAT", np.float32), "tensor(int64)": ("INT64", np.int64),

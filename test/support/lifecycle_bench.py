@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from ros_process import Client, next_domain, wait_for
 from scripted_pipeline import ScriptedPipeline
 
-from litevlm_ros.lifecycle import LiteVLMNode
+from litevlm_ros.node.lifecycle import LiteVLMNode
 
 
 class Bench:

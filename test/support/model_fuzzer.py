@@ -26,7 +26,7 @@ from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.runtime import onnxruntime_backend
+from litevlm_ros.runtime.onnx import backend as onnxruntime_backend
 from litevlm_ros.types import View
 
 MOST_CPU_SECONDS = 20

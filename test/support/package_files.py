@@ -6,6 +6,7 @@ import configparser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DEMO_MODEL = ROOT / "models" / "demo"
 
 
 def setup_cfg() -> configparser.ConfigParser:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from litevlm_ros.demo.questions import Question
-from litevlm_ros.evaluation.exercises import Exercise
+from litevlm_ros.lab.evaluation.exercises import Exercise
+from litevlm_ros.lab.world.questions import Question
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
 Say = Callable[[Exercise, Question], str]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from litevlm_ros.backend import Backend, HiddenStates, Logits, Tiles, TokenIds, read_one_by_one
 from litevlm_ros.errors import EngineError
-from litevlm_ros.runtime.engine import Backend, HiddenStates, Logits, Tiles, TokenIds, read_one_by_one
 
 Read = tuple[int, int, str]
 """Id, position and, for a visual token, its content."""

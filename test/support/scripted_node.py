@@ -9,7 +9,7 @@ from typing import Any
 
 from scripted_pipeline import ScriptedPipeline
 
-from litevlm_ros import node
+from litevlm_ros.node import process as node
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
         return ScriptedPipeline(options.seconds)
 
     def make_node(stop: Any) -> Any:
-        from litevlm_ros.lifecycle import LiteVLMNode
+        from litevlm_ros.node.lifecycle import LiteVLMNode
 
         return LiteVLMNode(stop, load)
 

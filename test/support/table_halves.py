@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from litevlm_ros.evaluation.table import Origin, Table
-from litevlm_ros.evaluation.table_accuracy import Given, RowAccuracy
-from litevlm_ros.evaluation.table_latency import RowLatency
+from litevlm_ros.lab.evaluation.table import Origin, Table
+from litevlm_ros.lab.evaluation.table_accuracy import Given, RowAccuracy
+from litevlm_ros.lab.evaluation.table_latency import RowLatency
 
 TITLES = {"base": "base", "all": "all", "all_fp8": "all + FP8"}
 

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="exports a model: pip install 'litev
 transformers = pytest.importorskip("transformers", reason="the reference model is transformers' InternVL")
 
 from litevlm_ros.convert.checkpoint_split import split_checkpoint  # noqa: E402
-from litevlm_ros.convert.model_export import export_text_decoder, export_vision_encoder  # noqa: E402
+from litevlm_ros.convert.export import export_text_decoder, export_vision_encoder  # noqa: E402
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 VOCAB_SIZE = 320

@@ -12,7 +12,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import demo_model_directory
-from litevlm_ros.runtime.onnxruntime_session import Array, session_options
+from litevlm_ros.runtime.onnx.session import Array, session_options
 from litevlm_ros.text.draft_head import HEAD, HeadDrafts
 from litevlm_ros.text.drafts import Offer
 

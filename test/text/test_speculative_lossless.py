@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from litevlm_ros.config import PipelineConfig, SpeculationConfig
-from litevlm_ros.evaluation.exercises import held_out_exercises
+from litevlm_ros.lab.evaluation.exercises import held_out_exercises
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.drafts import NGramDrafts, Offer
-from litevlm_ros.text.speculative import Speculator
+from litevlm_ros.text.speculator import Speculator
 
 
 class Eager:

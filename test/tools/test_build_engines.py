@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from package_files import ROOT
 
 from litevlm_ros.engines.build import Request
-from litevlm_ros.engines.sidecar import TEXT, VISION
 from litevlm_ros.errors import EngineError
+from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.tools.build_engines import main
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture

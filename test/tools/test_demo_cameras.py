@@ -7,14 +7,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
+from package_files import ROOT
 
-from litevlm_ros.demo.ground_truth import TOPIC
+from litevlm_ros.lab.demo.ground_truth import TOPIC
 from litevlm_ros.tools.demo_cameras import main
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,7 @@ def test_it_publishes_both_kinds_of_images_and_the_truth_and_ends_on_ctrl_c() ->
     from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import String
 
-    from litevlm_ros.image_decoding import decode_compressed, decode_raw
+    from litevlm_ros.images.decoding import decode_compressed, decode_raw
 
     domain = 1 + os.getpid() % 100
     environment = {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.convert.model_export import ExportedGraph
-from litevlm_ros.engines.sidecar import TEXT, VISION
+from litevlm_ros.convert.export import ExportedGraph
 from litevlm_ros.errors import CheckpointError
+from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.tools import export_onnx
 
-model_export = pytest.importorskip("litevlm_ros.convert.model_export", reason="export needs torch and onnxscript")
+model_export = pytest.importorskip("litevlm_ros.convert.export", reason="export needs torch and onnxscript")
 
 
 class Exports:

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch: pip install 'litevlm_ros[convert]'")
 
 from litevlm_ros.config import PipelineConfig, SpeculationConfig
-from litevlm_ros.demo.render import render
-from litevlm_ros.demo.scene import generate
+from litevlm_ros.lab.world.render import render
+from litevlm_ros.lab.world.scene import generate
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.tools.train_draft_head import main

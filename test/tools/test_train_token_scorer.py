@@ -8,7 +8,7 @@ import pytest
 from litevlm_ros.config import PipelineConfig, TokenSelectionConfig
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import demo_model_directory
-from litevlm_ros.runtime.backends import load_backend
+from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.tools.train_token_scorer import main
 
 

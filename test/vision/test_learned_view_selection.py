@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from package_files import DEMO_MODEL
 
 from litevlm_ros.config import ViewSelectionConfig
 from litevlm_ros.errors import EngineError
-from litevlm_ros.vision.view_selection import VIEW_SELECTOR_GRAPH, LexicalSelector, load_view_selector
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
+from litevlm_ros.vision.view_selection import LexicalSelector, load_view_selector
 
 pytest.importorskip("onnxruntime", reason="the selector's graph runs on ONNX Runtime")
 
 from litevlm_ros.vision.learned_view_selection import MOST_WORDS, LearnedSelector
 
-DEMO = Path(__file__).parent.parent.parent / "models" / "demo"
-GRAPH = DEMO / VIEW_SELECTOR_GRAPH
+GRAPH = DEMO_MODEL / VIEW_SELECTOR_GRAPH
 SIX = ("front", "front_left", "front_right", "back", "back_left", "back_right")
 
 
@@ -110,9 +111,9 @@ def test_threshold_and_phrases_can_change(selector: LearnedSelector) -> None:
 
 
 def test_the_settings_choose_the_selector() -> None:
-    assert load_view_selector(ViewSelectionConfig(), DEMO) is None
-    assert isinstance(load_view_selector(ViewSelectionConfig("lexical"), DEMO), LexicalSelector)
-    learned = load_view_selector(ViewSelectionConfig("learned", phrases={"back": ("elephant",)}), DEMO)
+    assert load_view_selector(ViewSelectionConfig(), DEMO_MODEL) is None
+    assert isinstance(load_view_selector(ViewSelectionConfig("lexical"), DEMO_MODEL), LexicalSelector)
+    learned = load_view_selector(ViewSelectionConfig("learned", phrases={"back": ("elephant",)}), DEMO_MODEL)
     assert isinstance(learned, LearnedSelector)
     assert learned.cameras == SIX
 
@@ -127,7 +128,7 @@ def test_a_graph_of_another_kind_is_explained(tmp_path: Path) -> None:
     file.write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"cannot be loaded: .*train one with"):
         LearnedSelector(file, LexicalSelector())
-    other = DEMO / "vision_encoder.onnx"
+    other = DEMO_MODEL / "vision_encoder.onnx"
     with pytest.raises(EngineError, match=r"vision_encoder\.onnx does not say which cameras .* train_view_selector"):
         LearnedSelector(other, LexicalSelector())
 

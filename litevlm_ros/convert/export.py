@@ -1,0 +1,202 @@
+"""A model directory → its graphs, checked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from litevlm_ros.convert.checkpoint import (
+    find_text_sources,
+    find_vision_sources,
+    load_draft_head,
+    load_text_decoder,
+    load_vision_encoder,
+)
+from litevlm_ros.convert.checkpoint_keys import Sources
+from litevlm_ros.convert.draft_head import stored_name
+from litevlm_ros.convert.engine_graph import write_engine_graph
+from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
+from litevlm_ros.convert.onnx_graphs import draft_graph, save_graph, text_graph, vision_graph
+from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
+from litevlm_ros.convert.shared_weights import check_location, share_weights
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
+from litevlm_ros.precision import choose_precision
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """One written graph. `error` is relative, against torch; None if that was not checked. `seconds` covers it all.
+
+    `calibration` says in words what quantized values were scaled with, `notes` what a person should know.
+    """
+
+    file: Path
+    precision: str
+    bytes: int
+    shared_bytes: int
+    error: float | None
+    seconds: float
+    calibration: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def export_graphs(
+    model: Path,
+    output: Path,
+    precisions: Mapping[str, str],
+    *,
+    share: bool = False,
+    check: bool = True,
+    images: Path | None = None,
+) -> Iterator[ExportedGraph]:
+    """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and tells each when it is written.
+
+    With a text decoder in fp32 goes the model's draft head, if it has one.
+    fp32 and fp16 are as `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph
+    that TensorRT builds an engine from, which ONNX Runtime computes with the same rounded values; `images` is a
+    directory of pictures to scale them by, None for rendered ones. `output` becomes a model directory of its own: with
+    `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
+    Raises LiteVLMError.
+    """
+    ModelConfig.from_directory(model)  # refuses what cannot run before anything is written
+    copy_description(model, output)
+    for part, asked in precisions.items():
+        if asked in DTYPES:
+            export = export_vision_encoder if part == VISION else export_text_decoder
+            yield export(model, output, asked, share=share, check=check)
+            if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
+                yield export_draft_head(model, output, share=share, check=check)
+        elif share:
+            raise ConfigError("weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint")
+        else:
+            yield _quantized(part, asked, model, output, images)
+
+
+def _quantized(part: str, asked: str, model: Path, output: Path, images: Path | None) -> ExportedGraph:
+    started = time.monotonic()
+    precision = choose_precision(part, asked, None)
+    file = output / graph_name(part, precision.built)
+    graph = write_engine_graph(part, model, precision.built, file, images)
+    notes = (*graph.notes, f"not in {asked}: {precision.reason}") if precision.reason else graph.notes
+    seconds = time.monotonic() - started
+    return ExportedGraph(file, precision.built, _size(file), 0, None, seconds, graph.calibration, notes)
+
+
+def export_vision_encoder(
+    model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
+) -> ExportedGraph:
+    """Write `vision_encoder.onnx`, or `vision_encoder_fp16.onnx`, of the model directory `model` into `output`.
+
+    `dtype` is 'fp32' (ONNX Runtime on the CPU) or 'fp16' (GPU). With `share` the graph reads its weights from `model`'s
+    safetensors files, which must then lie below `output`. Raises CheckpointError, ConfigError, and EngineError if
+    the graph does not compute what torch does.
+    """
+    config = ModelConfig.from_directory(model)
+    started = time.monotonic()
+    shared = []
+    if share:
+        files = _shareable(Path(model) / VISION, output)
+        shared = [(files, find_vision_sources(files, config.vision)[0])]
+    module = load_vision_encoder(model, _dtype(dtype))
+    file = Path(output) / graph_name(VISION, dtype)
+    return _write(module, vision_graph, check_vision_graph if check else None, file, dtype, shared, started)
+
+
+def export_text_decoder(
+    model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
+) -> ExportedGraph:
+    """Write `text_decoder.onnx`, or `text_decoder_fp16.onnx`; as `export_vision_encoder` otherwise."""
+    config = ModelConfig.from_directory(model)
+    started = time.monotonic()
+    shared = []
+    if share:
+        files = _shareable(Path(model) / TEXT, output)
+        shared = [(files, find_text_sources(files, config.text))]
+    module = load_text_decoder(model, _dtype(dtype))
+    file = Path(output) / graph_name(TEXT, dtype)
+    return _write(module, text_graph, check_text_graph if check else None, file, dtype, shared, started)
+
+
+def export_draft_head(
+    model: str | Path, output: str | Path, *, share: bool = False, check: bool = True
+) -> ExportedGraph:
+    """Write `draft_head.onnx` in fp32, as it runs on the CPU; as `export_vision_encoder` otherwise."""
+    config = ModelConfig.from_directory(model)
+    started = time.monotonic()
+    module = load_draft_head(model)
+    shared = []
+    if share:
+        text, own = (_shareable(Path(model) / directory, output) for directory in (TEXT, HEAD_DIRECTORY))
+        text_sources: Sources = {f"text.{name}": keys for name, keys in find_text_sources(text, config.text).items()}
+        own_sources: Sources = {name: (stored_name(name),) for name in module.own.state_dict()}
+        shared = [(text, text_sources), (own, own_sources)]
+    file = Path(output) / HEAD_GRAPH
+    return _write(module, draft_graph, check_draft_graph if check else None, file, PLAIN, shared, started)
+
+
+def _shareable(directory: Path, output: str | Path) -> SafetensorsDirectory:
+    """Raises ConfigError where a graph in `output` cannot point at them."""
+    files = SafetensorsDirectory(directory)
+    check_location(files, Path(output))
+    return files
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ConfigError(f"dtype is {name!r}; supported: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _write(
+    module: _Module,
+    graph_of: Callable[[_Module], ir.Model],
+    check: Callable[[Path, _Module], float] | None,
+    file: Path,
+    precision: str,
+    shared: Sequence[tuple[SafetensorsDirectory, Sources]],
+    started: float,
+) -> ExportedGraph:
+    if not shared:
+        _check_space(module, file)
+    graph = graph_of(module)
+    shared_bytes = sum(share_weights(graph, sources, files, file.parent) for files, sources in shared)
+    save_graph(graph, file)
+    return ExportedGraph(
+        file=file,
+        precision=precision,
+        bytes=_size(file),
+        shared_bytes=shared_bytes,
+        error=check(file, module) if check else None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _size(file: Path) -> int:
+    """Bytes of a graph and of the weights beside it."""
+    data = file.with_name(f"{file.name}.data")
+    return file.stat().st_size + (data.stat().st_size if data.exists() else 0)
+
+
+def _check_space(module: nn.Module, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    needed = sum(parameter.nbytes for parameter in module.parameters())
+    free = shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise ConfigError(
+            f"{file} needs {needed / 1e9:.1f} GB and its directory has {free / 1e9:.1f} GB free; "
+            "make room or choose another --output"
+        )

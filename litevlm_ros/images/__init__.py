@@ -1,0 +1,1 @@
+"""From the bytes of camera images to RGB pictures, and text on pictures."""

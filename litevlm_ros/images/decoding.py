@@ -1,0 +1,238 @@
+"""Bytes of a sensor_msgs image to an RGB array, without ROS types.
+
+Encoding names are those of sensor_msgs/image_encodings.hpp. Every row may be padded (`step` larger than the pixels
+need). 16-bit values keep their upper byte, that is value / 256: fine for mono cameras, nearly black for depth in
+millimetres. YUV is read as BT.601 with limited range, as OpenCV does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from litevlm_ros.errors import printable
+from litevlm_ros.images import header as image_header
+from litevlm_ros.images import via_cv_bridge as bridge_decoding
+from litevlm_ros.images.faults import ImageFault, MalformedImageError
+from litevlm_ros.types import RgbImage
+
+Buffer = Any
+"""Anything with the buffer protocol and a length: bytes, array.array (as in rclpy's messages), a numpy array."""
+
+Plane = npt.NDArray[np.uint8]
+"""uint8 [rows, bytes of a row], possibly a strided view of the message."""
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused: no robot camera has them, and a broken header would ask for gigabytes."""
+
+
+def _packed(plane: Plane, width: int, height: int, *, channels: int, code: int | None) -> RgbImage:
+    pixels = plane if channels == 1 else plane.reshape(height, width, channels)
+    return pixels if code is None else _convert(pixels, code)
+
+
+def _semi_planar(plane: Plane, width: int, height: int, *, code: int) -> RgbImage:
+    return _convert(plane, code)
+
+
+def _convert(pixels: Plane, code: int) -> RgbImage:
+    return cast(RgbImage, cv2.cvtColor(pixels, code))  # OpenCV's stubs allow any dtype
+
+
+def _nv24(plane: Plane, width: int, height: int) -> RgbImage:
+    """OpenCV lacks NV24; with every luma doubled both ways it is the NV12 of an image of twice the size."""
+    doubled = np.empty((3 * height, 2 * width), np.uint8)
+    doubled[: 2 * height] = plane[:height].repeat(2, axis=0).repeat(2, axis=1)
+    doubled[2 * height :] = plane[height:].reshape(height, 2 * width)
+    return np.ascontiguousarray(_convert(doubled, cv2.COLOR_YUV2RGB_NV12)[::2, ::2])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the pixels of one encoding lie in memory and become RGB."""
+
+    samples: int
+    """Samples in a row for each pixel."""
+    convert: Callable[[Plane, int, int], RgbImage]
+    """(8-bit plane [height * rows, width * samples], width, height) -> RGB."""
+    wide: bool = False
+    """16-bit samples."""
+    rows: float = 1.0
+    """Rows of memory for each row of the image: luma and chroma."""
+    multiple: tuple[int, int] = (1, 1)
+    """Width and height must be multiples of these, because pixels share chroma."""
+    minimum: int = 1
+    """Least width and height."""
+
+
+def _layouts() -> dict[str, _Layout]:
+    colours = {
+        "rgb8": (3, None), "bgr8": (3, cv2.COLOR_BGR2RGB), "8UC3": (3, cv2.COLOR_BGR2RGB),
+        "rgba8": (4, cv2.COLOR_RGBA2RGB), "bgra8": (4, cv2.COLOR_BGRA2RGB), "8UC4": (4, cv2.COLOR_BGRA2RGB),
+        "mono8": (1, cv2.COLOR_GRAY2RGB), "8UC1": (1, cv2.COLOR_GRAY2RGB),
+        "rgb16": (3, None), "bgr16": (3, cv2.COLOR_BGR2RGB),
+        "mono16": (1, cv2.COLOR_GRAY2RGB), "16UC1": (1, cv2.COLOR_GRAY2RGB),
+    }  # fmt: skip
+    layouts = {
+        name: _Layout(channels, partial(_packed, channels=channels, code=code), wide="16" in name)
+        for name, (channels, code) in colours.items()
+    }
+    for name, code in {
+        "yuv422": cv2.COLOR_YUV2RGB_UYVY, "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+        "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2, "yuyv": cv2.COLOR_YUV2RGB_YUY2,
+    }.items():  # fmt: skip
+        layouts[name] = _Layout(2, partial(_packed, channels=2, code=code), multiple=(2, 1))
+    for name, code in {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}.items():
+        layouts[name] = _Layout(1, partial(_semi_planar, code=code), rows=1.5, multiple=(2, 2))
+    layouts["nv24"] = _Layout(1, _nv24, rows=3.0)
+    # OpenCV names a Bayer pattern by the second and third pixel of its second row, ROS by the first row.
+    for pattern, code in {
+        "rggb": cv2.COLOR_BayerBG2RGB, "bggr": cv2.COLOR_BayerRG2RGB,
+        "gbrg": cv2.COLOR_BayerGR2RGB, "grbg": cv2.COLOR_BayerGB2RGB,
+    }.items():  # fmt: skip
+        for bits in (8, 16):
+            convert = partial(_packed, channels=1, code=code)
+            layouts[f"bayer_{pattern}{bits}"] = _Layout(1, convert, wide=bits == 16, minimum=3)
+    return layouts
+
+
+_LAYOUTS = _layouts()
+ENCODINGS = tuple(_LAYOUTS)
+"""The encodings that decode_raw knows."""
+
+_READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+"""OpenCV 4.11 and later decode straight to RGB."""
+
+
+def decode_raw(
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    data: Buffer,
+    is_bigendian: bool = False,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> RgbImage:
+    """Decodes the fields of a sensor_msgs/Image.
+
+    `data` is never copied first: an rgb8 image is returned as a view of it.
+
+    Raises MalformedImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
+    """
+    buffer = _as_array(data)
+    layout, rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
+    needed = step * (rows - 1) + row_bytes
+    if step == row_bytes:
+        bridged = bridge_decoding.decode(encoding, width, height, buffer[:needed], is_bigendian)
+        if bridged is not None:
+            return bridged
+    plane: Plane = np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
+    if layout.wide:
+        plane = plane[:, 0 if is_bigendian else 1 :: 2]
+    return layout.convert(plane, width, height)
+
+
+def check_raw(
+    encoding: str, width: int, height: int, step: int, data_bytes: int, *, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Raises what decode_raw would raise for an image with so many bytes of data, in microseconds."""
+    _shape(encoding, width, height, step, data_bytes, max_pixels)
+
+
+def _shape(
+    encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int
+) -> tuple[_Layout, int, int]:
+    """Layout, rows in memory and bytes of a row without its padding."""
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise MalformedImageError(
+            ImageFault.UNKNOWN_ENCODING, f"unknown encoding '{printable(encoding)}'; known are {', '.join(ENCODINGS)}"
+        )
+    _check_size(encoding, layout, width, height, max_pixels)
+    row_bytes = width * layout.samples * (2 if layout.wide else 1)
+    if step < row_bytes:
+        raise MalformedImageError(
+            ImageFault.WRONG_STEP,
+            f"step {step} is too small: a row of {width} {encoding} pixels takes {row_bytes} bytes",
+        )
+    rows = int(height * layout.rows)
+    needed = step * (rows - 1) + row_bytes  # drivers may leave out the padding after the last row
+    if data_bytes < needed:
+        raise MalformedImageError(
+            ImageFault.SHORT_DATA,
+            f"data is too short: {data_bytes} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
+        )
+    return layout, rows, row_bytes
+
+
+def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise MalformedImageError(ImageFault.NO_PIXELS, f"the image has no pixels ({width}x{height})")
+    if width * height > max_pixels:
+        raise MalformedImageError(
+            ImageFault.TOO_LARGE,
+            f"{width}x{height} is more than the allowed {max_pixels} pixels; scale the image down first",
+        )
+    if min(width, height) < layout.minimum:
+        raise MalformedImageError(
+            ImageFault.ODD_SIZE,
+            f"{encoding} needs at least {layout.minimum}x{layout.minimum} pixels, not {width}x{height}",
+        )
+    across, down = layout.multiple
+    if width % across or height % down:
+        raise MalformedImageError(
+            ImageFault.ODD_SIZE,
+            f"{encoding} needs a width divisible by {across} and a height divisible by {down}, not {width}x{height}",
+        )
+
+
+def _as_array(data: Buffer) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+
+
+def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    """Decodes the fields of a sensor_msgs/CompressedImage: JPEG or PNG.
+
+    The size is read from the header before anything is decoded, so a small message cannot ask for gigabytes.
+
+    Raises MalformedImageError for another format, a damaged header, too many pixels or data that ends early.
+    """
+    buffer = _as_array(data)
+    header = check_compressed(image_format, buffer, max_pixels=max_pixels)
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
+    except cv2.error as error:
+        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: {error}") from None
+    if image is None:
+        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: its data is damaged")
+    rgb = cast(RgbImage, image)
+    return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb
+
+
+def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> image_header.ImageHeader:
+    """Reads the header, without decoding. Raises what decode_compressed would raise, except for damage further in."""
+    if "compresseddepth" in image_format.lower():
+        raise MalformedImageError(
+            ImageFault.UNKNOWN_ENCODING,
+            f"format '{printable(image_format)}' is a depth image; subscribe to a colour or mono camera's topic",
+        )
+    try:
+        header = image_header.read(_as_array(data).tobytes())
+    except MalformedImageError as error:
+        raise MalformedImageError(
+            error.fault, f"compressed image (format '{printable(image_format)}'): {error}"
+        ) from None
+    if header.width * header.height > max_pixels:
+        raise MalformedImageError(
+            ImageFault.TOO_LARGE,
+            f"the {header.codec} is {header.width}x{header.height}, more than the allowed {max_pixels} pixels; "
+            "scale the image down first",
+        )
+    return header

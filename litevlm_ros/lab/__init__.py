@@ -1,0 +1,1 @@
+"""Demo, training, evaluation and benchmarks: everything that a robot does not need."""

@@ -1,0 +1,139 @@
+"""Which precision is fastest on this GPU: each built, run and timed stage by stage, in one run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from litevlm_ros.backend import Backend
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.engines.build import Request, build_engines
+from litevlm_ros.engines.profiles import Sizes
+from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.lab.benchmarking.stages import CAMERAS, time_answers
+from litevlm_ros.machine import find_device
+from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.precision import FP8_FORMS, PRECISIONS, choose_precision
+from litevlm_ros.runtime.tensorrt.engine_files import find_engine
+from litevlm_ros.types import View
+
+VARIANTS = (*PRECISIONS, *(f"fp8-{form}" for form in FP8_FORMS[1:]))
+"""What can be compared: each precision, and FP8 in its other forms."""
+STAGES = ("vision", "prefill", "decode_token")
+
+_MAX_CONTEXT = 2048
+
+Report = Callable[[str], object]
+Inspect = Callable[[Backend], object]
+"""Called with each loaded backend, after it was timed."""
+
+
+@dataclass(frozen=True)
+class VariantTimes:
+    """Medians in ms of STAGES and 'total', an answer of all tokens. `built` are the precisions of both parts.
+
+    `engines` has the sizes of both files, `memory` device memory by purpose, in bytes. `inspected` is what `inspect`
+    returned.
+    """
+
+    name: str
+    built: dict[str, str]
+    prompt_tokens: int
+    times: dict[str, float]
+    engines: dict[str, int]
+    memory: dict[str, int]
+    inspected: object = field(default=None, repr=False)
+
+
+def time_precisions(
+    config: PipelineConfig,
+    output: Path,
+    variants: Sequence[str],
+    views: Sequence[View],
+    tokens: int,
+    runs: int,
+    *,
+    images: Path | None = None,
+    inspect: Inspect | None = None,
+    report: Report = print,
+) -> tuple[list[VariantTimes], dict[str, str]]:
+    """Builds `variants` of the model of `config` below `output`, unless they are there, and times them.
+
+    `images` are pictures to calibrate with. A variant that cannot be built or run is left out: the second result says
+    why, by name. Raises ConfigError for what is no variant, and EngineError if none runs.
+    """
+    for name in variants:
+        if name not in VARIANTS:
+            raise ConfigError(f"--precisions has {name!r}; allowed: {', '.join(VARIANTS)}, with commas between")
+    results, failed = [], {}
+    for name in variants:
+        try:
+            directory = _build(config, output, name, images, report)
+            results.append(_time(config, directory, name, views, tokens, runs, inspect))
+            report(f"{name}: {results[-1].times}")
+        except EngineError as error:
+            failed[name] = str(error)
+            report(f"{name} is left out: {error}")
+    if not results:
+        raise EngineError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+    return results, failed
+
+
+def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, report: Report) -> Path:
+    """The directory with a variant's engines. Those of FP8's forms have the same names, so each has its directory."""
+    precision, _, form = name.partition("-")
+    directory = output / name if form else output
+    sizes = Sizes(len(CAMERAS) * config.max_tiles, _MAX_CONTEXT)
+    request = Request(config.model_dir, directory, dict.fromkeys((VISION, TEXT), precision), sizes, images=images)
+    build_engines(replace(request, fp8_form=form) if form else request, report)
+    return directory
+
+
+def _time(
+    config: PipelineConfig,
+    directory: Path,
+    name: str,
+    views: Sequence[View],
+    tokens: int,
+    runs: int,
+    inspect: Inspect | None,
+) -> VariantTimes:
+    asked = name.partition("-")[0]
+    device = find_device()
+    capability = device.compute_capability if device else None
+    built = {part: choose_precision(part, asked, capability).built for part in (VISION, TEXT)}
+    settings = replace(
+        config, model_dir=directory, backend="tensorrt", vision_precision=built[VISION], text_precision=built[TEXT]
+    )
+    sizes = {part: find_engine(settings, part).path.stat().st_size for part in (VISION, TEXT)}
+    with contextlib.closing(Pipeline.from_config(settings)) as pipeline:
+        answers = time_answers(pipeline, views, tokens, runs)
+        times = {stage: answers[stage].median for stage in (*STAGES, "total")}
+        inspected = inspect(pipeline.backend) if inspect else None
+        prompt = round(answers["prompt_tokens"].median)
+        return VariantTimes(name, built, prompt, times, sizes, dict(pipeline.backend.memory()), inspected)
+
+
+def precision_times_table(results: Sequence[VariantTimes], tokens: int) -> str:
+    """For people: times in ms, and which is the fastest in each stage."""
+    lines = [
+        f"{'':12}{'vision/text':>13}{'vision':>10}{'prefill':>10}{'ms/token':>10}{f'answer of {tokens}':>14}"
+        f"{'MB on disk':>12}{'MB on GPU':>11}"
+    ]
+    for row in results:
+        built = f"{row.built[VISION]}/{row.built[TEXT]}"
+        stages = "".join(f"{row.times[stage]:10.3f}" for stage in STAGES)
+        disk, memory = (sum(sizes.values()) / 1e6 for sizes in (row.engines, row.memory))
+        lines.append(f"{row.name:12}{built:>13}{stages}{row.times['total']:14.2f}{disk:12.0f}{memory:11.0f}")
+    fastest = []
+    for stage, title in _TITLES.items():
+        times = {row.name: row.times[stage] for row in results}
+        best = min(times, key=times.__getitem__)
+        fastest.append(f"{title} {best} ({times[best]:.3f} ms)")
+    return "\n".join([*lines, f"prompt of {results[0].prompt_tokens} tokens; fastest: {', '.join(fastest)}"])
+
+
+_TITLES = {"vision": "vision", "prefill": "prefill", "decode_token": "decode", "total": "whole answer"}

@@ -1,0 +1,98 @@
+"""What a further question about a frame saves, and what it costs to see that a view did not change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from litevlm_ros.config import PipelineConfig, ReuseConfig
+from litevlm_ros.lab.benchmarking.stages import CAMERAS, CAPTION_PROMPT, Statistics, camera_image
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.types import Answer, View
+from litevlm_ros.vision.frame_change import change, mosaic
+
+FURTHER_QUESTION = "How many cars are there?"
+
+
+@dataclass(frozen=True)
+class ReuseFigures:
+    """Times in ms. `first` and `further` are by stage, of the first question about a frame and of the next one."""
+
+    first: Mapping[str, Statistics]
+    further: Mapping[str, Statistics]
+    reused_views: int
+    """Views that no further question had encoded, at least."""
+    tokens: int
+    """Of the further question's prompt."""
+    reused_tokens: int
+    """Of these, the least that were in the cache."""
+    different: int
+    """Further answers that are not those of a pipeline which keeps nothing."""
+    gate: Statistics
+    """Of comparing a frame with the one before."""
+
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def measure_reuse(config: PipelineConfig, count: int, size: tuple[int, int], runs: int) -> ReuseFigures:
+    """Asks twice about each of `runs` frames of `count` views. `size` is width and height in pixels.
+
+    Raises what `Pipeline.from_config` and `generate` raise.
+    """
+    keeping, forgetful = (Pipeline.from_config(replace(config, reuse=ReuseConfig(frames))) for frames in (count, 0))
+    images = [camera_image(index, *size) for index in range(count)]
+    first, further, different = [], [], 0
+    try:
+        # The first frame warms everything up.
+        for frame in range(runs + 1):
+            views = [View(camera, image, frame) for camera, image in zip(CAMERAS, images, strict=False)]
+            first.append(keeping.generate(views, CAPTION_PROMPT))
+            further.append(keeping.generate(views, FURTHER_QUESTION))
+            different += further[-1].text != forgetful.generate(views, FURTHER_QUESTION).text
+    finally:
+        keeping.close()
+        forgetful.close()
+    return ReuseFigures(
+        first=_stages(first[1:]),
+        further=_stages(further[1:]),
+        reused_views=min(answer.reuse.views for answer in further),
+        tokens=further[0].tokens.prompt,
+        reused_tokens=min(answer.reuse.tokens for answer in further),
+        different=different,
+        gate=time_gate(size, runs),
+    )
+
+
+def time_gate(size: tuple[int, int], runs: int) -> Statistics:
+    """Milliseconds of `mosaic` and `change` for one frame of `size`, width and height."""
+    frames = [camera_image(index, *size) for index in range(2)]
+    before, times = mosaic(frames[0]), []
+    for run in range(runs + 1):
+        started = time.perf_counter()
+        change(before, mosaic(frames[run % 2]))
+        times.append(1e3 * (time.perf_counter() - started))
+    return Statistics.of(times[1:])
+
+
+def reuse_table(figures: ReuseFigures) -> str:
+    """For people: medians."""
+    lines = [f"{'ms':12}{'first question':>16}{'further one':>16}"]
+    for stage, first in figures.first.items():
+        lines.append(f"{stage:12}{first.median:16.2f}{figures.further[stage].median:16.2f}")
+    return "\n".join(
+        [
+            *lines,
+            f"{figures.reused_tokens} of {figures.tokens} tokens of the further prompt were in the cache; "
+            f"{figures.different} further answers differ from those without reuse",
+            f"frame-change gate: {figures.gate.median:.2f} ms a frame (least {figures.gate.least:.2f})",
+        ]
+    )
+
+
+def _stages(answers: Sequence[Answer]) -> dict[str, Statistics]:
+    names = ("preprocess", "vision", "prefill")
+    return {name: Statistics.of([getattr(answer.timings, name) for answer in answers]) for name in names}

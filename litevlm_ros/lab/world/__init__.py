@@ -1,0 +1,1 @@
+"""The demo model's world: rendered street scenes, and what is true of them."""

@@ -1,0 +1,162 @@
+"""Facts about this machine: its CPU, its GPU, and the memory that is free and in use.
+
+The GPU is asked through its driver with ctypes, so that no CUDA package is needed to find out that there is none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from litevlm_ros.errors import ConfigError
+
+JETSON_LOAD = (
+    "/sys/devices/platform/gpu.0/load",
+    "/sys/devices/platform/bus@0/17000000.gpu/load",
+    "/sys/devices/platform/17000000.gpu/load",
+    "/sys/devices/gpu.0/load",
+)
+"""Files in which a Jetson tells how busy its GPU is, in tenths of a percent. NVML does not know that of them."""
+
+# CUdevice_attribute
+_CAPABILITY_MAJOR = 75
+_CAPABILITY_MINOR = 76
+_INTEGRATED = 18
+
+
+# --- CPU and memory
+
+
+def describe() -> dict[str, Any]:
+    """Names CPU, GPU ('' for none), cores and versions, for figures that were measured here."""
+    gpu = find_device()
+    return {
+        "cpu": _cpu_name(),
+        "gpu": gpu.name if gpu else "",
+        "cores": len(os.sched_getaffinity(0)),
+        "architecture": platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def resident_bytes() -> int:
+    """Returns the memory of this process that is in RAM."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def available_bytes() -> int:
+    """Returns the memory that a new process could have, swap included."""
+    return int(psutil.virtual_memory().available + psutil.swap_memory().free)
+
+
+def _cpu_name() -> str:
+    # psutil does not tell. The second file is where a Jetson says what it is.
+    for file, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
+        try:
+            text = Path(file).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        lines = [line for line in text.splitlines() if line.startswith(key)]
+        if lines:
+            return lines[0].split(":", 1)[-1].strip("\0 \t")
+    return platform.processor() or platform.machine()
+
+
+# --- GPU
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU. `compute_capability` is (major, minor), `total_memory` in bytes; a Jetson is `integrated`."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    total_memory: int
+    integrated: bool
+
+
+@functools.cache
+def find_device(index: int = 0) -> Device | None:
+    """Returns the GPU that CUDA numbers `index`, or None without a GPU or without a driver that starts."""
+    driver = _driver()
+    handle = ctypes.c_int()
+    if driver is None or driver.cuDeviceGet(ctypes.byref(handle), index):
+        return None
+    name = ctypes.create_string_buffer(256)
+    total = ctypes.c_size_t()
+    driver.cuDeviceGetName(name, len(name), handle)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
+
+    def attribute(number: int) -> int:
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), number, handle)
+        return value.value
+
+    capability = (attribute(_CAPABILITY_MAJOR), attribute(_CAPABILITY_MINOR))
+    return Device(name.value.decode(errors="replace"), capability, total.value, bool(attribute(_INTEGRATED)))
+
+
+def format_capability(capability: tuple[int, int]) -> str:
+    """Writes (8, 7) as '8.7'."""
+    return f"{capability[0]}.{capability[1]}"
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """Reads '87', 'sm_87' or '8.7' as (8, 7), and '120' or '12.0' as (12, 0). Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", text.strip().lower())
+    if not match:
+        raise ConfigError(f"compute capability {text!r} is not understood; write it as 87 or 8.7 (Jetson Orin)")
+    return int(match[1]), int(match[2])
+
+
+def gpu_load() -> float | None:
+    """Returns how busy the first GPU is, in percent; None where there is none or it does not tell."""
+    for file in JETSON_LOAD:
+        try:
+            return int(Path(file).read_text(encoding="ascii")) / 10
+        except (OSError, ValueError):
+            continue
+    return _nvml_load()
+
+
+@functools.cache
+def _driver() -> Any:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return None if driver.cuInit(0) else driver
+    except OSError:
+        return None
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+def _nvml_load() -> float | None:
+    nvml = _nvml()
+    handle, load = ctypes.c_void_p(), _Utilization()
+    if nvml is None or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    if nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(load)):
+        return None
+    return float(load.gpu)
+
+
+@functools.cache
+def _nvml() -> Any:
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    return None if library.nvmlInit_v2() else library

@@ -1,0 +1,94 @@
+"""From camera names and query images to the views that the pipeline takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from litevlm_ros.errors import ConfigError, ImageError, NoFrameError, printable
+from litevlm_ros.node.cameras import Camera
+from litevlm_ros.node.messages import decode_image
+from litevlm_ros.types import View
+
+
+@dataclass(frozen=True)
+class Views:
+    """Decoded views and what answers must say of them."""
+
+    views: tuple[View, ...]
+    headers: Mapping[str, Header]
+    """Header of the source frame of each view, by camera."""
+    arrival: float
+    """When the oldest of them arrived, in seconds on the monotonic clock."""
+    decode_ms: float
+
+
+class CameraViews:
+    """The newest frames of a set of cameras."""
+
+    def __init__(self, cameras: Mapping[str, Camera], max_age: float) -> None:
+        self._cameras = cameras
+        self.max_age = max_age
+        """Seconds; no frame that arrived longer ago is ever used."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises what take() would raise now, without decoding anything."""
+        self._fresh(names)
+
+    def take(self, names: Sequence[str]) -> Views:
+        """Decodes the newest frame of each named camera; without names, of all that have one.
+
+        Raises ConfigError for an unknown camera, NoFrameError where a frame is missing or too old, and ImageError
+        where it is malformed.
+        """
+        started = time.perf_counter()
+        views, headers, arrivals = [], {}, []
+        failures: list[str] = []
+        for camera in self._fresh(names):
+            frame = camera.use(self.max_age)
+            if frame is None:
+                failures.append(camera.why_no_frame(self.max_age))
+                continue
+            try:
+                views.append(View(camera.name, frame.image(), frame.number))
+            except ImageError as error:
+                failures.append(f"{camera.name} (its newest image is malformed: {error})")
+                continue
+            headers[camera.name] = frame.header
+            arrivals.append(frame.arrival)
+        if failures and (names or not views):
+            raise NoFrameError(f"no usable image from {'; '.join(failures)}")
+        return Views(tuple(views), headers, min(arrivals), _milliseconds(started))
+
+    def _fresh(self, names: Sequence[str]) -> list[Camera]:
+        unknown = [name for name in names if name not in self._cameras]
+        if unknown:
+            raise ConfigError(f"unknown camera {printable(', '.join(unknown))}; known are {', '.join(self._cameras)}")
+        wanted = [self._cameras[name] for name in dict.fromkeys(names)] or list(self._cameras.values())
+        fresh = [camera for camera in wanted if camera.newest(self.max_age) is not None]
+        if not fresh or (names and len(fresh) < len(wanted)):
+            waiting = [camera.why_no_frame(self.max_age) for camera in wanted if camera not in fresh]
+            raise NoFrameError(f"waiting for an image from {'; '.join(waiting)}")
+        return fresh
+
+
+def decode_query_images(images: Sequence[Image], names: Sequence[str], max_pixels: int) -> Views:
+    """Decodes the images that came with a query. Raises ImageError that says which one is malformed."""
+    started = time.perf_counter()
+    arrival = time.monotonic()
+    views = []
+    for name, image in zip(names, images, strict=True):
+        try:
+            views.append(View(name, decode_image(image, max_pixels=max_pixels)))
+        except ImageError as error:
+            raise ImageError(f"{printable(name)}: {error}") from None
+    headers = {name: image.header for name, image in zip(names, images, strict=True)}
+    return Views(tuple(views), headers, arrival, _milliseconds(started))
+
+
+def _milliseconds(started: float) -> float:
+    return 1e3 * (time.perf_counter() - started)

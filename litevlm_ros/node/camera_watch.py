@@ -1,0 +1,91 @@
+"""Watches whether cameras bring images, and says each change once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # where Humble and Jazzy both have it
+from rclpy.node import Node
+
+from litevlm_ros.node.camera_topics import Diagnosis, Silence
+from litevlm_ros.node.cameras import Camera
+from litevlm_ros.node.statistics import Rate
+
+PERIOD = 1.0
+"""Seconds between two looks at the cameras."""
+
+PATIENCE = 5.0
+"""Seconds that a camera may take for its first image and between two. Discovery and drivers take a while to begin."""
+
+_AT_ONCE = (Silence.WRONG_TYPE, Silence.INCOMPATIBLE_QOS, Silence.LATE)
+"""What waiting does not mend."""
+
+
+class CameraWatch:
+    """One camera's state: whether its images arrive, and if not, why."""
+
+    def __init__(self, camera: Camera, log: Any) -> None:
+        self.camera = camera
+        self.diagnosis: Diagnosis | None = None
+        """Why there is no usable frame; None while there is one, or while the camera still has time to begin."""
+        self.brings_images = False
+        """Whether it did when it was last looked at."""
+        self.rate = Rate()
+        """Images over the last seconds."""
+        self._log = log
+        self._began = time.monotonic()
+        self._told: Silence | None = None
+
+    def look(self, max_age: float) -> None:
+        """Takes notice of what has changed, and logs it. `max_age` is the most seconds that a usable frame may have."""
+        camera, now = self.camera, time.monotonic()
+        self.rate.look(now, camera.counters.received)
+        frame = camera.newest(max(max_age, PATIENCE))
+        if frame is not None and frame.delay() <= max_age:
+            self._arrives()
+            return
+        diagnosis = camera.diagnose(max_age)
+        if self.brings_images or now - self._began > PATIENCE or diagnosis.silence in _AT_ONCE:
+            self._stays_away(diagnosis)
+
+    def _arrives(self) -> None:
+        if not self.brings_images:
+            self._log.info(f"Camera {self.camera.name}: images arrive on {self.camera.topic}")
+        self.brings_images, self.diagnosis, self._told = True, None, None
+
+    def _stays_away(self, diagnosis: Diagnosis) -> None:
+        self.brings_images, self.diagnosis = False, diagnosis
+        if self._told is not diagnosis.silence:
+            self._told = diagnosis.silence
+            self._log.warning(f"Camera {self.camera.name} brings no images: {diagnosis.text}")
+
+
+class CameraWatches:
+    """Looks at all cameras once a second, in the executor."""
+
+    def __init__(self, node: Node, cameras: Iterable[Camera], max_age: Callable[[], float]) -> None:
+        """Begins at once. `max_age` gives the parameter max_frame_age."""
+        self._watches = {camera.name: CameraWatch(camera, node.get_logger()) for camera in cameras}
+        self._max_age = max_age
+        self._node = node
+        # A steady clock: a simulation's may stand still.
+        self._timer = node.create_timer(PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def states(self) -> Mapping[str, CameraWatch]:
+        """By camera."""
+        return self._watches
+
+    def look_at(self, camera: Camera) -> None:
+        """Now rather than at the next time."""
+        self._watches[camera.name].look(self._max_age())
+
+    def close(self) -> None:
+        """Stops looking."""
+        self._node.destroy_timer(self._timer)
+
+    def _look(self) -> None:
+        for watch in self._watches.values():
+            watch.look(self._max_age())

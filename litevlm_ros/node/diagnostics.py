@@ -1,0 +1,240 @@
+"""/diagnostics: once a second what the node does, how well, and what to do where it does not."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.machine import gpu_load, resident_bytes
+from litevlm_ros.node.camera_topics import describe_qos
+from litevlm_ros.node.camera_watch import CameraWatch
+from litevlm_ros.node.inference import JobKind
+from litevlm_ros.node.model_facts import ModelFacts
+from litevlm_ros.node.parameters import NodeSettings
+from litevlm_ros.node.statistics import JobStatistics, Outcome, Rate
+
+PERIOD = 1.0
+"""Seconds."""
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+_STOP_SECONDS = 0.5
+_SLACK = 1.25
+"""How much longer than their period captions may take before that is worth a warning."""
+
+_TOLERATED_LOSS = 0.1
+"""Share of images that may be lost without a warning."""
+
+Finding = tuple[bytes, str]
+"""A level and its message."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The node at one moment."""
+
+    problem: str = ""
+    """Why it is not active, with the fix; '' if it is."""
+    failed: bool = False
+    """Whether that is a failure, rather than a state that somebody chose."""
+    cameras: Mapping[str, CameraWatch] = field(default_factory=dict)
+    statistics: Mapping[JobKind, JobStatistics] = field(default_factory=dict)
+    settings: NodeSettings | None = None
+    config: PipelineConfig | None = None
+    model: ModelFacts | None = None
+
+
+class Diagnostics:
+    """Publishes what `snapshot` gives, from a thread of its own: the executor has other things to do."""
+
+    def __init__(self, node: Node, snapshot: Callable[[], Snapshot]) -> None:
+        """Begins at once. `snapshot` is called in the thread."""
+        self._node = node
+        self._snapshot = snapshot
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._report = Report(node.get_fully_qualified_name().strip("/"))
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="diagnostics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_STOP_SECONDS)
+
+    def _loop(self) -> None:
+        while not self._stopped.wait(PERIOD):
+            try:
+                message = DiagnosticArray(status=self._report.make(self._snapshot()))
+                message.header.stamp = self._node.get_clock().now().to_msg()
+                self._publisher.publish(message)
+            except Exception as error:
+                if not self._stopped.is_set():  # else of a node that is being destroyed
+                    self._node.get_logger().error(f"No diagnostics: {error!r}", throttle_duration_sec=60.0)
+
+
+class Report:
+    """Turns snapshots into statuses. Warns of what has happened since the one before."""
+
+    def __init__(self, node: str) -> None:
+        """`node` is its name, with which each status begins."""
+        self._node = node
+        self._rates: defaultdict[str, Rate] = defaultdict(Rate)
+        self._seen: dict[str, Counter[Any]] = {}
+
+    def make(self, snapshot: Snapshot) -> list[DiagnosticStatus]:
+        """One status for the node, the model, questions, captions, and each camera."""
+        hardware = "" if snapshot.model is None else snapshot.model.gpu
+        statuses = [self._node_status(snapshot)]
+        if snapshot.model is not None and snapshot.config is not None:
+            statuses.append(self._model_status(snapshot.model, snapshot.config))
+        if snapshot.settings is not None:
+            for kind, statistics in snapshot.statistics.items():
+                statuses.append(self._job_status(kind, statistics, snapshot.settings))
+            statuses += [self._camera_status(watch, snapshot.settings) for watch in snapshot.cameras.values()]
+        for status in statuses:
+            status.hardware_id = hardware
+        return statuses
+
+    def _node_status(self, snapshot: Snapshot) -> DiagnosticStatus:
+        finding = (OK, "active") if not snapshot.problem else (ERROR if snapshot.failed else WARN, snapshot.problem)
+        return self._status("node", [finding], {"resident memory": _megabytes(resident_bytes())})
+
+    def _model_status(self, model: ModelFacts, config: PipelineConfig) -> DiagnosticStatus:
+        load = gpu_load() if model.gpu else None
+        values = {
+            "model_dir": str(config.model_dir),
+            "backend": model.backend,
+            "GPU": model.gpu or "none",
+            **({} if load is None else {"GPU load": f"{load:.0f} %"}),
+            **{f"device memory: {purpose}": _megabytes(size) for purpose, size in model.device_memory().items()},
+            **{f"fingerprint: {file}": digest for file, digest in model.fingerprints.items()},
+            "view selection": config.view_selection.method,
+            "token selection": _token_selection(config),
+            "speculation": config.speculation.source,
+        }
+        return self._status("model", [(OK, model.backend or "loaded")], values)
+
+    def _job_status(self, kind: JobKind, statistics: JobStatistics, settings: NodeSettings) -> DiagnosticStatus:
+        name = "questions" if kind is JobKind.QUESTION else "captions"
+        outcomes = statistics.outcomes.copy()
+        new = self._new(name, outcomes)
+        self._rates[name].look(time.monotonic(), outcomes[Outcome.DONE])
+        findings: list[Finding] = []
+        if new[Outcome.FAILED]:
+            findings.append((ERROR, f"{new[Outcome.FAILED]} {name} failed; the log says why"))
+        if new[Outcome.BUSY]:
+            findings.append(
+                (WARN, f"{new[Outcome.BUSY]} questions were told busy; ask less often or raise max_queued_questions")
+            )
+        if new[Outcome.EXPIRED]:
+            findings.append((WARN, f"{new[Outcome.EXPIRED]} questions passed their deadline; give them more time"))
+        median = statistics.timings["total"].percentile(50)
+        if kind is JobKind.CAPTION and (late := _too_slow(median, statistics, settings)):
+            findings.append((WARN, late))
+        values = {
+            "rate": _per_second(self._rates[name].per_second),
+            "waiting": str(statistics.waiting),
+            **{outcome.value: str(count) for outcome, count in outcomes.items()},
+            **{
+                f"{stage} p50 / p95": f"{recent.percentile(50):.1f} / {recent.percentile(95):.1f} ms"
+                for stage, recent in statistics.timings.items()
+                if len(recent)
+            },
+            "generated tokens": str(statistics.generated_tokens),
+        }
+        if statistics.drafted_tokens:
+            share = 100 * statistics.accepted_tokens / statistics.drafted_tokens
+            values["accepted drafts"] = f"{share:.0f} % of {statistics.drafted_tokens} tokens"
+        return self._status(name, findings or [(OK, f"{outcomes[Outcome.DONE]} done")], values)
+
+    def _camera_status(self, watch: CameraWatch, settings: NodeSettings) -> DiagnosticStatus:
+        camera, counters = watch.camera, watch.camera.counters
+        frame, dropped = camera.newest(math.inf), counters.dropped.copy()
+        malformed = self._new(f"camera {camera.name}", dropped).total()
+        findings: list[Finding] = []
+        if watch.diagnosis is not None:
+            findings.append((ERROR, watch.diagnosis.text))
+        elif frame is None:
+            findings.append((STALE, f"waiting for the first image on {camera.topic}"))
+        elif frame.age() > settings.max_frame_age:
+            findings.append((WARN, f"the newest frame is {frame.age():.1f} s old, max_frame_age is "
+                                   f"{settings.max_frame_age:g} s"))  # fmt: skip
+        arrivals = self._new(f"arrivals of {camera.name}", Counter(received=counters.received, lost=counters.lost))
+        if lost := _too_many_lost(arrivals["lost"], arrivals.total()):
+            findings.append((WARN, lost))
+        if malformed:
+            findings.append((WARN, f"{malformed} malformed images in the last second; the log has the first one"))
+        values = {
+            "topic": camera.topic,
+            "image": "none" if frame is None else frame.kind(),
+            "rate": _per_second(watch.rate.per_second),
+            "age of the newest frame": "none" if frame is None else f"{frame.age():.2f} s",
+            "QoS": f"{describe_qos(camera.qos)}, depth {camera.qos.depth}",
+            "received": str(counters.received),
+            "replaced by newer ones": str(counters.replaced),
+            "lost by the middleware": str(counters.lost),
+            **{f"dropped: {fault.value}": str(count) for fault, count in dropped.items()},
+            "captions left out, unchanged": str(counters.unchanged),
+        }
+        return self._status(f"camera {camera.name}", findings or [(OK, "images arrive")], values)
+
+    def _status(self, name: str, findings: list[Finding], values: Mapping[str, str]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=max(level for level, _ in findings),
+            name=f"{self._node}: {name}",
+            message="; ".join(message for _, message in findings),
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+
+    def _new(self, name: str, counts: Counter[Any]) -> Counter[Any]:
+        """What was counted since the last call for this name. Counts that were begun anew count from zero."""
+        before = self._seen.get(name, Counter())
+        self._seen[name] = counts
+        return counts - before if not before - counts else counts
+
+
+def _too_slow(median: float, statistics: JobStatistics, settings: NodeSettings) -> str:
+    """Whether all cameras' captions together take longer than their period; '' if not."""
+    work = median - statistics.timings["queue"].percentile(50)
+    needed = len(settings.caption_cameras) * work / 1e3
+    if not settings.caption_period or not needed > _SLACK * settings.caption_period:
+        return ""
+    return (
+        f"captions of {len(settings.caption_cameras)} cameras take {needed:.2f} s, caption_period is "
+        f"{settings.caption_period:g} s, so each camera waits its turn; raise caption_period or name fewer "
+        "caption_cameras"
+    )
+
+
+def _too_many_lost(lost: int, sent: int) -> str:
+    """What to do, if that is more than is normal; '' if not."""
+    if lost <= _TOLERATED_LOSS * sent:
+        return ""
+    return (
+        f"{lost} of {sent} images were lost on their way; give Fast DDS more shared memory (config/fastdds.xml, for "
+        "the driver too), or subscribe to a compressed topic"
+    )
+
+
+def _token_selection(config: PipelineConfig) -> str:
+    selection = config.token_selection
+    return selection.method if selection.method == "off" else f"{selection.method}, keeps {selection.keep:g}"
+
+
+def _per_second(rate: float) -> str:
+    return "unknown yet" if math.isnan(rate) else f"{rate:.2f} / s"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,80 @@
+"""Conversions between ROS messages and the types of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from litevlm_ros import types
+from litevlm_ros.errors import ConfigError, printable
+from litevlm_ros.images.decoding import MAX_PIXELS, check_compressed, check_raw, decode_compressed, decode_raw
+from litevlm_ros.msg import Answer, Caption, Timings
+from litevlm_ros.node.answer_fields import answer_fields
+
+
+def check_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises MalformedImageError where the message alone shows that decode_image() will. Takes microseconds."""
+    if isinstance(message, CompressedImage):
+        check_compressed(message.format, message.data, max_pixels=max_pixels)
+    else:
+        size = len(message.data)
+        check_raw(message.encoding, message.width, message.height, message.step, size, max_pixels=max_pixels)
+
+
+def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS) -> types.RgbImage:
+    """A sensor_msgs/Image or CompressedImage as RGB. Raises MalformedImageError."""
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.format, message.data, max_pixels=max_pixels)
+    return decode_raw(
+        message.encoding,
+        message.width,
+        message.height,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+        max_pixels=max_pixels,
+    )
+
+
+def caption_message(answer: types.Answer, camera: str, header: Header) -> Any:
+    """litevlm_ros/Caption about one frame, whose header it keeps."""
+    return Caption(header=header, camera=camera, **_common(answer))
+
+
+def answer_message(answer: types.Answer, headers: Mapping[str, Header]) -> Any:
+    """litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer."""
+    sources = [headers[camera] for camera in answer.cameras]
+    newest = max(sources, key=lambda header: (header.stamp.sec, header.stamp.nanosec), default=Header())
+    return Answer(
+        header=newest,
+        cameras=list(answer.cameras),
+        stamps=[header.stamp for header in sources],
+        **_common(answer),
+    )
+
+
+def timings_message(timings: types.Timings) -> Any:
+    """litevlm_ros/Timings, whose fields have the same names and units."""
+    return Timings(**asdict(timings))
+
+
+def image_names(cameras: Sequence[str], count: int) -> list[str]:
+    """Names for the images of a query: the request's `cameras`, or image_0, image_1, ...
+
+    Raises ConfigError when there are names, but not a different one for each image.
+    """
+    if not cameras:
+        return [f"image_{index}" for index in range(count)]
+    if len(cameras) != count:
+        raise ConfigError(f"the query has {count} images but {len(cameras)} names in cameras; give one each, or none")
+    if len(set(cameras)) != count:
+        raise ConfigError(f"two images have the same name in cameras ({printable(', '.join(cameras))})")
+    return list(cameras)
+
+
+def _common(answer: types.Answer) -> dict[str, Any]:
+    return {**answer_fields(answer), "timings": timings_message(answer.timings)}

@@ -1,0 +1,75 @@
+"""The precisions of weights, and which one is built where the GPU does not have the one that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.machine import format_capability
+from litevlm_ros.model_directory import TEXT, VISION
+
+PRECISIONS = ("fp16", "fp8", "int8", "int4")
+"""The precisions in which engines are built, from the most accurate to the smallest."""
+
+PRECISION_CHOICES = ("auto", *PRECISIONS)
+"""What can be asked for when a model is loaded: 'auto' takes the most accurate one that is there and fits."""
+
+FP8_CAPABILITY = (8, 9)
+"""The first compute capability with FP8 matrix products (TensorRT's support matrix). Jetson Orin has (8, 7)."""
+
+FP8_FORMS = ("tensor", "channel", "weights")
+"""How FP8 is scaled: weights and activations with one scale each; weights with one for each output; or weights so, and
+activations left in fp16. Which is fastest depends on the GPU and on TensorRT: `benchmark --precisions` tells."""
+
+_INSTEAD_OF_FP8 = {VISION: "int8", TEXT: "int4"}
+"""At most FP8's size. Decoding is bound by the bytes of the weights, encoding images by arithmetic."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision that was asked for and the one that is built; `reason` says why they differ, '' if they do not."""
+
+    asked: str
+    built: str
+    reason: str = ""
+
+
+def choose_precision(part: str, asked: str, capability: tuple[int, int] | None, *, strict: bool = False) -> Precision:
+    """Chooses the precision in which to build `part` (VISION or TEXT) for a GPU; None stands for any GPU.
+
+    Raises ConfigError if `asked` is unknown, or if it cannot be built and `strict` allows nothing else.
+    """
+    if asked not in PRECISIONS:
+        raise ConfigError(f"precision is {asked!r}; allowed: {', '.join(PRECISIONS)}. Use fp16 for the most accurate")
+    if asked == "fp8" and capability is not None and capability < FP8_CAPABILITY:
+        reason = (
+            f"a GPU of compute capability {format_capability(capability)} has no FP8, which needs "
+            f"{format_capability(FP8_CAPABILITY)} or newer"
+        )
+        choice = Precision(asked, _INSTEAD_OF_FP8[part], reason)
+    elif asked == "int4" and part == VISION:
+        choice = Precision(asked, "int8", "encoding images is bound by arithmetic, which INT4 weights do not speed up")
+    else:
+        return Precision(asked, asked)
+    if strict:
+        raise ConfigError(
+            f"the {part.replace('_', ' ')} cannot be built in {asked}: {choice.reason}; leave out --strict or say "
+            f"{precision_flag(part)} {choice.built}"
+        )
+    return choice
+
+
+def precision_flag(part: str) -> str:
+    """Returns the tools' option for the precision of `part`: '--vision-precision' or '--text-precision'."""
+    return f"--{part.partition('_')[0]}-precision"
+
+
+def parse_precision_pair(option: str, text: str) -> tuple[str, str]:
+    """Reads 'fp16/int4' as the precisions of vision encoder and text decoder. Raises ConfigError naming `option`."""
+    vision, _, language = text.partition("/")
+    for precision in (vision, language):
+        if precision not in PRECISION_CHOICES:
+            raise ConfigError(
+                f"{option} has {text!r}; allowed: VISION/TEXT, each one of {', '.join(PRECISION_CHOICES)}"
+            )
+    return vision, language

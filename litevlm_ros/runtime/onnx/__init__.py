@@ -1,0 +1,1 @@
+"""The backend on ONNX Runtime, for the CPU."""

@@ -1,0 +1,134 @@
+"""The exported graphs of a model directory, and ONNX Runtime sessions that run them on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_directory import PARTS, PLAIN, VISION, graph_name
+from litevlm_ros.precision import PRECISIONS, precision_flag
+
+Array = npt.NDArray[Any]
+
+DTYPES: Mapping[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""numpy's types of those of a graph that hold activations."""
+
+
+def session_options(config: PipelineConfig) -> Any:
+    """onnxruntime.SessionOptions as `config` wants them."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = config.threads or physical_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin between operators would take the cores from ROS callbacks.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
+    # Keep weights out of the arena, which grows in powers of two.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # Quantized weights are restored once, when they are loaded, and rounded activations stay what the graph says: the
+    # numbers are those of an engine, at about the speed of fp16. ONNX Runtime's own fusions would change both.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, counting those that share an execution unit once."""
+    cpus = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in cpus:
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            return len(cpus)
+        cores.add(siblings)
+    return len(cores)
+
+
+def open_session(
+    file: Path,
+    options: Any,
+    shapes: Mapping[str, Sequence[int | str]],
+    optional: Mapping[str, Sequence[int | str]] | None = None,
+    tool: str | None = None,
+) -> Any:
+    """A session whose inputs and outputs have these names and sizes; texts stand for sizes that vary.
+
+    `optional` ones may be missing. Raises EngineError that names the tool which writes the file; None is export_onnx.
+    """
+    hint = export_hint(file.parent, tool)
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        raise EngineError(f"{file} cannot be loaded: {error}; {hint}") from error
+    found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
+    shapes = {**shapes, **{name: shape for name, shape in (optional or {}).items() if name in found}}
+    if found.keys() != shapes.keys():
+        difference = ", ".join(sorted(found.keys() ^ shapes.keys()))
+        raise EngineError(f"{file} has other inputs or outputs than this version expects ({difference}); "
+                          f"{hint}")  # fmt: skip
+    for name, shape in shapes.items():
+        fits = len(found[name]) == len(shape) and all(
+            isinstance(size, str) or isinstance(there, str) or size == there
+            for size, there in zip(shape, found[name], strict=True)
+        )
+        if not fits:
+            raise EngineError(f"{file} belongs to another model than the config.json files beside it: {name} is "
+                              f"{list(found[name])} instead of {list(shape)}; {hint}")  # fmt: skip
+    return session
+
+
+def bind(session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
+    """A binding for `run_with_iobinding` that reads and writes these contiguous arrays."""
+    binding = session.io_binding()
+    for arrays, bind_one in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+        for name, array in arrays.items():
+            bind_one(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    # ONNX Runtime keeps the addresses only.
+    binding.arrays = (inputs, outputs)
+    return binding
+
+
+def export_hint(directory: Path, tool: str | None = None) -> str:
+    """What helps where a graph cannot be used: export it again, or have the tool that writes it make it again."""
+    if tool is None:
+        return f"export the graphs again with `{export_command(directory)}`"
+    return f"make it again with `ros2 run litevlm_ros {tool} --model {directory}`"
+
+
+def find_graph(config: PipelineConfig, part: str) -> Path:
+    """The graph of `part` (VISION or TEXT) in the precision that `config` names; with 'auto' the most accurate.
+
+    Raises EngineError with the command that makes it.
+    """
+    directory = config.model_dir
+    asked = config.vision_precision if part == VISION else config.text_precision
+    for precision in (PLAIN, *PRECISIONS) if asked == "auto" else (asked,):
+        file = directory / graph_name(part, precision)
+        if file.is_file():
+            return file
+    name = graph_name(part, PLAIN if asked == "auto" else asked)
+    flag = "" if asked == "auto" else f" {precision_flag(part)} {asked}"
+    raise EngineError(f"{name} is missing in {directory}: make it with `{export_command(directory)}{flag}`")
+
+
+def export_command(directory: Path) -> str:
+    """The command that exports the graphs of a model directory."""
+    return f"ros2 run litevlm_ros export_onnx --model {directory}"
+
+
+def obstacle(config: PipelineConfig) -> str | None:
+    """Which graphs are missing, with the fix; None if both are there."""
+    reasons = []
+    for part in PARTS:
+        try:
+            find_graph(config, part)
+        except EngineError as error:
+            reasons.append(str(error))
+    return "; ".join(reasons) or None

@@ -1,0 +1,1 @@
+"""The backend on TensorRT, for NVIDIA GPUs."""

@@ -1,0 +1,1 @@
+"""CUDA kernels of this package, compiled when a model is loaded."""

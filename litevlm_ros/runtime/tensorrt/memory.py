@@ -1,0 +1,144 @@
+"""Device memory with its accounts: who holds how much, and how much a library took."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+
+ALIGNMENT = 256
+"""Bytes; what TensorRT wants of every address."""
+
+
+class DeviceMemory:
+    """Allocations on one device, each with its purpose. The device must be current in every call."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._allocations: list[Any] = []
+        self._pinned: list[npt.NDArray[Any]] = []
+        self._bytes: Counter[str] = Counter()
+
+    def allocate(self, purpose: str, size: int) -> int:
+        """The address of `size` new bytes, all zero. Raises EngineError if there is no room."""
+        driver = self._device.driver
+        try:
+            allocation = driver.mem_alloc(max(size, ALIGNMENT))
+        except driver.MemoryError as error:
+            free, total = self._device.memory()
+            raise EngineError(
+                f"{purpose} needs {gigabytes(size)} of GPU memory, and {gigabytes(free)} of {gigabytes(total)} are "
+                "free; stop other programs, use a smaller max_context, or engines of a lower precision "
+                "(`ros2 run litevlm_ros build_engines --help`)"
+            ) from error
+        self._allocations.append(allocation)
+        self._bytes[purpose] += size
+        driver.memset_d8_async(int(allocation), 0, size, self._device.stream)
+        return int(allocation)
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A zeroed array in host memory that the device copies from and to without another copy."""
+        driver = self._device.driver
+        array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, dtype, mem_flags=driver.host_alloc_flags.DEVICEMAP)
+        self._pinned.append(array)
+        return array
+
+    def pinned_address(self, array: npt.NDArray[Any]) -> int:
+        """Where kernels see an array that `pinned` returned."""
+        base: Any = array.base
+        return int(base.get_device_pointer())
+
+    @contextlib.contextmanager
+    def measured(self, purpose: str) -> Iterator[None]:
+        """Books what the block takes of the device's free memory, besides what is allocated here."""
+        before, own = self._device.memory()[0], self._bytes.total()
+        yield
+        taken = before - self._device.memory()[0] - (self._bytes.total() - own)
+        self._bytes[purpose] += max(taken, 0)
+
+    def by_purpose(self) -> dict[str, int]:
+        """Bytes, the largest first."""
+        return dict(self._bytes.most_common())
+
+    def free(self) -> None:
+        """Frees everything that was allocated here."""
+        for allocation in self._allocations:
+            allocation.free()
+        for array in self._pinned:
+            base: Any = array.base
+            base.free()
+        self._allocations.clear()
+        self._pinned.clear()
+        self._bytes.clear()
+
+
+class Slots:
+    """Several small arrays in one allocation, each aligned: addresses by name, from sizes in bytes by name."""
+
+    def __init__(self, memory: DeviceMemory, purpose: str, sizes: dict[str, int]) -> None:
+        self.offsets: dict[str, int] = {}
+        self.size = 0
+        for name, size in sizes.items():
+            self.offsets[name] = self.size
+            self.size += aligned(size)
+        self.address = memory.allocate(purpose, self.size)
+
+    def __getitem__(self, name: str) -> int:
+        return self.address + self.offsets[name]
+
+
+class BlockPool:
+    """Blocks that are used again when the object that holds one is gone, on whichever thread that happens."""
+
+    def __init__(self, memory: DeviceMemory, purpose: str) -> None:
+        self._memory = memory
+        self._purpose = purpose
+        self._unused: defaultdict[int, list[int]] = defaultdict(list)
+
+    def take(self, holder: object, size: int) -> int:
+        """The address of `size` bytes that stay `holder`'s as long as it lives. Raises EngineError without room."""
+        unused = self._unused[size]
+        address = unused.pop() if unused else self._memory.allocate(self._purpose, size)
+        weakref.finalize(holder, self._give_back, size, address).atexit = False
+        return address
+
+    def _give_back(self, size: int, address: int) -> None:
+        # Appending to a list needs no lock, whichever thread collects the holder.
+        self._unused[size].append(address)
+
+
+class Scratch:
+    """Working memory that all programs share, as they run one after the other.
+
+    It grows by a new block. Programs made earlier keep the block whose address their graphs hold, so the largest
+    program is best made first.
+    """
+
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._memory = memory
+        self._address = 0
+        self._size = 0
+
+    def at_least(self, size: int) -> tuple[int, int]:
+        """Address and size of a block that is large enough. Raises EngineError without room."""
+        if size > self._size or not self._address:
+            self._address, self._size = self._memory.allocate("activations", aligned(size)), aligned(size)
+        return self._address, self._size
+
+
+def aligned(size: int) -> int:
+    """`size`, or the next multiple of ALIGNMENT above it."""
+    return max(1, math.ceil(size / ALIGNMENT)) * ALIGNMENT
+
+
+def gigabytes(size: int) -> str:
+    """1234567890 → '1.23 GB'; below 0.1 GB in MB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_internvl import model_directory
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.convert import export as model_export
+from litevlm_ros.convert import onnx_check
+from litevlm_ros.convert.export import export_graphs, export_text_decoder, export_vision_encoder
+from litevlm_ros.errors import CheckpointError, ConfigError, EngineError
+from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.pipeline import Pipeline
+
+
+def test_text_decoder_in_fp16(models: Any, tmp_path: Path) -> None:
+    graph = export_text_decoder(models["native"], tmp_path, "fp16")
+    assert graph.file == tmp_path / "text_decoder_fp16.onnx"
+    assert graph.bytes == graph.file.stat().st_size
+    assert graph.shared_bytes == 0
+    assert graph.error is not None
+    assert 0 < graph.error < 3e-2
+
+
+def test_a_graph_that_computes_something_else_is_an_error(
+    models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(onnx_check.TOLERANCE, torch.float32, 1e-12)
+    with pytest.raises(EngineError, match="visual_tokens is off by"):
+        export_vision_encoder(models["original"], tmp_path)
+
+
+def test_unknown_dtype(models: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="int3"):
+        export_vision_encoder(models["original"], tmp_path, "int3")
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="download_models"):
+        export_text_decoder(tmp_path / "nothing", tmp_path)
+
+
+def test_a_full_disk_is_noticed_before_writing(models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(model_export.shutil, "disk_usage", lambda path: usage(100, 90, 10))
+    with pytest.raises(ConfigError, match="make room"):
+        export_vision_encoder(models["original"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_quantized_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
+    precisions = {VISION: "int4", TEXT: "int8"}
+    vision, text = export_graphs(model_directory(), tmp_path, precisions)
+    assert [graph.file.name for graph in (vision, text)] == ["vision_encoder_int8.onnx", "text_decoder_int8.onnx"]
+    assert vision.notes[-1].startswith("not in int4: ")
+    assert "rendered street scenes" in vision.calibration
+    assert not list(tmp_path.rglob("*.safetensors"))
+    pipeline = Pipeline.from_config(PipelineConfig(tmp_path, backend="onnxruntime"))
+    assert pipeline.backend.description.endswith(", int8")
+    pipeline.close()
+
+
+def test_quantized_weights_are_not_in_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shared in fp32 and fp16 only"):
+        list(export_graphs(model_directory(), tmp_path, {TEXT: "fp8"}, share=True))

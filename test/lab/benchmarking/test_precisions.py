@@ -1,0 +1,84 @@
+"""Every precision on the fake GPU: what is built where, what is timed, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+import pytest
+from fake_cuda import FakeCuda
+from tiny_internvl import model_directory
+
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.engines.build import Request
+from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.lab.benchmarking import precisions
+from litevlm_ros.lab.benchmarking.precisions import precision_times_table, time_precisions
+from litevlm_ros.lab.benchmarking.stages import camera_image
+from litevlm_ros.model_directory import copy_description
+from litevlm_ros.types import View
+
+VIEWS = [View("front", camera_image(0, 80, 60))]
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    cuda = FakeCuda()
+    fake_tensorrt.install(monkeypatch, cuda)
+    monkeypatch.setattr(precisions, "find_device", lambda: None)
+    yield cuda
+    fake_tensorrt.forget()
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What was built, by a builder that has no int8."""
+    asked: list[Request] = []
+
+    def build(request: Request, report: Any) -> None:
+        asked.append(request)
+        precision = request.precisions["text_decoder"]
+        if precision == "int8":
+            raise EngineError("no int8 here")
+        copy_description(request.model, request.output)
+        fake_tensorrt.write_engines(request.model, request.output, precision)
+
+    monkeypatch.setattr(precisions, "build_engines", build)
+    return asked
+
+
+def time(output: Path, *variants: str, **options: Any) -> Any:
+    config = PipelineConfig(model_directory())
+    return time_precisions(config, output, variants, VIEWS, 4, 2, report=lambda line: None, **options)
+
+
+def test_each_variant_is_built_and_timed(requests: list[Request], tmp_path: Path) -> None:
+    results, failed = time(tmp_path, "fp16", "int8", "fp8-weights", inspect=lambda backend: backend.name)
+    assert [(request.output.name, request.fp8_form) for request in requests] == [
+        (tmp_path.name, "tensor"), (tmp_path.name, "tensor"), ("fp8-weights", "weights")
+    ]  # fmt: skip
+    assert failed == {"int8": "no int8 here"}
+    assert [(row.name, row.built["text_decoder"]) for row in results] == [("fp16", "fp16"), ("fp8-weights", "fp8")]
+    for row in results:
+        assert row.inspected == "tensorrt"
+        assert row.times["total"] > row.times["vision"] > 0
+        assert row.engines["vision_encoder"] == (
+            tmp_path / ("" if row.name == "fp16" else row.name) / f"vision_encoder_{row.built['text_decoder']}.engine"
+        ).stat().st_size  # fmt: skip
+    lines = precision_times_table(results, 4).splitlines()
+    assert len(lines) == 4
+    assert "fp8/fp8" in lines[2]
+    assert lines[-1].startswith(f"prompt of {results[0].prompt_tokens} tokens; fastest: vision fp")
+
+
+def test_what_is_no_precision_is_said_before_anything_is_built(requests: list[Request], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has 'fp4'; allowed: fp16, .*fp8-channel, fp8-weights"):
+        time(tmp_path, "fp16", "fp4")
+    assert requests == []
+
+
+def test_nothing_that_runs_is_an_error(requests: list[Request], tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="int8: no int8 here"):
+        time(tmp_path, "int8")

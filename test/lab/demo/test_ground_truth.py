@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.lab.demo.ground_truth import SceneHistory, SceneTruth, TrueAnswer, is_right, next_question, parse
+
+COUNT = TrueAnswer("How many cars?", "two", ("front",), "count")
+MORE = TrueAnswer("How many buses?", "one", ("front",), "count")
+RAIN = TrueAnswer("Is it raining?", "no", (), "weather")
+
+
+def announcement(**changes: Any) -> str:
+    fields = {
+        "stamp": {"sec": 3, "nanosec": 7},
+        "scene_seed": 11,
+        "captions": {"front": "Clear day. The road is empty."},
+        "questions": [{"question": "How many cars?", "answer": "two", "cameras": ["front"], "kind": "count"}],
+    }
+    return json.dumps({**fields, **changes})
+
+
+def scene(start: int, *questions: TrueAnswer) -> SceneTruth:
+    return SceneTruth(start, start, {}, questions)
+
+
+def test_an_announcement_is_read() -> None:
+    assert parse(announcement()) == SceneTruth(3_000_000_007, 11, {"front": "Clear day. The road is empty."}, (COUNT,))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", announcement(stamp=None), announcement(questions=[{}]), announcement(captions=[])]
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(LiteVLMError, match="/demo_cameras/ground_truth carries something else"):
+        parse(text)
+
+
+def test_the_scene_that_images_show() -> None:
+    history = SceneHistory()
+    assert history.newest is None
+    assert history.at([5]) is None
+    for start in (20, 10, 30, 20):
+        history.add(scene(start))
+    assert history.newest == scene(30)
+    assert history.at([10, 19]) == scene(10)
+    assert history.at([20]) == scene(20)
+    assert history.at([99]) == scene(30)
+    assert history.at([9]) is None
+    assert history.at([19, 20]) is None
+    assert history.at([]) is None
+
+
+def test_questions_of_other_kinds_come_first() -> None:
+    now = scene(0, COUNT, MORE, RAIN)
+    assert next_question(now, []) == COUNT
+    assert next_question(now, [COUNT]) == RAIN
+    assert next_question(now, [COUNT, RAIN]) == MORE
+    assert next_question(now, [COUNT, RAIN, MORE]) is None
+
+
+def test_right_answers() -> None:
+    assert is_right(" A red Car ", "a red car")
+    assert not is_right("a red car.", "a red car")

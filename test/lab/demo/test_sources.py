@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from litevlm_ros.errors import ConfigError, ImageError
+from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile, truth_message
+from litevlm_ros.lab.world.captions import caption
+from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
+
+
+def _wait_for_drawing(streets: RenderedStreets) -> None:
+    deadline = time.monotonic() + 20
+    while not streets._coming.done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_each_rendered_scene_comes_with_its_truth_once() -> None:
+    streets = RenderedStreets(CAMERAS, seed=3, scene_seconds=1.0, width=64, height=48)
+    first = streets.next(0.0)
+    again = streets.next(0.5)
+    _wait_for_drawing(streets)
+    second = streets.next(1.1)
+    streets.close()
+    assert first.truth is not None
+    assert second.truth is not None
+    assert again.truth is None
+    assert [first.truth["scene_seed"], second.truth["scene_seed"]] == [FIRST_HELD_OUT_SEED + 3, FIRST_HELD_OUT_SEED + 4]
+    scene = generate(FIRST_HELD_OUT_SEED + 3)
+    assert first.truth["captions"] == {camera: caption(scene, camera) for camera in CAMERAS}
+    assert len(first.truth["questions"]) == 6
+    assert {image.shape for image in first.images.values()} == {(48, 64, 3)}
+    assert any(not np.array_equal(first.images[name], second.images[name]) for name in CAMERAS)
+
+
+def test_the_message_is_json_with_the_stamp_of_the_frames() -> None:
+    streets = RenderedStreets(["front"], seed=0, scene_seconds=1.0, width=64, height=48)
+    truth = streets.next(0.0).truth
+    streets.close()
+    assert truth is not None
+    message = json.loads(truth_message(truth, 12, 34))
+    assert message["stamp"] == {"sec": 12, "nanosec": 34}
+    assert list(message["captions"]) == ["front"]
+    assert set(message["questions"][0]) == {"question", "answer", "cameras", "kind"}
+
+
+@pytest.mark.parametrize(
+    ("cameras", "seed", "named"), [(["left"], 0, "left"), ([], 0, "--cameras"), (["front"], -1, "--seed")]
+)
+def test_what_the_street_world_does_not_have_is_refused(cameras: list[str], seed: int, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        RenderedStreets(cameras, seed, 1.0, 64, 48)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Ten frames at 10 Hz; frame n is grey of 20 n."""
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(10):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video_plays_at_its_own_speed_and_in_a_loop(video: Path) -> None:
+    source = VideoFile(video, ["front", "back"])
+    shown = []
+    for seconds in (0.0, 0.05, 0.35, 0.75, 1.05, 1.25):
+        shot = source.next(seconds)
+        assert shot.images["front"] is shot.images["back"]
+        shown.append(round(float(shot.images["front"].mean()) / 20))
+    source.close()
+    assert shown == [0, 0, 3, 7, 0, 2]
+
+
+def test_videos_that_cannot_be_played_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="there is no file"):
+        VideoFile(tmp_path / "none.mp4", ["front"])
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video" * 100)
+    with pytest.raises(ImageError, match="cannot be read as a video"):
+        VideoFile(broken, ["front"])
+
+
+def test_photos_take_turns_and_broken_ones_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20 + number, 30, 3), (0, 0, 100 * number), np.uint8))
+    (tmp_path / "0.jpg").write_bytes(b"broken")
+    (tmp_path / "notes.txt").write_text("no photo")
+    source = PhotoFolder(tmp_path, ["front", "back"], photo_seconds=1.0)
+    first, second = source.next(0.0), source.next(1.0)
+    # OpenCV stores blue first; what is published is red first.
+    assert first.images["front"][0, 0].tolist() == [100, 0, 0]
+    assert first.images["front"].shape == (21, 30, 3)
+    assert first.images["back"].shape == (22, 30, 3)
+    assert second.images["front"].shape == (22, 30, 3)
+    assert "0.jpg" in caplog.text
+
+
+def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no folder"):
+        PhotoFolder(tmp_path / "none", ["front"], 1.0)
+    with pytest.raises(ImageError, match="has no photos"):
+        PhotoFolder(tmp_path, ["front"], 1.0)
+    (tmp_path / "0.jpg").write_bytes(b"broken")
+    with pytest.raises(ImageError, match="none of the files"):
+        PhotoFolder(tmp_path, ["front"], 1.0).next(0.0)

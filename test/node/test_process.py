@@ -1,0 +1,199 @@
+"""The node's process, from outside: what signals do to it in each phase."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
+
+from action_msgs.msg import GoalStatus
+from asking_client import AskingClient
+from ros_process import ROOT, Client, image, next_domain, process, wait_for
+
+from litevlm_ros.node.process import NodeProcess
+
+pytestmark = pytest.mark.ros
+
+SUPPORT = ROOT / "test" / "support"
+SCRIPTED = str(SUPPORT / "scripted_node.py")
+CAMERA = ["--ros-args", "-p", "cameras:=[front]", "-p", "caption_period:=0.0"]
+
+
+@pytest.fixture
+def domain() -> int:
+    return next_domain()
+
+
+@pytest.fixture
+def client(domain: int) -> Iterator[Client]:
+    client = Client(domain)
+    yield client
+    client.close()
+
+
+def end(child: subprocess.Popen[bytes], number: signal.Signals) -> tuple[int, float]:
+    """Exit status after a signal, and the seconds it took."""
+    started = time.monotonic()
+    child.send_signal(number)
+    return child.wait(10), time.monotonic() - started
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_active_node(tmp_path: Path, domain: int, number: signal.Signals) -> None:
+    log = tmp_path / "log"
+    with process([SCRIPTED, *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        status, seconds = end(child, number)
+    assert (status, seconds < 2) == (0, True)
+    assert "Traceback" not in log.read_text()
+    assert "Camera front: 0 images received" in log.read_text()
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.3, 0.45, 0.6, 0.8])
+def test_a_signal_ends_a_starting_node(tmp_path: Path, domain: int, delay: float) -> None:
+    log = tmp_path / "log"
+    code = "print('begun', flush=True); from litevlm_ros.node.process import main; import sys; sys.exit(main())"
+    with process(["-c", code, *CAMERA], log, domain) as child:
+        wait_for(lambda: "begun" in log.read_text())
+        time.sleep(delay)
+        status, seconds = end(child, signal.SIGINT)
+    assert "Traceback" not in log.read_text()
+    assert (status, seconds < 2) == (0, True)
+
+
+def test_a_signal_ends_a_node_that_loads_a_model_and_cannot_be_interrupted(tmp_path: Path, domain: int) -> None:
+    log = tmp_path / "log"
+    with process([SCRIPTED, "--load-seconds", "30", *CAMERA], log, domain) as child:
+        wait_for(lambda: "loading" in log.read_text())
+        status, seconds = end(child, signal.SIGINT)
+    assert (status, seconds < 2) == (0, True)
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_signal_in_the_middle_of_an_answer_tells_the_client(tmp_path: Path, domain: int, client: Client) -> None:
+    log = tmp_path / "log"
+    with process([SCRIPTED, "--seconds", "30", *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        future = client.start_query("What?", images=[image()])
+        later = client.start_query("And then?", images=[image()])
+        for _ in range(20):
+            client.spin()
+        status, seconds = end(child, signal.SIGINT)
+        answers = [client.result(future), client.result(later)]
+    assert (status, seconds < 2) == (0, True)
+    assert [answer.success for answer in answers] == [False, False]
+    assert answers[0].error == "the node stopped before the answer was complete"
+
+
+def test_a_signal_in_the_middle_of_a_streamed_answer_gives_what_there_was(tmp_path: Path, domain: int) -> None:
+    log = tmp_path / "log"
+    client = AskingClient(domain)
+    with process([SCRIPTED, "--seconds", "30", *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        running = client.send(" ".join(map(str, range(200))), images=[image()])
+        waiting = client.send("And then?", images=[image()])
+        client.wait_for(lambda: len(running.feedback) > 2)
+        status, seconds = end(child, signal.SIGINT)
+        goal_status, result = client.outcome(running)
+        assert client.outcome(waiting)[1].error == "the node stopped before the answer was complete"
+    client.close()
+    assert (status, seconds < 2) == (0, True)
+    assert (goal_status, result.success) == (GoalStatus.STATUS_ABORTED, False)
+    assert result.answer.text.startswith("image_0=0 0 1")
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_client_that_is_killed_during_its_answer_does_not_hold_up_others(
+    tmp_path: Path, domain: int, client: Client
+) -> None:
+    log, heard = tmp_path / "log", tmp_path / "heard"
+    with process([SCRIPTED, "--seconds", "1.5", *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        with process([str(SUPPORT / "asking_client.py"), "one two three four five"], heard, domain) as asking:
+            wait_for(lambda: "two" in heard.read_text())
+            asking.kill()
+            asking.wait()
+        assert client.ask("What?", images=[image(3)]).answer.text == "image_0=3 What?"
+        assert end(child, signal.SIGINT)[0] == 0
+    assert "five" not in heard.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_signals_until_the_end_do_no_harm(tmp_path: Path, domain: int) -> None:
+    """A terminal's Ctrl-C reaches launch and node, and launch passes it on."""
+    log = tmp_path / "log"
+    with process([SCRIPTED, *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        while child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+    assert child.returncode == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_second_signal_does_no_harm(tmp_path: Path, domain: int) -> None:
+    log = tmp_path / "log"
+    with process([SCRIPTED, "--load-seconds", "30", *CAMERA], log, domain) as child:
+        wait_for(lambda: "loading" in log.read_text())
+        child.send_signal(signal.SIGINT)
+        status, _ = end(child, signal.SIGINT)
+    assert status == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_real_node_explains_a_missing_model_and_lives_on(tmp_path: Path, domain: int, client: Client) -> None:
+    log = tmp_path / "log"
+    command = ["-m", "litevlm_ros.node.process", *CAMERA, "-p", "model_dir:=/nowhere"]
+    with process(command, log, domain) as child:
+        response = wait_for(lambda: "Not ready" in log.read_text()) and client.ask("What?")
+        assert not response.success
+        assert response.error.startswith("/litevlm could not be configured: ")
+        assert "/nowhere" in response.error
+        status, _ = end(child, signal.SIGINT)
+    assert status == 0
+    assert "ros2 lifecycle set /litevlm configure" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_failing_callback_does_not_end_the_node(tmp_path: Path, domain: int, client: Client) -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    log = tmp_path / "log"
+    with process([SCRIPTED, *CAMERA], log, domain) as child:
+        wait_for(lambda: "Ready" in log.read_text())
+        # rclpy raises on a transition that is not possible now.
+        change = client.node.create_client(ChangeState, "/litevlm/change_state")
+        client.wait_for(change.service_is_ready)
+        change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+        client.wait_for(lambda: "A callback failed; the node goes on" in log.read_text())
+        assert client.ask("What?", images=[image(3)]).answer.text == "image_0=3 What?"
+        assert end(child, signal.SIGINT)[0] == 0
+
+
+def test_an_error_while_starting_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def make_node(stop: threading.Event) -> Any:
+        raise RuntimeError("no node today")
+
+    assert NodeProcess([], make_node).run() == 1
+    assert "no node today" in capsys.readouterr().err
+
+
+def test_an_early_stop_ends_before_ros_is_loaded() -> None:
+    code = (
+        "import sys; from litevlm_ros.node.process import NodeProcess\n"
+        "process = NodeProcess([]); process.stop(); assert process.run() == 0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode == 0

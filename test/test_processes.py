@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from litevlm_ros.processes import Child
+
+
+def script(folder: Path, text: str) -> dict[str, str]:
+    (folder / "child_script.py").write_text(text)
+    return {**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+
+
+def wait_for(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_output_and_status(tmp_path):
+    environment = script(
+        tmp_path, "import sys\nfor i in range(40): print(i)\nsys.stderr.write('bad\\n')\nsys.exit(3)\n"
+    )
+    with Child("child_script", [], tmp_path / "log", environment) as child:
+        wait_for(lambda: child.status is not None)
+        assert child.status == 3
+        assert child.tail(3).splitlines()[-1] in ("bad", "39")
+        assert len(child.tail(3).splitlines()) == 3
+
+
+def test_it_is_interrupted_on_leaving(tmp_path):
+    text = (
+        "import time\ntry:\n  print('ready', flush=True)\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  print('bye')\n"
+    )
+    with Child("child_script", [], tmp_path / "log", script(tmp_path, text)) as child:
+        wait_for(lambda: "ready" in child.tail())
+    assert child.status == 0
+    assert child.tail().endswith("bye")
+
+
+def test_it_is_killed_when_it_does_not_listen(tmp_path, monkeypatch):
+    monkeypatch.setattr("litevlm_ros.processes._STOP_SECONDS", 0.2)
+    text = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('ready', flush=True)\nwhile True: pass\n"
+    with Child("child_script", [], tmp_path / "log", script(tmp_path, text)) as child:
+        wait_for(lambda: "ready" in child.tail())
+    assert child.status == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal")
+def test_it_dies_when_the_parent_is_killed(tmp_path):
+    script(tmp_path, "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    parent_text = (
+        "import os, pathlib, time\n"
+        "from litevlm_ros.processes import Child\n"
+        f"Child('child_script', [], pathlib.Path({str(tmp_path / 'log')!r}), os.environ)\n"
+        "time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    parent = subprocess.Popen([sys.executable, "-c", parent_text], env=environment)
+    try:
+        log = tmp_path / "log"
+        wait_for(lambda: log.exists() and log.read_text().strip().isdigit())
+        pid = int(log.read_text())
+        assert alive(pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not alive(pid))
