@@ -19,6 +19,18 @@ BACKENDS = ("auto", "tensorrt", "onnxruntime")
 MAX_TILES = 40
 """The most tiles a view can be cut into; InternVL's own largest setting."""
 
+DEMO_CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
+"""The cameras of the demo: the default of the node, and the views that the demo's world is rendered from."""
+
+CAPTION_PROMPT = "Describe the scene."
+"""The instruction that captions follow where nobody gives another one."""
+
+MOST_DRAFT_TOKENS = 15
+"""The most tokens of one draft."""
+
+MOST_LOGITS = MOST_DRAFT_TOKENS + 1
+"""The most tokens of one decoder call whose logits can be asked for: a draft and the token before it."""
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -67,14 +79,20 @@ class SpeculationConfig:
     """
 
     source: str = "off"
-    most_tokens: int = 15
+    most_tokens: int = MOST_DRAFT_TOKENS
 
     def __post_init__(self) -> None:
         if self.source not in SPECULATIONS:
             raise ConfigError(
                 f"speculation is {self.source!r}; allowed: {', '.join(SPECULATIONS)}. Use 'off' if in doubt"
             )
-        _check_integer("speculation_tokens", self.most_tokens, 1, "use 15 to let measurements decide", 15)
+        _check_integer(
+            "speculation_tokens",
+            self.most_tokens,
+            1,
+            f"use {MOST_DRAFT_TOKENS} to let measurements decide",
+            MOST_DRAFT_TOKENS,
+        )
 
 
 @dataclass(frozen=True)

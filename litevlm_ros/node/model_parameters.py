@@ -8,6 +8,7 @@ from pathlib import Path
 from litevlm_ros.config import (
     BACKENDS,
     MAX_TILES,
+    MOST_DRAFT_TOKENS,
     SPECULATIONS,
     TOKEN_SELECTIONS,
     VIEW_SELECTIONS,
@@ -90,7 +91,7 @@ MODEL_PARAMETERS: Mapping[str, Parameter] = {
         "words in earlier text, `head` asks a small trained network, `auto` does both. Drafting is used where it "
         "proves faster, and changes no answer.", choices=SPECULATIONS
     ),
-    "speculation_tokens": Parameter(15, "Most tokens of one draft.", 1, 15),
+    "speculation_tokens": Parameter(MOST_DRAFT_TOKENS, "Most tokens of one draft.", 1, MOST_DRAFT_TOKENS),
     "reuse_frames": Parameter(
         8, "Frames whose visual tokens are kept, so that another question about one does not encode it again. 0: none.",
         0, 1000,

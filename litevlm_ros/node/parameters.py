@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.validate_topic_name import validate_topic_name
 
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.node.camera_topics import RELIABILITIES
 from litevlm_ros.node.cameras import CameraSource
 from litevlm_ros.node.frame_clock import FRAME_CLOCKS
 from litevlm_ros.node.parameter_types import Parameter, Values
 
-DEMO_CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
 TRANSPORTS = ("auto", "raw", "compressed")
 _SHORTEST, _LONGEST = 0.001, 86400.0
 """Seconds: what a duration may be that is not 0."""
@@ -56,7 +56,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "caption_period": Parameter(
         1.0, "Seconds from one caption of a camera to its next. 0: no captions.", 0, _LONGEST, live=True
     ),
-    "caption_prompt": Parameter("Describe the scene.", "Instruction that captions follow.", live=True),
+    "caption_prompt": Parameter(CAPTION_PROMPT, "Instruction that captions follow.", live=True),
     "caption_cameras": Parameter([""], "Cameras to caption, by name. Empty: all.", live=True),
     "caption_change_threshold": Parameter(
         0.0, "Leaves out captions of views that changed less than this since their last one, in levels from 0 to 255 "
