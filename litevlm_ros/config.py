@@ -1,20 +1,32 @@
-"""Settings of a run: one frozen dataclass per concern, validated when built.
+"""Settings of a run: one frozen dataclass per concern, validated when it is built.
 
-Every ConfigError names the field, its value, what is allowed and what to do.
+Each field that is a number or a choice declares its default, its range and its choices here, and nowhere else: the ROS
+parameters of the same names take them from `SETTINGS`. Every ConfigError names the field, its value, what is allowed
+and what to do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.precision import PRECISION_CHOICES
 
 BACKENDS = ("auto", "tensorrt", "onnxruntime")
 """Values of `PipelineConfig.backend`."""
+
+SPECULATIONS = ("off", "ngram", "head", "auto")
+"""Values of `SpeculationConfig.source`."""
+
+VIEW_SELECTIONS = ("off", "lexical", "learned")
+"""Values of `ViewSelectionConfig.method`."""
+
+TOKEN_SELECTIONS = ("off", "random", "diversity", "similarity", "scorer")
+"""Values of `TokenSelectionConfig.method`."""
 
 MAX_TILES = 40
 """The most tiles a view can be cut into; InternVL's own largest setting."""
@@ -31,10 +43,81 @@ MOST_DRAFT_TOKENS = 15
 MOST_LOGITS = MOST_DRAFT_TOKENS + 1
 """The most tokens of one decoder call whose logits can be asked for: a draft and the token before it."""
 
+_MANY = 2**20
+"""The upper end of the ROS ranges of whole numbers that have no limit of their own."""
+
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How one answer is generated.
+class Setting:
+    """One number or choice: its name in messages and ROS parameters, its default, and its allowed values.
+
+    `choices` are the values of a text. A number lies between `low` and `high`, both included; with `above`, `low` is
+    excluded. The range of a ROS parameter is finite and includes both of its ends, so `offered` is a narrower one for
+    it where `low` and `high` are not such ends. `fix` completes the error message of a wrong value.
+    """
+
+    name: str
+    default: str | int | float
+    fix: str = ""
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = math.inf
+    above: bool = False
+    offered: tuple[float, float] | None = None
+
+    @property
+    def parameter_range(self) -> tuple[float, float] | None:
+        """The lowest and the highest value of the ROS parameter, both included; None for a choice."""
+        return None if self.choices else self.offered or (self.low, self.high)
+
+    def check(self, value: object) -> None:
+        """Raises ConfigError if the setting cannot have this value."""
+        if self.choices:
+            if value not in self.choices:
+                raise ConfigError(
+                    f"{self.name} is {value!r}; allowed: {', '.join(self.choices)}. Use {self.default!r} if in doubt"
+                )
+            return
+        whole = isinstance(self.default, int)
+        fits_type = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        number: Any = value if fits_type else math.nan
+        fits = self.low <= number <= self.high and number != math.inf and not (self.above and number == self.low)
+        if not fits:
+            raise ConfigError(f"{self.name} is {value!r}; allowed: {self._allowed(whole)}. To correct it, {self.fix}")
+
+    def _allowed(self, whole: bool) -> str:
+        most = f"{self.high:g}" if self.high < math.inf else ""
+        if whole:
+            return f"whole numbers from {self.low}" + (f" to {most}" if most else "")
+        return f"numbers {'above' if self.above else 'from'} {self.low:g}" + (f", at most {most}" if most else "")
+
+
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> Any:
+    """Returns a field for one of `choices`."""
+    return field(default=default, metadata={"setting": Setting(name, default, choices=choices)})
+
+
+def _number(name: str, default: float, fix: str, **limits: Any) -> Any:
+    """Returns a field for numbers, which are whole if `default` is an int. `limits` are fields of Setting."""
+    return field(default=default, metadata={"setting": Setting(name, default, fix, **limits)})
+
+
+def _settings(config: Any) -> dict[str, Setting]:
+    """Returns the Setting of each field of a dataclass that has one, by the field's name."""
+    return {each.name: each.metadata["setting"] for each in fields(config) if "setting" in each.metadata}
+
+
+class _Validated:
+    """Base of the dataclasses here. Checks every field that has a Setting when an object is built."""
+
+    def __post_init__(self) -> None:
+        for name, setting in _settings(self).items():
+            setting.check(getattr(self, name))
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_Validated):
+    """The way one answer is generated.
 
     `temperature` 0 always takes the likeliest token; above 0 it samples from softmax(logits / temperature), among the
     `top_k` likeliest tokens (0: all) and the likeliest tokens whose probabilities reach `top_p` (1: all).
@@ -42,35 +125,29 @@ class SamplingConfig:
     The same `seed` gives the same answer; None takes a new one each time.
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    max_new_tokens: int = _number(
+        "max_new_tokens", 64, "give the most tokens an answer may have", low=1, offered=(1, _MANY)
+    )
+    temperature: float = _number("temperature", 0.0, "use 0 for the likeliest token", offered=(0, 100))
+    top_k: int = _number("top_k", 0, "use 0 for no limit", offered=(0, _MANY))
+    top_p: float = _number("top_p", 1.0, "use 1 for no limit", above=True, high=1, offered=(0.001, 1))
+    repetition_penalty: float = _number("repetition_penalty", 1.0, "use 1 for none", above=True, offered=(0.01, 100))
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("max_new_tokens", self.max_new_tokens, 1, "give the most tokens an answer may have")
-        _check_number("temperature", self.temperature, "use 0 for the likeliest token", zero=True)
-        _check_integer("top_k", self.top_k, 0, "use 0 for no limit")
-        _check_number("top_p", self.top_p, "use 1 for no limit", high=1)
-        _check_number("repetition_penalty", self.repetition_penalty, "use 1 for none")
+        super().__post_init__()
         if self.seed is not None:
-            _check_integer("seed", self.seed, 0, "use None for a new seed each time")
+            Setting("seed", 0, "use None for a new seed each time").check(self.seed)
 
     @property
     def greedy(self) -> bool:
-        """Whether the backend's own argmax is the next token, so that no logits are needed."""
+        """True if the next token is always the backend's own argmax, so that no logits are needed."""
         return self.temperature == 0 and self.repetition_penalty == 1
 
 
-SPECULATIONS = ("off", "ngram", "head", "auto")
-"""Values of `SpeculationConfig.source`."""
-
-
 @dataclass(frozen=True)
-class SpeculationConfig:
-    """Whether greedy decoding drafts tokens and has them checked together, which changes its speed but no answer.
+class SpeculationConfig(_Validated):
+    """Drafts for greedy decoding, whose tokens are checked together. They change its speed but no answer.
 
     `source` 'ngram' drafts what followed the same words in the prompt, in the answer so far and in the previous answer
     to the same question about the same cameras. 'head' guesses with `draft_head.onnx`, which is trained for the model.
@@ -78,45 +155,31 @@ class SpeculationConfig:
     used where they prove faster. `most_tokens` are drafted at a time.
     """
 
-    source: str = "off"
-    most_tokens: int = MOST_DRAFT_TOKENS
-
-    def __post_init__(self) -> None:
-        if self.source not in SPECULATIONS:
-            raise ConfigError(
-                f"speculation is {self.source!r}; allowed: {', '.join(SPECULATIONS)}. Use 'off' if in doubt"
-            )
-        _check_integer(
-            "speculation_tokens",
-            self.most_tokens,
-            1,
-            f"use {MOST_DRAFT_TOKENS} to let measurements decide",
-            MOST_DRAFT_TOKENS,
-        )
+    source: str = _choice("speculation", "off", SPECULATIONS)
+    most_tokens: int = _number(
+        "speculation_tokens",
+        MOST_DRAFT_TOKENS,
+        f"use {MOST_DRAFT_TOKENS} to let measurements decide",
+        low=1,
+        high=MOST_DRAFT_TOKENS,
+    )
 
 
 @dataclass(frozen=True)
-class ReuseConfig:
-    """What is kept for further questions about the same frames, whose answers it does not change.
+class ReuseConfig(_Validated):
+    """Results that are kept for further questions about the same frames. They change no answer.
 
-    `frames` is how many frames' visual tokens are kept, of views that say which frame they are; the decoder's cache is
-    then used as far as a prompt begins like the previous one. A frame takes 0.5 MB a tile with InternVL2-1B in fp16.
-    0 keeps nothing.
+    The visual tokens of `frames` frames are kept, of views that say which frame they are; the decoder's cache is then
+    used as far as a prompt begins like the previous one. A frame takes 0.5 MB a tile with InternVL2-1B in fp16. 0 keeps
+    nothing.
     """
 
-    frames: int = 8
-
-    def __post_init__(self) -> None:
-        _check_integer("reuse_frames", self.frames, 0, "use 0 to encode each frame anew", 1000)
-
-
-VIEW_SELECTIONS = ("off", "lexical", "learned")
-"""Values of `ViewSelectionConfig.method`."""
+    frames: int = _number("reuse_frames", 8, "use 0 to encode each frame anew", high=1000)
 
 
 @dataclass(frozen=True)
-class ViewSelectionConfig:
-    """Which of several views a question is answered from; the others are not even encoded.
+class ViewSelectionConfig(_Validated):
+    """The choice of the views that a question is answered from; the others are not even encoded.
 
     `method` 'lexical' goes by the words of the question (`vision/view_selection.py`): a view scores 1 if its camera or
     that side of the robot is named and 0.4 if its direction is mentioned, and those above `threshold` are kept. Without
@@ -124,16 +187,12 @@ class ViewSelectionConfig:
     `view_selector.onnx` in the model directory to these scores (`vision/learned_view_selection.py`).
     """
 
-    method: str = "off"
-    threshold: float = 0.5
+    method: str = _choice("view_selection", "off", VIEW_SELECTIONS)
+    threshold: float = _number("view_selection_threshold", 0.5, "use 0.5", high=1)
     phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.method not in VIEW_SELECTIONS:
-            raise ConfigError(
-                f"view_selection is {self.method!r}; allowed: {', '.join(VIEW_SELECTIONS)}. Use 'off' if in doubt"
-            )
-        _check_number("view_selection_threshold", self.threshold, "use 0.5", zero=True, high=1)
+        super().__post_init__()
         for camera, phrases in self.phrases.items():
             if isinstance(phrases, str) or not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
                 raise ConfigError(
@@ -142,55 +201,54 @@ class ViewSelectionConfig:
                 )
 
 
-TOKEN_SELECTIONS = ("off", "random", "diversity", "similarity", "scorer")
-"""Values of `TokenSelectionConfig.method`."""
-
-
 @dataclass(frozen=True)
-class TokenSelectionConfig:
-    """Which of a tile's visual tokens the language model reads; the others are dropped before prefill.
+class TokenSelectionConfig(_Validated):
+    """The choice of the visual tokens that the language model reads; the others are dropped before prefill.
 
-    `keep` is the share of each tile's tokens that stay. `method` is how they are chosen (`vision/token_selection.py`):
-    'diversity' and 'similarity' need no training, 'scorer' needs the model's `token_scorer.onnx`, and 'random' is there
-    to compare with.
+    `keep` is the share of each tile's tokens that stay. `method` names how they are chosen
+    (`vision/token_selection.py`): 'diversity' and 'similarity' need no training, 'scorer' needs the model's
+    `token_scorer.onnx`, and 'random' is there to compare with.
     """
 
-    method: str = "off"
-    keep: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.method not in TOKEN_SELECTIONS:
-            raise ConfigError(
-                f"token_selection is {self.method!r}; allowed: {', '.join(TOKEN_SELECTIONS)}. Use 'off' if in doubt"
-            )
-        _check_number("token_selection_keep", self.keep, "use 0.6, which costs little with diversity", high=1)
+    method: str = _choice("token_selection", "off", TOKEN_SELECTIONS)
+    keep: float = _number(
+        "token_selection_keep",
+        0.6,
+        "use 0.6, which costs little with diversity",
+        above=True,
+        high=1,
+        offered=(0.001, 1),
+    )
 
 
 @dataclass(frozen=True)
-class PipelineConfig:
-    """What `Pipeline.from_config` loads, and how it runs.
+class PipelineConfig(_Validated):
+    """Everything that `Pipeline.from_config` has to know to load a model and run it.
 
-    `model_dir` is a model directory with engines or exported graphs; `engine_dir` is where its engines are if they are
-    elsewhere. `backend` 'auto' is TensorRT where engines that fit this machine are there, else ONNX Runtime.
-    `vision_precision` and `text_precision` name the engine, or ONNX Runtime's graph, if there are several; 'auto' takes
-    the most accurate one that fits. `memory_budget_mb` is the memory in MB above which loading the model gives a
-    warning (0: none). `max_context` counts the tokens of prompt, images and answer together (0: as many as model and
-    engine allow); `max_tiles` the tiles a view is cut into, without its thumbnail; `threads` ONNX Runtime's CPU threads
-    (0: one for each core). `spin_threads` lets threads burn CPU while they wait, for each other or for the GPU, which
-    is faster where nothing else needs it. `system_prompt` replaces the model family's own; '' leaves it out. `sampling`
-    is the default of every answer. `speculation` drafts tokens of greedy ones; `reuse` keeps what further questions
-    about the same frames need; `view_selection` leaves out views, and `token_selection` parts of them.
+    `model_dir`: the model directory, with engines or exported graphs.
+    `engine_dir`: the directory of the engines if they are elsewhere.
+    `backend`: 'auto' takes TensorRT if there are engines that fit this machine, else ONNX Runtime.
+    `vision_precision`, `text_precision`: precision of the engine or graph to load; 'auto' takes the most accurate one
+    that fits.
+    `memory_budget_mb`: memory in MB above which loading the model gives a warning (0: none).
+    `max_context`: most tokens of prompt, images and answer together (0: as many as model and engine allow).
+    `max_tiles`: most tiles that a view is cut into, without its thumbnail.
+    `threads`: CPU threads of ONNX Runtime (0: one for each core).
+    `spin_threads`: threads keep a core busy while they wait for each other or for the GPU, which is faster if nothing
+    else needs the core.
+    `system_prompt`: replaces the model family's own; '' leaves it out.
+    `sampling`: the default of every answer. The other fields are described in their own classes.
     """
 
     model_dir: Path
     engine_dir: Path | None = None
-    backend: str = "auto"
-    vision_precision: str = "auto"
-    text_precision: str = "auto"
-    memory_budget_mb: int = 0
-    max_context: int = 0
-    max_tiles: int = 1
-    threads: int = 0
+    backend: str = _choice("backend", "auto", BACKENDS)
+    vision_precision: str = _choice("vision_precision", "auto", PRECISION_CHOICES)
+    text_precision: str = _choice("text_precision", "auto", PRECISION_CHOICES)
+    memory_budget_mb: int = _number("memory_budget_mb", 0, "use 0 for no budget", offered=(0, _MANY))
+    max_context: int = _number("max_context", 0, "use 0 for as many tokens as the model allows", offered=(0, _MANY))
+    max_tiles: int = _number("max_tiles", 1, "use 1 to show the model each view as one tile", low=1, high=MAX_TILES)
+    threads: int = _number("threads", 0, "use 0 for one thread for each core", offered=(0, 1024))
     spin_threads: bool = False
     system_prompt: str | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -205,13 +263,7 @@ class PipelineConfig:
         object.__setattr__(self, "model_dir", Path(self.model_dir))
         if self.engine_dir is not None:
             object.__setattr__(self, "engine_dir", Path(self.engine_dir))
-        _check_choice("backend", self.backend, BACKENDS)
-        _check_choice("vision_precision", self.vision_precision, PRECISION_CHOICES)
-        _check_choice("text_precision", self.text_precision, PRECISION_CHOICES)
-        _check_integer("memory_budget_mb", self.memory_budget_mb, 0, "use 0 for no budget")
-        _check_integer("max_context", self.max_context, 0, "use 0 for as many tokens as the model allows")
-        _check_integer("max_tiles", self.max_tiles, 1, "use 1 to show the model each view as one tile", MAX_TILES)
-        _check_integer("threads", self.threads, 0, "use 0 for one thread for each core")
+        super().__post_init__()
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             raise ConfigError(
                 f"system_prompt is {self.system_prompt!r}; allowed: a text. Use None for the model family's own"
@@ -223,20 +275,11 @@ class PipelineConfig:
         return self.engine_dir or self.model_dir
 
 
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(choices)}. Use 'auto' if in doubt")
-
-
-def _check_integer(name: str, value: object, low: int, fix: str, high: int | None = None) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
-    if not fits:
-        allowed = f"whole numbers from {low}" + (f" to {high}" if high is not None else "")
-        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}. To correct it, {fix}")
-
-
-def _check_number(name: str, value: object, fix: str, *, zero: bool = False, high: float = math.inf) -> None:
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and number <= high and (number > 0 or (zero and number == 0))):
-        allowed = ("numbers from 0" if zero else "numbers above 0") + (f", at most {high:g}" if high < math.inf else "")
-        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}. To correct it, {fix}")
+SETTINGS: Mapping[str, Setting] = {
+    setting.name: setting
+    for config in (
+        PipelineConfig, SamplingConfig, SpeculationConfig, ReuseConfig, ViewSelectionConfig, TokenSelectionConfig,
+    )
+    for setting in _settings(config).values()
+}  # fmt: skip
+"""Every number and choice of these dataclasses, by the name of its ROS parameter."""

@@ -1,10 +1,11 @@
-"""What goes into the pipeline and what comes out of it."""
+"""The pipeline's input and output: views and questions, answers and what it took to produce them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +14,19 @@ RgbImage = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
 
 OnText = Callable[[str, int], object]
-"""Called with each piece of an answer as it is decoded, and how many tokens there are by then; the pieces add up to the
-text."""
+"""Is called with each piece of an answer as it is decoded, and with the number of tokens decoded so far. The pieces add
+up to the text."""
+
+Notify = Callable[[str], object]
+"""A function that is called with one line at a time for a person who waits for a tool."""
 
 
 @dataclass(frozen=True)
 class View:
     """One camera's frame.
 
-    `frame` names the picture among all that the camera ever gives, so that what was computed of it can be used again.
-    None, where the picture has no such name, computes everything anew.
+    `frame` identifies the image among all images of the camera, so that results computed from it can be reused. With
+    None, everything is computed anew.
     """
 
     camera: str
@@ -31,7 +35,7 @@ class View:
 
 
 class FinishReason(str, Enum):
-    """Why generation ended."""
+    """The reason why generation ended."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -49,10 +53,10 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Speculation:
-    """Tokens that were guessed and checked while one answer was decoded (`text/speculative.py`).
+    """Counts of the tokens that were drafted and verified while one answer was decoded (`text/speculator.py`).
 
-    `drafted` of them were checked, in `verifications` calls of the decoder, and `accepted` were right. `acceptance` is
-    the share that was right lately, over all answers.
+    `drafted` tokens were verified in `verifications` calls of the decoder, and `accepted` of them were right.
+    `acceptance` is the share of drafted tokens that was right lately, over all answers.
     """
 
     drafted: int = 0
@@ -63,8 +67,8 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What an answer took over from earlier ones: `views` that were encoded already, and `tokens` of its prompt whose
-    keys and values were still in the cache."""
+    """Results of earlier answers that an answer reused: `views` that were encoded already, and `tokens` of its prompt
+    whose keys and values were still in the cache."""
 
     views: int = 0
     tokens: int = 0
@@ -89,7 +93,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Answer:
-    """Text about some views, with what it took to produce it."""
+    """Text about some views, with the tokens and the time it took."""
 
     text: str
     prompt: str
@@ -99,3 +103,23 @@ class Answer:
     timings: Timings
     speculation: Speculation = Speculation()
     reuse: Reuse = Reuse()
+
+    def message_fields(self) -> dict[str, Any]:
+        """Returns the fields that Caption.msg and Answer.msg have in common, by their names there.
+
+        `timings` is a dictionary of milliseconds by stage.
+        """
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "finish_reason": self.finish_reason.value,
+            "prompt_tokens": self.tokens.prompt,
+            "visual_tokens": self.tokens.visual,
+            "generated_tokens": self.tokens.generated,
+            "drafted_tokens": self.speculation.drafted,
+            "accepted_tokens": self.speculation.accepted,
+            "draft_acceptance": self.speculation.acceptance,
+            "reused_views": self.reuse.views,
+            "reused_tokens": self.reuse.tokens,
+            "timings": asdict(self.timings),
+        }

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from litevlm_ros.config import (
+    SETTINGS,
     PipelineConfig,
     ReuseConfig,
     SamplingConfig,
+    Setting,
     SpeculationConfig,
     TokenSelectionConfig,
     ViewSelectionConfig,
@@ -113,6 +115,12 @@ def test_model_dir_is_required() -> None:
 def test_limits_are_included() -> None:
     SamplingConfig(max_new_tokens=1, temperature=0, top_k=0, top_p=1, repetition_penalty=0.5, seed=0)
     PipelineConfig(Path("model"), max_tiles=40)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
+def test_a_setting_allows_its_default_its_choices_and_its_parameter_range(setting: Setting) -> None:
+    for value in (setting.default, *(setting.parameter_range or setting.choices)):
+        setting.check(value)
 
 
 def test_greedy_needs_no_logits() -> None:

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
-from ros_process import Client, image, next_domain, process
+from ros_domains import next_domain
+from ros_process import Client, image, process
 
 pytestmark = pytest.mark.ros
 

@@ -1,4 +1,4 @@
-"""Image subscriptions as the middleware sees them: their quality of service, and why nothing arrives."""
+"""Image subscriptions as the middleware sees them: quality of service (QoS), and reasons why nothing arrives."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 RELIABILITIES = ("best_effort", "reliable")
+"""Values of the parameter `image_reliability`."""
 
 RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
 class Silence(str, Enum):
-    """Why a camera has no usable frame."""
+    """A reason why a camera has no usable frame."""
 
     NO_PUBLISHER = "no publisher"
     WRONG_TYPE = "another type"
@@ -46,14 +47,14 @@ class Silence(str, Enum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The reason with its explanation, which names the topic and the fix."""
+    """A reason with its explanation, which names the topic and the fix."""
 
     silence: Silence
     text: str
 
 
-def image_qos(reliability: str = "best_effort", depth: int = 1) -> QoSProfile:
-    """A profile for image subscriptions. Best effort and volatile match publishers of every kind."""
+def image_qos(reliability: str, depth: int) -> QoSProfile:
+    """Returns the QoS profile of an image subscription. Best effort and volatile match publishers of every kind."""
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
@@ -73,11 +74,11 @@ def subscribe(
     on_lost: Callable[[int], None],
     callback_group: Any = None,
 ) -> Any:
-    """A subscription whose quality of service parameters below `qos_overrides.TOPIC.subscription` may change.
+    """Subscribes to `topic`, with a QoS that the parameters below `qos_overrides.TOPIC.subscription` may override.
 
-    `qos` is changed to what is requested in the end. `on_mismatch` is called when a publisher is found whose quality of
-    service is incompatible, `on_lost` with the number of messages that the middleware has lost since its last call.
-    Raises ConfigError where an override is wrong.
+    `qos` is changed to the profile that is requested in the end. `on_mismatch` is called when a publisher with an
+    incompatible QoS is found, `on_lost` with the number of messages that the middleware has lost since its last call.
+    Raises ConfigError if an override is wrong.
     """
 
     def make(**events: Any) -> Any:
@@ -96,7 +97,7 @@ def subscribe(
     try:
         try:
             return make(message_lost=lambda event: on_lost(event.total_count_change))
-        except UnsupportedEventTypeError:  # not every middleware tells
+        except UnsupportedEventTypeError:  # not every middleware reports lost messages
             return make()
     except (RuntimeError, AttributeError, InvalidQosOverridesError, ParameterException) as error:
         raise ConfigError(
@@ -107,13 +108,16 @@ def subscribe(
 
 
 def describe_qos(profile: QoSProfile) -> str:
-    """The policies that decide whether publisher and subscription match."""
+    """Returns the policies that decide whether publisher and subscription match, such as `best effort, volatile`."""
     return f"{_words(profile.reliability)}, {_words(profile.durability)}"
 
 
 def why_silent(node: Node, topic: str, compressed: bool, requested: QoSProfile) -> Diagnosis:
-    """Why a subscription to `topic` has brought nothing (lately). Asks the middleware, which takes about a
-    millisecond."""
+    """Finds the reason why a subscription to `topic` has brought nothing, or nothing lately.
+
+    `compressed` tells the type that was subscribed to, and `requested` is the subscription's QoS. Asks the middleware,
+    which takes about a millisecond.
+    """
     wanted = COMPRESSED_TYPE if compressed else RAW_TYPE
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
@@ -140,7 +144,7 @@ def _matches(offered: QoSProfile, requested: QoSProfile) -> bool:
 
 def _incompatible(topic: str, publisher: Any, requested: QoSProfile) -> str:
     name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-    if "UNKNOWN" in name:  # not told yet
+    if "UNKNOWN" in name:  # discovery has not brought the name yet
         name = "its publisher"
     fix = "set image_reliability to best_effort"
     if publisher.qos_profile.reliability == requested.reliability:

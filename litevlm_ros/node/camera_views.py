@@ -1,4 +1,4 @@
-"""From camera names and query images to the views that the pipeline takes."""
+"""Turns camera names, or the images of a question, into the views that the pipeline takes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from litevlm_ros.types import View
 
 @dataclass(frozen=True)
 class Views:
-    """Decoded views and what answers must say of them."""
+    """Decoded views, and the facts about them that answers report."""
 
     views: tuple[View, ...]
     headers: Mapping[str, Header]
-    """Header of the source frame of each view, by camera."""
+    """Header of each view's source frame, by camera."""
     arrival: float
-    """When the oldest of them arrived, in seconds on the monotonic clock."""
+    """Time when the oldest view arrived, in seconds on the monotonic clock."""
     decode_ms: float
+    """Time that decoding all of them took, in milliseconds."""
 
 
 class CameraViews:
@@ -33,17 +34,17 @@ class CameraViews:
     def __init__(self, cameras: Mapping[str, Camera], max_age: float) -> None:
         self._cameras = cameras
         self.max_age = max_age
-        """Seconds; no frame that arrived longer ago is ever used."""
+        """Age in seconds above which a frame is never used. May be changed."""
 
     def check(self, names: Sequence[str]) -> None:
-        """Raises what take() would raise now, without decoding anything."""
+        """Raises the errors that take() would raise now, without decoding anything."""
         self._fresh(names)
 
     def take(self, names: Sequence[str]) -> Views:
         """Decodes the newest frame of each named camera; without names, of all that have one.
 
-        Raises ConfigError for an unknown camera, NoFrameError where a frame is missing or too old, and ImageError
-        where it is malformed.
+        Raises ConfigError for an unknown camera, and NoFrameError if a named camera has no usable frame, or no camera
+        has: because it is missing, too old or malformed.
         """
         started = time.perf_counter()
         views, headers, arrivals = [], {}, []
@@ -76,8 +77,8 @@ class CameraViews:
         return fresh
 
 
-def decode_query_images(images: Sequence[Image], names: Sequence[str], max_pixels: int) -> Views:
-    """Decodes the images that came with a query. Raises ImageError that says which one is malformed."""
+def decode_question_images(images: Sequence[Image], names: Sequence[str], max_pixels: int) -> Views:
+    """Decodes the images that came with a question. Raises ImageError, which names the malformed image."""
     started = time.perf_counter()
     arrival = time.monotonic()
     views = []

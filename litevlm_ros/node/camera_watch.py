@@ -1,4 +1,4 @@
-"""Watches whether cameras bring images, and says each change once."""
+"""Watches whether images of the cameras arrive, and logs each change once."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ PERIOD = 1.0
 """Seconds between two looks at the cameras."""
 
 PATIENCE = 5.0
-"""Seconds that a camera may take for its first image and between two. Discovery and drivers take a while to begin."""
+"""Seconds that a camera may take until its first image and between two images. Discovery and drivers start slowly."""
 
 _AT_ONCE = (Silence.WRONG_TYPE, Silence.INCOMPATIBLE_QOS, Silence.LATE)
-"""What waiting does not mend."""
+"""Reasons that do not go away by waiting, so that they are reported at once."""
 
 
 class CameraWatch:
-    """One camera's state: whether its images arrive, and if not, why."""
+    """The state of one camera: its images arrive, or the reason why they do not."""
 
     def __init__(self, camera: Camera, log: Any) -> None:
         self.camera = camera
         self.diagnosis: Diagnosis | None = None
-        """Why there is no usable frame; None while there is one, or while the camera still has time to begin."""
+        """Reason why there is no usable frame. None while there is one, or while the camera still has time to begin."""
         self.brings_images = False
-        """Whether it did when it was last looked at."""
+        """True if images arrived when the camera was last looked at."""
         self.rate = Rate()
-        """Images over the last seconds."""
+        """Rate of the images over the last few seconds."""
         self._log = log
         self._began = time.monotonic()
         self._told: Silence | None = None
 
     def look(self, max_age: float) -> None:
-        """Takes notice of what has changed, and logs it. `max_age` is the most seconds that a usable frame may have."""
+        """Updates the state and logs changes. `max_age` is the largest age of a usable frame, in seconds."""
         camera, now = self.camera, time.monotonic()
         self.rate.look(now, camera.counters.received)
         frame = camera.newest(max(max_age, PATIENCE))
@@ -66,7 +66,7 @@ class CameraWatches:
     """Looks at all cameras once a second, in the executor."""
 
     def __init__(self, node: Node, cameras: Iterable[Camera], max_age: Callable[[], float]) -> None:
-        """Begins at once. `max_age` gives the parameter max_frame_age."""
+        """Begins at once. `max_age` returns the current value of the parameter max_frame_age."""
         self._watches = {camera.name: CameraWatch(camera, node.get_logger()) for camera in cameras}
         self._max_age = max_age
         self._node = node
@@ -75,11 +75,11 @@ class CameraWatches:
 
     @property
     def states(self) -> Mapping[str, CameraWatch]:
-        """By camera."""
+        """The state of each camera, by its name."""
         return self._watches
 
     def look_at(self, camera: Camera) -> None:
-        """Now rather than at the next time."""
+        """Looks at one camera now, not only when the next second has passed."""
         self._watches[camera.name].look(self._max_age())
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Camera subscriptions: the newest frame of each camera, and nothing older.
 
-A subscription's callback looks at a message's header fields and stores it. Its pixels are decoded by whoever uses
-them, so that the executor is never busy with pictures nobody asked about.
+A subscription's callback only checks a message's fields and stores the message. Its pixels are decoded when the frame
+is used, in the thread that uses it, so the executor never spends time on images that nobody asked about.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from litevlm_ros.errors import ImageFault, MalformedImageError
 from litevlm_ros.images.decoding import MAX_PIXELS
-from litevlm_ros.images.faults import ImageFault, MalformedImageError
 from litevlm_ros.node.camera_topics import Diagnosis, Silence, image_qos, subscribe, why_silent
 from litevlm_ros.node.frame_clock import FrameClock, agrees
 from litevlm_ros.node.messages import check_image, decode_image
@@ -30,34 +30,34 @@ _NUMBERS = itertools.count()
 
 @dataclass(frozen=True)
 class CameraSource:
-    """Where a camera's images come from."""
+    """The subscription of one camera, as the parameters describe it."""
 
     name: str
     topic: str
     compressed: bool
-    """CompressedImage, as opposed to Image."""
+    """True for sensor_msgs/CompressedImage, False for sensor_msgs/Image."""
     reliability: str = "best_effort"
-    """One of RELIABILITIES. Best effort takes what comes, from publishers of either kind."""
+    """One of RELIABILITIES. Best effort receives from publishers of both kinds."""
     depth: int = 1
-    """Messages that the middleware keeps for the node. Only the newest counts, so that one is enough."""
+    """Number of messages that the middleware keeps for the node. One is enough, as only the newest is used."""
 
 
 @dataclass
 class CameraCounters:
-    """What became of a camera's messages since the node was activated."""
+    """Counts of a camera's messages since the node was activated."""
 
     received: int = 0
     replaced: int = 0
-    """Overtaken by a newer message before anybody used them. Normal: cameras are faster than models."""
+    """Messages that a newer one replaced before they were used. This is normal: cameras are faster than models."""
     lost: int = 0
-    """By the middleware, as far as it says so, beside those received."""
+    """Messages that the middleware reported lost (not part of `received`)."""
     dropped: Counter[ImageFault] = field(default_factory=Counter)
-    """Malformed ones, by cause. They never replace a good one."""
+    """Malformed messages, by cause. They never replace a good one."""
     unchanged: int = 0
     """Captions that were left out because the view had not changed."""
 
     def summary(self) -> str:
-        """One line for the log."""
+        """Returns one line for the log."""
         causes = ", ".join(f"{count} {fault.value}" for fault, count in self.dropped.items()) or "none"
         lost = f", {self.lost} lost by the middleware" if self.lost else ""
         captions = f"; {self.unchanged} captions of an unchanged view left out" if self.unchanged else ""
@@ -71,10 +71,11 @@ class Frame:
     def __init__(self, camera: Camera, message: Any) -> None:
         self.camera = camera
         self.number = next(_NUMBERS)
-        """Of this frame among all of this process."""
+        """Sequence number, unique in this process."""
         self.since_stamp = camera.clock.since(message.header.stamp)
-        """Seconds from its stamp to its arrival on the node's clock; NaN without a stamp."""
+        """Seconds from the stamp to the arrival on the node's clock. NaN without a stamp."""
         self.used = False
+        """True after Camera.use() returned this frame."""
         self._arrived = camera.clock.now()
         self._message = message
         self._decoded: RgbImage | MalformedImageError | None = None
@@ -87,36 +88,43 @@ class Frame:
 
     @property
     def arrival(self) -> float:
-        """Seconds on the monotonic clock."""
+        """Time of arrival in seconds on the monotonic clock."""
         return self._arrived.steady
 
     def age(self) -> float:
-        """Seconds since it was taken, or since it arrived where its stamp says nothing; see FrameClock."""
+        """Returns the seconds since the frame was taken, or since it arrived if its stamp cannot be used."""
         return self.delay() + self._arrived.seconds_until(self.camera.clock.now())
 
     def delay(self) -> float:
-        """The part of its age that it had when it arrived."""
+        """Returns the frame's age in seconds when it arrived."""
         return self.camera.clock.delay(self.since_stamp)
 
     def kind(self) -> str:
-        """Size and encoding, or what a compressed image says of itself."""
+        """Returns size and encoding, such as `640x480 rgb8`, or the format of a compressed image."""
         message = self._message
         if isinstance(message, CompressedImage):
             return str(message.format)
         return f"{message.width}x{message.height} {message.encoding}"
 
     def image(self) -> RgbImage:
-        """The RGB image. Raises MalformedImageError, which the camera has then counted and logged."""
+        """Returns the RGB image. Raises MalformedImageError, which the camera has then counted."""
         with self._lock:
             if self._decoded is None:
-                self._decoded = self.camera._decode(self._message)
+                self._decoded = self._decode()
             if isinstance(self._decoded, MalformedImageError):
                 raise self._decoded
             return self._decoded
 
+    def _decode(self) -> RgbImage | MalformedImageError:
+        try:
+            return decode_image(self._message, max_pixels=self.camera.max_pixels)
+        except MalformedImageError as error:
+            self.camera.count_malformed(error)
+            return error
+
 
 class Camera:
-    """A subscription and the newest frame it brought."""
+    """A subscription and the newest frame that it brought."""
 
     def __init__(
         self,
@@ -128,18 +136,21 @@ class Camera:
         max_pixels: int = MAX_PIXELS,
         callback_group: Any = None,
     ) -> None:
-        """`on_frame` is called in the executor after each good message and must return at once. Nothing comes before
-        open(). `clock` is by default the node's."""
+        """Does not subscribe yet; open() does.
+
+        `on_frame` is called in the executor after each good message and must return at once. `clock` is the node's by
+        default. Images with more than `max_pixels` pixels count as malformed.
+        """
         self.source = source
         self.clock = clock or FrameClock(node.get_clock())
         self.topic: str = node.resolve_topic_name(source.topic)
         """The topic after namespace and remappings."""
         self.counters = CameraCounters()
         self.qos = image_qos(source.reliability, source.depth)
-        """As requested; after open() with the overrides that the node's parameters have for this topic."""
+        """The requested QoS. After open(), it has the overrides that the node's parameters have for this topic."""
         self._node = node
         self._on_frame = on_frame
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
         self._callback_group = callback_group
         self._subscription: Any = None
         self._newest: Frame | None = None
@@ -154,15 +165,15 @@ class Camera:
         return self.source.name
 
     def open(self, on_mismatch: Callable[[Camera], None] = lambda camera: None) -> None:
-        """Subscribes. `on_mismatch` is called in the executor when a publisher turns up that cannot be received.
+        """Subscribes. `on_mismatch` is called in the executor when a publisher with an incompatible QoS is found.
 
-        Raises ConfigError where an override of the quality of service is wrong.
+        Raises ConfigError if an override of the QoS is wrong.
         """
         self._subscription = subscribe(
             self._node,
             CompressedImage if self.source.compressed else Image,
             self.source.topic,
-            self._receive,
+            self.receive,
             self.qos,
             on_mismatch=lambda: on_mismatch(self),
             on_lost=self._count_lost,
@@ -176,13 +187,30 @@ class Camera:
             self._node.destroy_subscription(self._subscription)
         self._newest = None
 
+    def receive(self, message: Any) -> None:
+        """Stores a message as the newest frame, unless it is malformed. This is the subscription's callback."""
+        frame = Frame(self, message)
+        self.counters.received += 1
+        try:
+            check_image(message, max_pixels=self.max_pixels)
+        except MalformedImageError as error:
+            self.count_malformed(error)
+            return
+        with self._lock:
+            if self._newest is not None and not self._newest.used:
+                self.counters.replaced += 1
+            self._newest = frame
+            self._fault = ""
+        self._compare_clocks(frame)
+        self._on_frame(self)
+
     def newest(self, max_age: float) -> Frame | None:
-        """The newest frame if it is at most `max_age` seconds old."""
+        """Returns the newest frame, or None if there is none that is at most `max_age` seconds old."""
         frame = self._newest
         return frame if frame is not None and frame.age() <= max_age else None
 
     def use(self, max_age: float) -> Frame | None:
-        """Like newest(), and the frame counts as used rather than replaced from now on."""
+        """Returns the same as newest(). The frame counts as used, not as replaced, from now on."""
         with self._lock:
             frame = self.newest(max_age)
             if frame is not None:
@@ -190,13 +218,13 @@ class Camera:
             return frame
 
     def why_no_frame(self, max_age: float) -> str:
-        """What a query waits for when newest() gives nothing, in words for the person who asked."""
+        """Explains to a client why newest() returns nothing: `CAMERA (REASON)`."""
         if self._closed:
             return f"{self.name} (the node has stopped listening to {self.topic})"
         return f"{self.name} ({self.diagnose(max_age).text})"
 
     def diagnose(self, max_age: float) -> Diagnosis:
-        """Why there is no frame that is at most `max_age` seconds old."""
+        """Finds the reason why there is no frame that is at most `max_age` seconds old."""
         frame, fault = self._newest, self._fault
         if fault and frame is None:
             return Diagnosis(Silence.MALFORMED, f"{self.topic} has brought only malformed images: {fault}")
@@ -216,24 +244,20 @@ class Camera:
             return Diagnosis(Silence.NO_MESSAGE, age)
         return Diagnosis(diagnosis.silence, f"{age}; {diagnosis.text}")
 
-    def _receive(self, message: Any) -> None:
-        frame = Frame(self, message)
-        self.counters.received += 1
-        try:
-            check_image(message, max_pixels=self._max_pixels)
-        except MalformedImageError as error:
-            self._drop(error)
-            return
+    def count_malformed(self, error: MalformedImageError) -> None:
+        """Counts a message that cannot be decoded, and logs the first one."""
         with self._lock:
-            if self._newest is not None and not self._newest.used:
-                self.counters.replaced += 1
-            self._newest = frame
-            self._fault = ""
-        self._compare_clocks(frame)
-        self._on_frame(self)
+            first = not self.counters.dropped
+            self.counters.dropped[error.fault] += 1
+            self._fault = str(error)
+        if first:
+            self._node.get_logger().warning(
+                f"Dropped an image of camera {self.name} on {self.topic}: {error}. "
+                "Further malformed images of this camera are counted, not logged."
+            )
 
     def _compare_clocks(self, frame: Frame) -> None:
-        """Says once that stamps are no use, for whoever relies on them."""
+        """Logs once that this camera's stamps cannot be used."""
         since = frame.since_stamp
         if self._told_of_clocks or self.clock.counts_from != "auto" or math.isnan(since) or agrees(since):
             return
@@ -247,21 +271,3 @@ class Camera:
 
     def _count_lost(self, count: int) -> None:
         self.counters.lost += count
-
-    def _decode(self, message: Any) -> RgbImage | MalformedImageError:
-        try:
-            return decode_image(message, max_pixels=self._max_pixels)
-        except MalformedImageError as error:
-            self._drop(error)
-            return error
-
-    def _drop(self, error: MalformedImageError) -> None:
-        with self._lock:
-            first = not self.counters.dropped
-            self.counters.dropped[error.fault] += 1
-            self._fault = str(error)
-        if first:
-            self._node.get_logger().warning(
-                f"Dropped an image of camera {self.name} on {self.topic}: {error}. "
-                "Further malformed images of this camera are counted, not logged."
-            )

@@ -1,4 +1,4 @@
-"""When to caption which camera, and the job that does it."""
+"""Captions: each camera's newest frame, once a period."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from typing import Any
 from litevlm_ros.errors import LiteVLMError, NoFrameError
 from litevlm_ros.node.camera_views import CameraViews
 from litevlm_ros.node.cameras import Camera
-from litevlm_ros.node.inference import JobKind
-from litevlm_ros.node.inference_jobs import Ask, Submit
+from litevlm_ros.node.inference import Inference, JobKind, Turn
 from litevlm_ros.node.messages import caption_message
-from litevlm_ros.node.parameters import NodeSettings
+from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.types import RgbImage
 from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 
 _EARLY = 0.1
-"""How much of a period a frame may be early, so that one that comes just before the caption is due is not missed."""
+"""Share of a period by which a frame may be early, so that one that comes just before its caption is due is used."""
 
 
 class Captioner:
     """Captions each camera once a period, always on its newest frame.
 
     The arrival of a frame starts a caption where one is due. So a camera without new frames has none, and each camera
-    has at most one waiting: where inference is slower than the period asks for, cameras take turns. Views that have not
-    changed since their last caption are left out and counted, where the settings say so. A caption that a question has
-    stopped is begun anew, behind those of the other cameras that wait.
+    has at most one waiting: where inference is slower than the period asks for, cameras take turns. Where the settings
+    say so, views that have not changed since their last caption are left out and counted. A caption that was stopped
+    for a question starts again, behind those of the other cameras that wait.
     """
 
     def __init__(
         self,
         settings: NodeSettings,
         views: CameraViews,
-        submit: Submit,
+        inference: Inference,
         publish: Callable[[Any, RgbImage], None],
         log: Any,
     ) -> None:
@@ -44,7 +43,7 @@ class Captioner:
         self.settings = settings
         """May be replaced at any time."""
         self._views = views
-        self._submit = submit
+        self._inference = inference
         self._publish = publish
         self._log = log
         # When each camera's last caption was due, in seconds on the monotonic clock.
@@ -54,32 +53,32 @@ class Captioner:
         self._lock = threading.Lock()
 
     def on_frame(self, camera: Camera) -> None:
-        """To be called after each new frame. Returns at once."""
+        """Queues a caption if one is due. Has to be called after each new frame, and returns at once."""
         now = time.monotonic()
         with self._lock:
             if camera.name in self._waiting or not self._is_due(camera.name, now):
                 return
-            turn = self._waiting[camera.name] = object()
+            place = self._waiting[camera.name] = object()
 
-        def work(ask: Ask) -> None:
+        def work(turn: Turn) -> None:
             # From here on a newer frame may ask for the next caption.
-            self._waits_no_longer(camera, turn)
-            self._caption(camera, ask)
+            self._waits_no_longer(camera, place)
+            self._caption(camera, turn)
 
         def finished(future: Future[None]) -> None:
-            self._waits_no_longer(camera, turn)
+            self._waits_no_longer(camera, place)
             error = None if future.cancelled() else future.exception()
             if job.preempted and isinstance(error, CancelledError):
                 self._caption_again(camera)
             elif error is not None:
                 self._report(camera, error)
 
-        job = self._submit(JobKind.CAPTION, work)
+        job = self._inference.submit(JobKind.CAPTION, work)
         job.future.add_done_callback(finished)
 
-    def _waits_no_longer(self, camera: Camera, turn: object) -> None:
+    def _waits_no_longer(self, camera: Camera, place: object) -> None:
         with self._lock:
-            if self._waiting.get(camera.name) is turn:
+            if self._waiting.get(camera.name) is place:
                 del self._waiting[camera.name]
 
     def _caption_again(self, camera: Camera) -> None:
@@ -87,7 +86,7 @@ class Captioner:
             self._last.pop(camera.name, None)
         self.on_frame(camera)
 
-    def _caption(self, camera: Camera, ask: Ask) -> None:
+    def _caption(self, camera: Camera, turn: Turn) -> None:
         settings = self.settings
         views = self._views.take([camera.name])
         threshold = settings.caption_change_threshold
@@ -96,13 +95,13 @@ class Captioner:
         if frame is not None and not gate.opens(frame, time.monotonic(), threshold, settings.caption_max_hold):
             camera.counters.unchanged += 1
             return
-        answer = ask(views, settings.caption_prompt, views.arrival)
+        answer = turn.answer(views, settings.caption_prompt, views.arrival)
         if frame is not None:
             gate.used(frame, time.monotonic())
         self._publish(caption_message(answer, camera.name, views.headers[camera.name]), views.views[0].image)
 
     def _is_due(self, camera: str, now: float) -> bool:
-        """Whether to caption a frame of this moment; if so, the next one is due a period later."""
+        """Returns True if a frame of this moment is to be captioned. The next one is then due a period later."""
         period = self.settings.caption_period
         if not period or camera not in self.settings.caption_cameras:
             return False

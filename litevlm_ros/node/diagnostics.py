@@ -1,4 +1,4 @@
-"""/diagnostics: once a second what the node does, how well, and what to do where it does not."""
+"""The topic /diagnostics: once a second the state of node, model, jobs and cameras, with the fix for what is wrong."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.machine import gpu_load, resident_bytes
+from litevlm_ros.machine import find_device, gpu_load, resident_bytes
 from litevlm_ros.node.camera_topics import describe_qos
 from litevlm_ros.node.camera_watch import CameraWatch
 from litevlm_ros.node.inference import JobKind
-from litevlm_ros.node.model_facts import ModelFacts
-from litevlm_ros.node.parameters import NodeSettings
+from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import JobStatistics, Outcome, Rate
 
 PERIOD = 1.0
-"""Seconds."""
+"""Seconds between two messages."""
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 _STOP_SECONDS = 0.5
 _SLACK = 1.25
-"""How much longer than their period captions may take before that is worth a warning."""
+"""Captions may take this many times their period without a warning."""
 
 _TOLERATED_LOSS = 0.1
 """Share of images that may be lost without a warning."""
@@ -39,13 +38,39 @@ Finding = tuple[bytes, str]
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """Facts about a loaded pipeline, for other threads than its own, which may not touch it."""
+
+    backend: str
+    """Versions, device and precisions in words."""
+    gpu: str
+    """Name of the GPU; '' without one."""
+    fingerprints: Mapping[str, str]
+    """SHA-256 of each engine file, from its sidecar, by the file's name."""
+    device_memory: Callable[[], Mapping[str, int]]
+    """Returns the bytes of device memory in use, by purpose. Any thread may call it."""
+
+    @classmethod
+    def of_pipeline(cls, pipeline: Any) -> ModelFacts:
+        """Returns the facts about a Pipeline, or about a stand-in without a backend.
+
+        Asks the GPU's driver, which may take a while.
+        """
+        backend, device = getattr(pipeline, "backend", None), find_device()
+        gpu = "" if device is None else device.name
+        if backend is None:
+            return cls("", gpu, {}, dict)
+        return cls(backend.description, gpu, backend.fingerprints, backend.memory)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The node at one moment."""
 
     problem: str = ""
-    """Why it is not active, with the fix; '' if it is."""
+    """Reason why the node is not active, with the fix; '' if it is active."""
     failed: bool = False
-    """Whether that is a failure, rather than a state that somebody chose."""
+    """True if the problem is a failure, not a state that somebody chose."""
     cameras: Mapping[str, CameraWatch] = field(default_factory=dict)
     statistics: Mapping[JobKind, JobStatistics] = field(default_factory=dict)
     settings: NodeSettings | None = None
@@ -54,10 +79,10 @@ class Snapshot:
 
 
 class Diagnostics:
-    """Publishes what `snapshot` gives, from a thread of its own: the executor has other things to do."""
+    """Publishes the node's state from a thread of its own, so that the executor has time for cameras and questions."""
 
     def __init__(self, node: Node, snapshot: Callable[[], Snapshot]) -> None:
-        """Begins at once. `snapshot` is called in the thread."""
+        """Begins at once. `snapshot` returns the state to publish and is called in the thread."""
         self._node = node
         self._snapshot = snapshot
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -79,21 +104,21 @@ class Diagnostics:
                 message.header.stamp = self._node.get_clock().now().to_msg()
                 self._publisher.publish(message)
             except Exception as error:
-                if not self._stopped.is_set():  # else of a node that is being destroyed
+                if not self._stopped.is_set():  # otherwise the node is being destroyed
                     self._node.get_logger().error(f"No diagnostics: {error!r}", throttle_duration_sec=60.0)
 
 
 class Report:
-    """Turns snapshots into statuses. Warns of what has happened since the one before."""
+    """Turns snapshots into statuses. Their warnings concern the time since the snapshot before."""
 
     def __init__(self, node: str) -> None:
-        """`node` is its name, with which each status begins."""
+        """`node` is the node's name. The name of each status begins with it."""
         self._node = node
         self._rates: defaultdict[str, Rate] = defaultdict(Rate)
         self._seen: dict[str, Counter[Any]] = {}
 
     def make(self, snapshot: Snapshot) -> list[DiagnosticStatus]:
-        """One status for the node, the model, questions, captions, and each camera."""
+        """Returns one status for the node, the model, the questions, the captions, and each camera."""
         hardware = "" if snapshot.model is None else snapshot.model.gpu
         statuses = [self._node_status(snapshot)]
         if snapshot.model is not None and snapshot.config is not None:
@@ -198,14 +223,14 @@ class Report:
         )
 
     def _new(self, name: str, counts: Counter[Any]) -> Counter[Any]:
-        """What was counted since the last call for this name. Counts that were begun anew count from zero."""
+        """Returns the increase since the last call for this name. Counts that have started again count from zero."""
         before = self._seen.get(name, Counter())
         self._seen[name] = counts
         return counts - before if not before - counts else counts
 
 
 def _too_slow(median: float, statistics: JobStatistics, settings: NodeSettings) -> str:
-    """Whether all cameras' captions together take longer than their period; '' if not."""
+    """Returns a warning if all cameras' captions together take longer than their period; else ''."""
     work = median - statistics.timings["queue"].percentile(50)
     needed = len(settings.caption_cameras) * work / 1e3
     if not settings.caption_period or not needed > _SLACK * settings.caption_period:
@@ -218,7 +243,7 @@ def _too_slow(median: float, statistics: JobStatistics, settings: NodeSettings) 
 
 
 def _too_many_lost(lost: int, sent: int) -> str:
-    """What to do, if that is more than is normal; '' if not."""
+    """Returns a warning if more images were lost than is normal; else ''."""
     if lost <= _TOLERATED_LOSS * sent:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""One inference thread that owns the pipeline, and the order in which jobs get it."""
+"""The inference thread: it owns the pipeline and gives it to one job at a time, questions before captions."""
 
 from __future__ import annotations
 
@@ -6,117 +6,176 @@ import heapq
 import itertools
 import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from enum import IntEnum
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any
 
+from std_msgs.msg import Header
+
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import BusyError, DeadlineError
+from litevlm_ros.node.camera_views import Views
 from litevlm_ros.node.statistics import JobStatistics, Outcome, outcome_of
-
-P = TypeVar("P")
-T = TypeVar("T")
+from litevlm_ros.types import Answer, FinishReason, OnText
 
 
 class JobKind(IntEnum):
-    """Whatever is a question runs before whatever is a caption."""
+    """The kinds of jobs. One of a smaller value runs first and stops a running one of a larger value."""
 
     QUESTION = 0
     CAPTION = 1
 
 
-class Job(Generic[T]):
-    """One piece of work that waits, runs or has ended."""
+class AnswerCancelledError(CancelledError):
+    """A job was stopped before its answer was complete."""
 
-    def __init__(self, kind: JobKind, work: Callable[[Any, threading.Event], T], place: tuple[int, int, int]) -> None:
+    def __init__(self, answer: Answer, headers: Mapping[str, Header]) -> None:
+        super().__init__("the answer was stopped before it was complete")
+        self.answer = answer
+        """The answer as far as it came. Its finish_reason is CANCELLED."""
+        self.headers = headers
+        """Header of each view's source frame, by camera."""
+
+
+class Turn:
+    """The use of the pipeline by one job, on the inference thread. A job must not keep it beyond its return."""
+
+    def __init__(self, pipeline: Any, stopping: threading.Event, statistics: JobStatistics) -> None:
+        """`pipeline` has the methods of `Pipeline`. It stops generating soon after `stopping` is set."""
+        self.pipeline = pipeline
+        self.stopping = stopping
+        self._statistics = statistics
+        self._began = time.monotonic()
+
+    def answer(
+        self,
+        views: Views,
+        question: str,
+        since: float,
+        sampling: SamplingConfig | None = None,
+        *,
+        all_views: bool = True,
+        on_text: OnText | None = None,
+    ) -> Answer:
+        """Asks the pipeline about views. The answer is counted in the statistics.
+
+        `since` is the time in seconds on the monotonic clock when the request or the frame arrived. Without `all_views`
+        the pipeline may leave out views that the question does not need. `on_text` gets each piece of the answer.
+
+        Raises AnswerCancelledError if the job is stopped meanwhile, and whatever the pipeline raises.
+        """
+        answer: Answer = self.pipeline.generate(
+            views.views, question, sampling, on_text, self.stopping, all_views=all_views
+        )
+        queue = 1e3 * max(0.0, self._began - since)  # a frame may arrive after its job has begun
+        total = queue + 1e3 * (time.monotonic() - self._began)
+        timings = replace(answer.timings, queue=queue, decode_image=views.decode_ms, total=total)
+        answer = replace(answer, timings=timings)
+        if answer.finish_reason is FinishReason.CANCELLED:
+            raise AnswerCancelledError(answer, views.headers)
+        self._statistics.add(answer)
+        return answer
+
+
+class Job:
+    """One caption or question that waits, runs or has ended."""
+
+    def __init__(self, kind: JobKind, work: Callable[[Turn], Any], place: tuple[int, int, int]) -> None:
+        """`place` is the job's place in the queue: smaller ones come first."""
         self.kind = kind
-        self.future: Future[T] = Future()
-        """Its callbacks run in the inference thread, or in the one that cancels or submits."""
+        self.future: Future[Any] = Future()
+        """Holds what the work returns or raises. Its callbacks run in the inference thread, or in the thread that
+        cancels or submits."""
         self.preempted = False
-        """Whether it was stopped for a question."""
-        self._work: Callable[[Any, threading.Event], T] | None = work
+        """True if the job was stopped for a question."""
+        self.stopping = threading.Event()
+        """Is set when the job has to end soon."""
+        self._work: Callable[[Turn], Any] | None = work
         self._place = place
-        self._stop = threading.Event()
-        # What it has ended with must not keep the images that it was about.
-        self.future.add_done_callback(lambda _: setattr(self, "_work", None))
+        self.future.add_done_callback(self._forget_work)
 
-    def __lt__(self, other: Job[Any]) -> bool:
-        """Whether this one comes first."""
+    def __lt__(self, other: Job) -> bool:
+        """Orders the queue."""
         return self._place < other._place
 
     def cancel(self) -> None:
-        """Withdraws it; if it runs already, tells it to stop."""
+        """Withdraws the job if it waits, and tells it to stop if it runs."""
         if not self.future.cancel():
-            self._stop.set()
+            self.stopping.set()
 
     def preempt(self) -> None:
-        """Tells it to stop for a question."""
+        """Tells the running job to stop for a question."""
         self.preempted = True
-        self._stop.set()
+        self.stopping.set()
 
     def refuse(self, error: BaseException) -> None:
-        """Ends it with an error instead of running it, unless it was withdrawn."""
+        """Ends the job with an error instead of running it, unless it was withdrawn."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
-    def run(self, pipeline: Any) -> None:
-        """Runs it, unless it was withdrawn."""
+    def run(self, begin: Callable[[Job], Turn]) -> None:
+        """Runs the job in the turn that `begin` returns, unless it was withdrawn."""
         work = self._work
         if work is None or not self.future.set_running_or_notify_cancel():
             return
         try:
-            result = work(pipeline, self._stop)
+            result = work(begin(self))
         except CancelledError as error:
-            self.future.set_exception(error.with_traceback(None))  # whose frames hold images
+            self.future.set_exception(error.with_traceback(None))  # the traceback's frames hold images
         except BaseException as error:
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
 
+    def _forget_work(self, _: Future[Any]) -> None:
+        """Lets go of the images that the work refers to, however long the job itself is kept."""
+        self._work = None
 
-class InferenceThread(Generic[P]):
-    """Loads a pipeline in a thread of its own and runs jobs there, one at a time.
+
+class Inference:
+    """A pipeline in a thread of its own, which runs one job at a time.
 
     Questions come first, among them those of higher priority, then those that came earlier. A question stops a running
-    caption; whoever wants the caption has to submit it again. Captions run in the order they came, so that cameras of
-    which each has one waiting take turns.
+    caption, which has to be submitted again by its owner. Captions run in the order in which they came, so cameras that
+    each have one caption waiting take turns.
 
-    A job that takes its frames when it is called, not when it is submitted, never works on an old one. What a job
-    raises goes to its own future and nowhere else.
+    A job that takes its frames when it runs, not when it is submitted, never works on old ones. An exception in a job
+    goes to the job's own future and nowhere else.
     """
 
     def __init__(
-        self, load: Callable[[], P], unload: Callable[[P], None] = lambda _: None, *, max_queued_questions: int = 16
+        self, config: PipelineConfig, load: Callable[[PipelineConfig], Any], *, max_queued_questions: int
     ) -> None:
-        """Starts loading at once. `unload` is called last, in the thread as well. At most so many questions wait."""
+        """Starts loading at once, in the thread. At most `max_queued_questions` wait while another one is answered."""
+        self.config = config
+        """May be replaced by another one that `Pipeline.change` accepts. The job that runs keeps the old one."""
         self.loaded: Future[None] = Future()
-        """Done when the pipeline can be used; has the exception if loading failed. Jobs may be submitted before."""
+        """Is done when the pipeline can be used, or holds the error if loading failed. Jobs may be submitted before."""
         self.max_queued_questions = max_queued_questions
-        """May be changed; what waits already stays."""
+        """May be changed. Questions that wait already stay."""
         self.statistics = {kind: JobStatistics() for kind in JobKind}
-        self._waiting: list[Job[Any]] = []  # a heap
+        self._config_in_pipeline = config
+        self._waiting: list[Job] = []  # a heap
         self._numbers = itertools.count()
-        self._running: Job[Any] | None = None
+        self._running: Job | None = None
         self._stopped = False
         self._changed = threading.Condition()
         # A daemon: a library call that cannot be interrupted must not keep the process from ending.
-        self._thread = threading.Thread(target=self._loop, args=(load, unload), name="inference", daemon=True)
+        self._thread = threading.Thread(target=self._loop, args=(load,), name="inference", daemon=True)
         self._thread.start()
 
     def submit(
-        self,
-        kind: JobKind,
-        work: Callable[[P, threading.Event], T],
-        *,
-        priority: int = 0,
-        deadline: float = math.inf,
-    ) -> Job[T]:
-        """Queues `work(pipeline, stop)`; it has to raise CancelledError soon after `stop` is set. Never raises, never
-        blocks.
+        self, kind: JobKind, work: Callable[[Turn], Any], *, priority: int = 0, deadline: float = math.inf
+    ) -> Job:
+        """Queues `work`, which has to raise CancelledError soon after its turn's `stopping` is set.
 
-        Of questions those with the highest `priority` come first, and one that has not begun `deadline` seconds from
-        now has DeadlineError then. The future has BusyError if too many questions wait, the loading's error if there is
-        no pipeline, and CancelledError if the thread stops before its turn.
+        Never raises and never blocks. Of questions those with the highest `priority` come first. The job's future has
+        DeadlineError if a question has not begun `deadline` seconds from now, BusyError if too many questions wait, the
+        error of loading if there is no pipeline, and CancelledError if the thread stops before the job's turn.
         """
         job = Job(kind, work, (kind, -priority, next(self._numbers)))
         with self._changed:
@@ -126,15 +185,15 @@ class InferenceThread(Generic[P]):
                 self.statistics[kind].waiting += 1
                 self._preempt_for(kind)
                 self._changed.notify()
-        job.future.add_done_callback(lambda future: self._ended(job, future))
+        job.future.add_done_callback(partial(self._count_outcome, job))
         if error is not None:
             job.refuse(error)
         elif deadline < math.inf:
             self._expire_after(deadline, job)
         return job
 
-    def stop(self, timeout: float = 1.0) -> bool:
-        """Cancels what waits and what runs. Returns whether the thread ended within `timeout` seconds."""
+    def stop(self, timeout: float) -> bool:
+        """Cancels the jobs that wait or run. Returns True if the thread ended within `timeout` seconds."""
         with self._changed:
             self._stopped = True
             if self._running is not None:
@@ -145,20 +204,29 @@ class InferenceThread(Generic[P]):
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _loop(self, load: Callable[[], P], unload: Callable[[P], None]) -> None:
+    def _loop(self, load: Callable[[PipelineConfig], Any]) -> None:
         try:
-            pipeline = load()
+            pipeline = load(self._config_in_pipeline)
         except BaseException as error:
             self.loaded.set_exception(error)
             self._drop_waiting(error)
             return
         self.loaded.set_result(None)
         while (job := self._next()) is not None:
-            job.run(pipeline)
-            del job  # or the images it holds stay until the next one comes
-        unload(pipeline)
+            job.run(partial(self._begin, pipeline))
+            del job  # otherwise the images that it holds would stay until the next job comes
+        pipeline.close()
 
-    def _next(self) -> Job[Any] | None:
+    def _begin(self, pipeline: Any, job: Job) -> Turn:
+        """Begins a job's turn with the settings of this moment."""
+        turn = Turn(pipeline, job.stopping, self.statistics[job.kind])
+        config = self.config
+        if self._config_in_pipeline != config:
+            pipeline.change(config)
+            self._config_in_pipeline = config
+        return turn
+
+    def _next(self) -> Job | None:
         with self._changed:
             self._running = None
             while not self._stopped:
@@ -170,7 +238,7 @@ class InferenceThread(Generic[P]):
         return None
 
     def _why_not(self, kind: JobKind) -> BaseException | None:
-        """Why no job of this kind can be queued."""
+        """Returns the reason why no job of this kind can be queued, or None if one can."""
         if self._stopped:
             return CancelledError()
         if self.loaded.done() and (error := self.loaded.exception()) is not None:
@@ -184,11 +252,11 @@ class InferenceThread(Generic[P]):
         return None
 
     def _preempt_for(self, kind: JobKind) -> None:
-        """Does not let a question wait for the rest of a caption."""
+        """Stops a running caption if a question came."""
         if self._running is not None and kind < self._running.kind:
             self._running.preempt()
 
-    def _expire_after(self, seconds: float, job: Job[Any]) -> None:
+    def _expire_after(self, seconds: float, job: Job) -> None:
         def expire() -> None:
             if self._take_back(job):
                 job.refuse(
@@ -203,8 +271,8 @@ class InferenceThread(Generic[P]):
         timer.start()
         job.future.add_done_callback(lambda _: timer.cancel())
 
-    def _take_back(self, job: Job[Any]) -> bool:
-        """Takes a job out of the queue. Returns whether it was still there."""
+    def _take_back(self, job: Job) -> bool:
+        """Takes a job out of the queue. Returns False if it was not there any more."""
         with self._changed:
             if job not in self._waiting:
                 return False
@@ -218,8 +286,8 @@ class InferenceThread(Generic[P]):
             if self._take_back(job):
                 job.refuse(error)
 
-    def _ended(self, job: Job[Any], future: Future[Any]) -> None:
-        self._take_back(job)  # if it was withdrawn
+    def _count_outcome(self, job: Job, future: Future[Any]) -> None:
+        self._take_back(job)  # a job that was withdrawn is still in the queue
         error = CancelledError() if future.cancelled() else future.exception()
         outcome = outcome_of(error)
         if outcome is Outcome.CANCELLED and job.preempted:

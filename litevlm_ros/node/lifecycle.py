@@ -1,9 +1,9 @@
 """The lifecycle node `litevlm`: what is loaded, subscribed and published in which state.
 
-unconfigured: nothing but the query service and the ask action, which say why there are no answers. Also while the model
-loads.
+unconfigured: only the query service and the ask action, which say why there are no answers. The node is also in this
+state while the model is being loaded.
 inactive: the model is loaded; no camera is subscribed to.
-active: cameras, captions and answers.
+active: cameras, captions and answers; see activity.py.
 """
 
 from __future__ import annotations
@@ -16,36 +16,28 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.msg import Answer, Caption
-from litevlm_ros.node.camera_views import CameraViews
-from litevlm_ros.node.camera_watch import CameraWatches
+from litevlm_ros.node.activity import Activity
 from litevlm_ros.node.cameras import Camera
-from litevlm_ros.node.captioner import Captioner
-from litevlm_ros.node.diagnostics import Diagnostics, Snapshot
-from litevlm_ros.node.frame_clock import FrameClock
-from litevlm_ros.node.inference import InferenceThread, JobKind
-from litevlm_ros.node.inference_jobs import Inference
-from litevlm_ros.node.model_facts import ModelFacts, model_facts
-from litevlm_ros.node.overlay import Overlays
+from litevlm_ros.node.diagnostics import Diagnostics, ModelFacts, Snapshot
+from litevlm_ros.node.inference import Inference, JobKind
 from litevlm_ros.node.parameter_changes import NodeParameters
-from litevlm_ros.node.parameters import NodeSettings
 from litevlm_ros.node.process_tuning import release_memory
-from litevlm_ros.node.question_servers import QuestionServers
-from litevlm_ros.node.questions import QueryHandler
+from litevlm_ros.node.questions import QuestionServers
+from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import JobStatistics
 from litevlm_ros.types import RgbImage
 
 INFERENCE_STOP_SECONDS = 1.0
-"""How long running inference gets to notice that it is cancelled when the node ends."""
+"""Seconds that running inference has to notice that it is cancelled when the node ends."""
 
 UNLOAD_SECONDS = 30.0
-"""How long cleanup waits for a model to be given up, so that the next one does not come on top of it."""
+"""Seconds that cleanup waits for a model to be unloaded, so that the next one does not need memory beside it."""
 
 _QUEUE_DEPTH = 10
 
@@ -67,38 +59,44 @@ class LiteVLMNode(LifecycleNode):
         pipeline_factory: Callable[[PipelineConfig], Any] = load_pipeline,
         **node_options: Any,
     ) -> None:
-        """`stopping` ends long waits when it is set. `pipeline_factory` loads what has Pipeline's generate(), on the
-        inference thread; tests put another one here."""
+        """`stopping` ends long waits when it is set. `pipeline_factory` loads the pipeline, or an object with the same
+        methods, on the inference thread."""
         super().__init__("litevlm", **node_options)
         self._stopping = stopping or threading.Event()
         self._pipeline_factory = pipeline_factory
-        self._inference_thread: InferenceThread[Any] | None = None
-        self._inference: Inference | None = None
-        self._settings: NodeSettings | None = None
-        self._queries: QueryHandler | None = None
-        self._captioner: Captioner | None = None
+        self._inference: Inference | None = None  # from the beginning of loading on
+        self._settings: NodeSettings | None = None  # from the end of loading on
+        self._model: ModelFacts | None = None
+        self._activity: Activity | None = None
         self._failure = ""
         self._closed = False
-        self.cameras: dict[str, Camera] = {}
-        self._watches: CameraWatches | None = None
-        self._overlays: Overlays | None = None
-        self._node_parameters = NodeParameters(self, lambda: self._inference_thread is not None, self._apply_parameters)
-        self._model: ModelFacts | None = None
+        self._node_parameters = NodeParameters(self, lambda: self.holds_model, self._apply_parameters)
+        self.questions = QuestionServers(self, self._why_not_active)
         self._diagnostics = Diagnostics(self, self._snapshot)
-        self.questions = QuestionServers(self, lambda: self._queries, self._why_not_active)
+
+    @property
+    def cameras(self) -> Mapping[str, Camera]:
+        """The cameras by name; empty unless the node is active."""
+        return {} if self._activity is None else self._activity.cameras
 
     @property
     def statistics(self) -> Mapping[JobKind, JobStatistics]:
-        """Of the questions and captions since the model was loaded; nothing while none is."""
-        return {} if self._inference is None else self._inference.thread.statistics
+        """Figures of questions and captions since the model was loaded; empty while none is."""
+        inference = self._inference if self._settings is not None else None
+        return {} if inference is None else inference.statistics
+
+    @property
+    def holds_model(self) -> bool:
+        """True while a model is loaded or is being loaded."""
+        return self._inference is not None
 
     def start(self) -> None:
         """Configures and activates the node, unless the parameter autostart is false.
 
-        Loading takes its time: called outside the executor, so that services answer meanwhile.
+        Loading takes its time, so this is called outside the executor. Services answer meanwhile.
         """
         try:
-            if self._node_parameters.autostart() and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            if self._node_parameters.autostart() and self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except LiteVLMError as error:
             self._fail(str(error))
@@ -106,14 +104,14 @@ class LiteVLMNode(LifecycleNode):
             self.get_logger().warning(f"Autostart ended: {error}")
 
     def close(self) -> None:
-        """Cancels everything and waits a moment for it to end. The node is of no use afterwards."""
+        """Cancels everything and waits a moment for it to end. The node cannot be used afterwards."""
         self._closed = True
         self._diagnostics.close()
-        self._disconnect()
+        self._end_activity()
         self._unload()
 
     def destroy_node(self) -> None:
-        """Ends all that rclpy has of the node."""
+        """Destroys everything that rclpy holds for the node."""
         self._diagnostics.close()
         self.questions.destroy()
         super().destroy_node()
@@ -127,12 +125,10 @@ class LiteVLMNode(LifecycleNode):
         try:
             settings, config = self._node_parameters.read()
             facts: Future[ModelFacts] = Future()
-            self._inference_thread = InferenceThread(
-                partial(self._load_model, config, facts),
-                lambda pipeline: pipeline.close(),
-                max_queued_questions=settings.max_queued_questions,
+            self._inference = Inference(
+                config, partial(self._load_model, facts), max_queued_questions=settings.max_queued_questions
             )
-            self._wait_for_pipeline(self._inference_thread.loaded)
+            self._wait_until_loaded(self._inference)
         except LiteVLMError as error:
             return self._fail(str(error))
         except Exception as error:
@@ -141,8 +137,7 @@ class LiteVLMNode(LifecycleNode):
         self._captions = self.create_lifecycle_publisher(Caption, "~/caption", _QUEUE_DEPTH)
         self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
         self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
-        self._settings, self._inference = settings, Inference(self._inference_thread, config)
-        self._model = facts.result()
+        self._settings, self._model = settings, facts.result()
         self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
         return super().on_configure(state)
 
@@ -151,18 +146,18 @@ class LiteVLMNode(LifecycleNode):
         result = super().on_activate(state)
         try:
             self._apply_parameters()
-            self._connect()
+            self._begin_activity()
         except Exception as error:
             what = str(error) if isinstance(error, LiteVLMError) else f"{error!r}\n{traceback.format_exc()}"
             self.get_logger().error(f"Not activated: {what}")
-            self._disconnect()
+            self._end_activity()
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribes from the cameras; the model stays loaded."""
-        self._disconnect()
+        """Unsubscribes from the cameras. The model stays loaded."""
+        self._end_activity()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -179,36 +174,40 @@ class LiteVLMNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Returns to unconfigured after an error in a transition."""
-        self._disconnect()
+        """Returns to the state unconfigured after an error in a transition."""
+        self._end_activity()
         self._unload()
         return TransitionCallbackReturn.SUCCESS
 
-    def _connect(self) -> None:
+    def _begin_activity(self) -> None:
         settings, inference = self._settings, self._inference
         assert settings is not None
         assert inference is not None
-        self.cameras = {}
-        log, submit = self.get_logger(), inference.submit
-        self._views = CameraViews(self.cameras, settings.max_frame_age)
-        sampling = inference.config.sampling
-        self._queries = QueryHandler(settings, sampling, self._views, submit, self._answers.publish, log)
-        self._captioner = Captioner(settings, self._views, submit, self._publish_caption, log)
-        group = MutuallyExclusiveCallbackGroup()
-        self._frame_clock = FrameClock(self.get_clock(), settings.frame_clock)
-        for source in settings.sources:
-            self.cameras[source.name] = Camera(
-                self, source, self._captioner.on_frame, clock=self._frame_clock,
-                max_pixels=settings.max_image_pixels, callback_group=group,
-            )  # fmt: skip
-        self._watches = CameraWatches(self, self.cameras.values(), lambda: self._views.max_age)
-        self._overlays = Overlays(self, tuple(self.cameras), settings.overlay_width)
-        # All of them are known before the first frame comes.
-        for camera in self.cameras.values():
-            camera.open(self._watches.look_at)
+        self._activity = Activity(self, settings, inference, self._publish_caption, self._answers.publish)
+        self.questions.answerer = self._activity.answerer
+        self._activity.open()
         topics = ", ".join(camera.topic for camera in self.cameras.values())
-        self.get_logger().info(f"Ready: captions on {self._captions.topic_name}, questions on "
-                               f"{self.resolve_service_name('~/query')}; cameras: {topics}")  # fmt: skip
+        self.get_logger().info(
+            f"Ready: captions on {self._captions.topic_name}, questions on "
+            f"{self.resolve_service_name('~/query')}; cameras: {topics}"
+        )
+
+    def _end_activity(self) -> None:
+        activity, self._activity = self._activity, None
+        self.questions.answerer = None
+        if activity is not None:
+            activity.close()
+
+    def _load_model(self, facts: Future[ModelFacts], config: PipelineConfig) -> Any:
+        pipeline = self._pipeline_factory(config)
+        facts.set_result(ModelFacts.of_pipeline(pipeline))
+        return pipeline
+
+    def _wait_until_loaded(self, inference: Inference) -> None:
+        while not wait([inference.loaded], timeout=0.1).done:
+            if self._stopping.is_set():
+                raise LiteVLMError("stopped while the model was loading")
+        inference.loaded.result()
 
     def _fail(self, reason: str) -> TransitionCallbackReturn:
         self._unload()
@@ -219,37 +218,13 @@ class LiteVLMNode(LifecycleNode):
             self.get_logger().info(f"After correcting it: ros2 lifecycle set {name} configure, then activate")
         return TransitionCallbackReturn.FAILURE
 
-    def _load_model(self, config: PipelineConfig, facts: Future[ModelFacts]) -> Any:
-        pipeline = self._pipeline_factory(config)
-        facts.set_result(model_facts(pipeline))
-        return pipeline
-
-    def _wait_for_pipeline(self, loaded: Future[None]) -> None:
-        while not wait([loaded], timeout=0.1).done:
-            if self._stopping.is_set():
-                raise LiteVLMError("stopped while the model was loading")
-        loaded.result()
-
-    def _disconnect(self) -> None:
-        self._queries = self._captioner = None
-        if self._watches is not None:
-            self._watches.close()
-            self._watches = None
-        if self._overlays is not None:
-            self._overlays.close()
-            self._overlays = None
-        cameras, self.cameras = self.cameras, {}
-        for camera in cameras.values():
-            camera.close()
-            self.get_logger().info(f"Camera {camera.name}: {camera.counters.summary()}")
-
     def _unload(self, seconds: float = INFERENCE_STOP_SECONDS) -> None:
-        self._settings = self._inference = self._model = None
-        thread, self._inference_thread = self._inference_thread, None
-        if thread is not None:
-            if not thread.stop(seconds) and not self._closed:
+        self._settings = self._model = None
+        inference, self._inference = self._inference, None
+        if inference is not None:
+            if not inference.stop(seconds) and not self._closed:
                 self.get_logger().warning("The model is still at work and keeps its memory until that ends")
-            for kind, statistics in thread.statistics.items():
+            for kind, statistics in inference.statistics.items():
                 self.get_logger().info(f"{kind.name.capitalize()}s: {statistics.summary()}")
 
     # --- callbacks
@@ -257,8 +232,8 @@ class LiteVLMNode(LifecycleNode):
     def _publish_caption(self, message: Any, image: RgbImage) -> None:
         self._captions.publish(message)
         self._caption_texts.publish(String(data=f"{message.camera}: {message.text}"))
-        if (overlays := self._overlays) is not None:
-            overlays.show(message, image)
+        if (activity := self._activity) is not None:
+            activity.overlays.show(message, image)
 
     def _why_not_active(self) -> str:
         name = self.get_fully_qualified_name()
@@ -266,35 +241,30 @@ class LiteVLMNode(LifecycleNode):
             return f"{name} is shutting down"
         if self._failure:
             return f"{name} could not be configured: {self._failure}"
-        if self._settings is None and self._inference_thread is not None:
+        if self._settings is None and self._inference is not None:
             return f"{name} is loading the model; ask again in a moment"
         if self._settings is None:
             return f"{name} is not configured (yet); where autostart is false: ros2 lifecycle set {name} configure"
         return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
 
     def _snapshot(self) -> Snapshot:
-        """For diagnostics, in whichever thread."""
-        inference, watches = self._inference, self._watches
+        """Returns the state for the diagnostics. They call it in their own thread."""
+        activity, settings, inference = self._activity, self._settings, self._inference
         return Snapshot(
-            problem="" if self._queries is not None else self._why_not_active(),
+            problem="" if activity is not None else self._why_not_active(),
             failed=bool(self._failure),
-            cameras={} if watches is None else watches.states,
-            statistics={} if inference is None else inference.thread.statistics,
-            settings=self._settings,
-            config=None if inference is None else inference.config,
+            cameras={} if activity is None else activity.watches.states,
+            statistics=self.statistics,
+            settings=settings,
+            config=None if inference is None or settings is None else inference.config,
             model=self._model,
         )
 
     def _apply_parameters(self) -> None:
-        """Takes over live parameters, as they are now."""
-        if self._inference is None:
+        """Uses the current values of live parameters from now on."""
+        if self._inference is None or self._settings is None:
             return
         self._settings, self._inference.config = self._node_parameters.read()
-        self._inference.thread.max_queued_questions = self._settings.max_queued_questions
-        if self._queries is not None and self._captioner is not None:
-            self._queries.settings = self._captioner.settings = self._settings
-            self._queries.sampling = self._inference.config.sampling
-            self._views.max_age = self._settings.max_frame_age
-            self._frame_clock.counts_from = self._settings.frame_clock
-        if self._overlays is not None:
-            self._overlays.width = self._settings.overlay_width
+        self._inference.max_queued_questions = self._settings.max_queued_questions
+        if self._activity is not None:
+            self._activity.apply(self._settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -13,11 +12,10 @@ from litevlm_ros import types
 from litevlm_ros.errors import ConfigError, printable
 from litevlm_ros.images.decoding import MAX_PIXELS, check_compressed, check_raw, decode_compressed, decode_raw
 from litevlm_ros.msg import Answer, Caption, Timings
-from litevlm_ros.node.answer_fields import answer_fields
 
 
 def check_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises MalformedImageError where the message alone shows that decode_image() will. Takes microseconds."""
+    """Raises the MalformedImageErrors of decode_image() that can be found without decoding, in microseconds."""
     if isinstance(message, CompressedImage):
         check_compressed(message.format, message.data, max_pixels=max_pixels)
     else:
@@ -26,7 +24,7 @@ def check_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXEL
 
 
 def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS) -> types.RgbImage:
-    """A sensor_msgs/Image or CompressedImage as RGB. Raises MalformedImageError."""
+    """Decodes an image message, uint8 [height, width, 3]. Raises MalformedImageError."""
     if isinstance(message, CompressedImage):
         return decode_compressed(message.format, message.data, max_pixels=max_pixels)
     return decode_raw(
@@ -41,12 +39,12 @@ def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXE
 
 
 def caption_message(answer: types.Answer, camera: str, header: Header) -> Any:
-    """litevlm_ros/Caption about one frame, whose header it keeps."""
+    """Returns a litevlm_ros/Caption about one frame, with the frame's header."""
     return Caption(header=header, camera=camera, **_common(answer))
 
 
 def answer_message(answer: types.Answer, headers: Mapping[str, Header]) -> Any:
-    """litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer."""
+    """Returns a litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer."""
     sources = [headers[camera] for camera in answer.cameras]
     newest = max(sources, key=lambda header: (header.stamp.sec, header.stamp.nanosec), default=Header())
     return Answer(
@@ -57,15 +55,10 @@ def answer_message(answer: types.Answer, headers: Mapping[str, Header]) -> Any:
     )
 
 
-def timings_message(timings: types.Timings) -> Any:
-    """litevlm_ros/Timings, whose fields have the same names and units."""
-    return Timings(**asdict(timings))
-
-
 def image_names(cameras: Sequence[str], count: int) -> list[str]:
-    """Names for the images of a query: the request's `cameras`, or image_0, image_1, ...
+    """Returns the names of a question's images: the names in `cameras`, or else image_0, image_1, ...
 
-    Raises ConfigError when there are names, but not a different one for each image.
+    Raises ConfigError if there are names, but not a different one for each image.
     """
     if not cameras:
         return [f"image_{index}" for index in range(count)]
@@ -77,4 +70,5 @@ def image_names(cameras: Sequence[str], count: int) -> list[str]:
 
 
 def _common(answer: types.Answer) -> dict[str, Any]:
-    return {**answer_fields(answer), "timings": timings_message(answer.timings)}
+    fields = answer.message_fields()
+    return {**fields, "timings": Timings(**fields["timings"])}

@@ -1,8 +1,8 @@
-"""How the node's ROS parameters are declared, described, read and checked; which there are is in parameters.py.
+"""Declares, describes, reads and checks ROS parameters. The node's own are listed in parameters.py.
 
 Parameters are declared without fixed types, because rclpy ends a node whose launch file says `1` where `1.0` is
-declared, or whose file has a value out of range. Such a mistake has a message when the node is configured, and can be
-corrected.
+declared, or whose file has a value out of range. Instead, such a mistake is reported when the node is configured, and
+can be corrected while it runs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rclpy.node import Node
 from litevlm_ros.errors import ConfigError
 
 _ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-"""Names, or beginnings of them, of parameters that rclpy declares for every node."""
+"""Names, or beginnings of names, of the parameters that rclpy declares for every node."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One ROS parameter. The type of `default` is the parameter's own; lists are of texts.
+    """One ROS parameter. It has the type of its `default`; lists are lists of texts.
 
-    `low` and `high` are the range of a number, both included, and `choices` the values that texts may have. A `live`
-    parameter changes while the node runs, a `read_only` one never, and all others only while nothing is loaded.
+    A number lies between `low` and `high`, both included; a text is one of `choices`. A `live` parameter can be set
+    while the node runs, a `read_only` one never, and all others only while no model is loaded.
     """
 
     default: Any
@@ -41,7 +41,7 @@ class Parameter:
     read_only: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
-        """What ROS tools show of it."""
+        """Returns the description that ROS tools show."""
         constraints = [f"One of: {', '.join(self.choices)}."] if self.choices else []
         if not self.live and not self.read_only:
             constraints.append("Can be set only while the node is unconfigured.")
@@ -60,7 +60,7 @@ class Parameter:
         return descriptor
 
     def read(self, name: str, value: Any) -> Any:
-        """`value` as the type that the parameter has. Raises ConfigError, which names the parameter."""
+        """Returns `value` in the parameter's own type. Raises ConfigError, which names the parameter."""
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
                 raise _wrong(name, value, "true or false")
@@ -91,34 +91,34 @@ class Parameter:
 
 
 class Values:
-    """A node's parameters as the types they are meant to have. Raises ConfigError where they have another."""
+    """The values of a node's parameters in the types they are meant to have. Raises ConfigError for a wrong one."""
 
     def __init__(
         self, node: Node, parameters: Mapping[str, Parameter], changes: Mapping[str, Any] | None = None
     ) -> None:
-        """`changes` are values that the node does not have yet."""
+        """`changes` are new values that the node does not have yet."""
         self._node = node
         self._parameters = parameters
         self._changes = changes or {}
 
     def text(self, name: str) -> str:
-        """A string."""
+        """Returns a text."""
         return self._get(name)
 
     def flag(self, name: str) -> bool:
-        """A boolean."""
+        """Returns a boolean."""
         return self._get(name)
 
     def number(self, name: str) -> float:
-        """A finite float; integers are fine too."""
+        """Returns a finite number, which may have been set as an integer."""
         return self._get(name)
 
     def integer(self, name: str) -> int:
-        """An integer; floats without a fraction are fine too."""
+        """Returns a whole number, which may have been set as a float such as 2.0."""
         return self._get(name)
 
     def names(self, name: str) -> tuple[str, ...]:
-        """A list of non-empty strings, or one string with commas."""
+        """Returns a list of non-empty texts, which may have been set as one text with commas."""
         return self._get(name)
 
     def _get(self, name: str) -> Any:
@@ -127,7 +127,7 @@ class Values:
 
 
 def declare(node: Node, parameters: Mapping[str, Parameter]) -> None:
-    """Declares parameters that take any type and any value, and describes those whose values fit."""
+    """Declares parameters that accept every type and value, and describes those whose values are right."""
     for name, parameter in parameters.items():
         loose = ParameterDescriptor(description=parameter.description, dynamic_typing=True)
         node.declare_parameter(name, parameter.default, parameter.descriptor() if parameter.read_only else loose)
@@ -135,7 +135,7 @@ def declare(node: Node, parameters: Mapping[str, Parameter]) -> None:
 
 
 def describe(node: Node, parameters: Mapping[str, Parameter]) -> None:
-    """Tells ROS the ranges of all parameters whose values are in them; rclpy then refuses others."""
+    """Tells ROS the ranges of all parameters whose values are in range. From then on rclpy refuses other values."""
     for name, parameter in parameters.items():
         if not parameter.read_only:
             with contextlib.suppress(InvalidParameterValueException):
@@ -143,7 +143,7 @@ def describe(node: Node, parameters: Mapping[str, Parameter]) -> None:
 
 
 def unknown_parameters(given: Iterable[str], parameters: Iterable[str]) -> list[str]:
-    """Warnings about `given` names that are no parameters, each with the closest one that is."""
+    """Returns a warning for each of the `given` names that is no parameter, with the closest name that is one."""
     known = list(parameters)
     warnings = []
     for name in sorted(set(given) - set(known)):

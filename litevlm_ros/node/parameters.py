@@ -1,163 +1,164 @@
-"""The node's own ROS parameters, and the settings they are read into. How is in ros_parameters.py."""
+"""The ROS parameters of the node: their defaults, ranges and descriptions. settings.py says what they mean together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.validate_topic_name import validate_topic_name
-
-from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, SETTINGS
+from litevlm_ros.images.decoding import MAX_PIXELS
 from litevlm_ros.node.camera_topics import RELIABILITIES
-from litevlm_ros.node.cameras import CameraSource
 from litevlm_ros.node.frame_clock import FRAME_CLOCKS
-from litevlm_ros.node.parameter_types import Parameter, Values
+from litevlm_ros.node.parameter_types import Parameter
 
 TRANSPORTS = ("auto", "raw", "compressed")
+"""Values of the parameter `transport`."""
+
 _SHORTEST, _LONGEST = 0.001, 86400.0
-"""Seconds: what a duration may be that is not 0."""
+"""The range in seconds of a duration that is not 0."""
+
+
+def _model_parameter(name: str, description: str, *, live: bool = False) -> dict[str, Parameter]:
+    """Returns the parameter of a setting of the model, whose default, range and choices are in config.py."""
+    setting = SETTINGS[name]
+    default: Any = setting.default
+    low, high = setting.parameter_range or (None, None)
+    return {name: Parameter(default, description, low, high, setting.choices, live=live)}
+
 
 PARAMETERS: Mapping[str, Parameter] = {
     "autostart": Parameter(
-        True, "Configure and activate at start. false leaves both to a lifecycle manager.", read_only=True
+        True, "The node configures and activates itself when it starts. false leaves both to a lifecycle manager.",
+        read_only=True,
     ),
     # --- cameras
-    "cameras": Parameter(list(DEMO_CAMERAS), "Names of the cameras, as captions and queries call them."),
+    "cameras": Parameter(list(DEMO_CAMERAS), "Names of the cameras, used in captions and queries."),
     "camera_topics": Parameter(
-        [""], "Image topic of each camera, in the order of `cameras`. Empty: NAME/image_raw in the node's "
-        "namespace, or with transport `compressed` NAME/image_raw/compressed."
+        [""], "Image topic of each camera, in the order of `cameras`. Empty: NAME/image_raw in the node's namespace, "
+        "or NAME/image_raw/compressed with transport `compressed`."
     ),
     "transport": Parameter(
         ["auto"], "`raw` subscribes to sensor_msgs/Image, `compressed` to sensor_msgs/CompressedImage (JPEG or PNG). "
-        "`auto`: compressed where the topic ends in /compressed, else raw. One for all cameras, or one each.",
+        "`auto`: compressed where the topic ends in /compressed, else raw. One value for all cameras, or one for each.",
         choices=TRANSPORTS,
     ),
     "image_reliability": Parameter(
-        ["best_effort"], "Quality of service of image subscriptions. `best_effort` receives from publishers of every "
-        "kind, `reliable` only from reliable ones. One for all cameras, or one each; "
-        "`qos_overrides.TOPIC.subscription` has the last word.", choices=RELIABILITIES,
+        ["best_effort"], "Reliability of the image subscriptions. `best_effort` receives from publishers of every "
+        "kind, `reliable` only from reliable ones. One value for all cameras, or one for each. Parameters "
+        "below `qos_overrides.TOPIC.subscription` take precedence.", choices=RELIABILITIES,
     ),
     "image_depth": Parameter(
-        1, "Images that the middleware keeps until the node looks. Only the newest is used.", 1, 1000
+        1, "Number of images that the middleware keeps until the node reads them. Only the newest is used.", 1, 1000
     ),
     "max_frame_age": Parameter(
-        2.0, "Seconds since it was taken after which a frame is never used.", _SHORTEST, _LONGEST, live=True
+        2.0, "Age in seconds above which a frame is never used.", _SHORTEST, _LONGEST, live=True
     ),
     "frame_clock": Parameter(
-        "auto", "What a frame's age counts from: the `stamp` in its header or its `arrival`. `auto`: the stamp, unless "
-        "that is so far from the node's clock that another clock made it.", choices=FRAME_CLOCKS, live=True
+        "auto", "Start of a frame's age: the `stamp` in its header or its `arrival`. `auto`: the stamp, unless it is "
+        "so far from the node's clock that another clock must have made it.", choices=FRAME_CLOCKS, live=True
     ),
     "max_image_pixels": Parameter(
-        64_000_000, "Larger images are refused, from cameras and in queries alike.", 1, 2**30
+        MAX_PIXELS, "Images with more pixels are refused, from cameras and in queries.", 1, 2**30
     ),
     # --- captions
     "caption_period": Parameter(
-        1.0, "Seconds from one caption of a camera to its next. 0: no captions.", 0, _LONGEST, live=True
+        1.0, "Seconds from one caption of a camera to its next one. 0: no captions.", 0, _LONGEST, live=True
     ),
-    "caption_prompt": Parameter(CAPTION_PROMPT, "Instruction that captions follow.", live=True),
-    "caption_cameras": Parameter([""], "Cameras to caption, by name. Empty: all.", live=True),
+    "caption_prompt": Parameter(CAPTION_PROMPT, "Instruction that the captions follow.", live=True),
+    "caption_cameras": Parameter([""], "Names of the cameras to caption. Empty: all.", live=True),
     "caption_change_threshold": Parameter(
-        0.0, "Leaves out captions of views that changed less than this since their last one, in levels from 0 to 255 "
-        "of a small part's colour. 12 overlooks the noise of most sensors. 0: every view is captioned.", 0, 255,
-        live=True,
+        0.0, "A view is not captioned again while it has changed by less than this since its last caption: the colour "
+        "difference, from 0 to 255, of the part that changed most. 12 ignores the noise of most sensors. 0: every "
+        "view is captioned.", 0, 255, live=True,
     ),
     "caption_max_hold": Parameter(
         30.0, "Seconds after which an unchanged view is captioned anyway.", _SHORTEST, _LONGEST, live=True
     ),
     "overlay_width": Parameter(
-        960, "Most pixels across a picture on ~/overlay/CAMERA/compressed and ~/overlay/compressed.", 160, 7680,
-        live=True,
+        960, "Largest width in pixels of the images on ~/overlay/CAMERA/compressed and ~/overlay/compressed.",
+        160, 7680, live=True,
     ),
     # --- questions
     "max_queued_questions": Parameter(
-        16, "Questions that may wait while another one is answered; further ones are told so at once.", 1, 1000,
+        16, "Number of questions that may wait while another one is answered. Further ones are refused at once.",
+        1, 1000, live=True,
+    ),
+    "max_question_chars": Parameter(
+        2000, "Largest number of characters of a question. Longer ones are refused.", 1, 1_000_000, live=True
+    ),
+    "max_query_images": Parameter(8, "Largest number of images that may come with one query.", 1, 100, live=True),
+    # --- model
+    "model_dir": Parameter("", "Directory of the model. Empty: the demo model that ships with the package."),
+    **_model_parameter(
+        "backend", "Inference backend. `auto`: TensorRT if there are engines that fit this machine, else ONNX Runtime."
+    ),
+    "engine_dir": Parameter("", "Directory of the model's TensorRT engines. Empty: model_dir."),
+    **_model_parameter(
+        "vision_precision", "Precision of the vision encoder's engine or graph. `auto`: the most accurate that fits."
+    ),
+    **_model_parameter(
+        "text_precision", "Precision of the text decoder's engine or graph. `auto`: the most accurate that fits."
+    ),
+    **_model_parameter(
+        "memory_budget_mb",
+        "Memory in MB, of the process and the GPU together, above which loading the model gives a warning. 0: none.",
+    ),
+    **_model_parameter("threads", "Number of CPU threads of the backend. 0: one for each core."),
+    **_model_parameter(
+        "max_tiles", "Largest number of tiles that a view is cut into. More tiles show finer detail and take longer."
+    ),
+    **_model_parameter(
+        "max_context",
+        "Largest number of tokens of prompt, images and answer together. 0: as many as the model allows.",
+    ),
+    "system_prompt": Parameter("", "Replaces the system prompt of the model family. Empty: the family's own."),
+    **_model_parameter(
+        "max_new_tokens", "Largest number of tokens of a caption, or of an answer whose query does not set its own.",
         live=True,
     ),
-    "max_question_chars": Parameter(2000, "Longer questions are refused.", 1, 1_000_000, live=True),
-    "max_query_images": Parameter(8, "Most images that may come with one query.", 1, 100, live=True),
+    **_model_parameter(
+        "temperature", "Sampling temperature of captions; a query has its own. 0: always the likeliest token. Above 0: "
+        "tokens are sampled, more freely the higher it is.", live=True,
+    ),
+    **_model_parameter(
+        "top_k", "Captions with a temperature above 0 sample among this many of the likeliest tokens. 0: no limit.",
+        live=True,
+    ),
+    **_model_parameter(
+        "top_p", "Captions with a temperature above 0 sample among the likeliest tokens whose probabilities add up to "
+        "this. 1: all tokens.", live=True,
+    ),
+    **_model_parameter(
+        "repetition_penalty", "Values above 1 make tokens that the text already has less likely. 1: no penalty.",
+        live=True,
+    ),
+    # --- LiteVLM
+    **_model_parameter(
+        "view_selection", "Method that selects the cameras that a question about all of them needs. `lexical` goes by "
+        "the words of the question, and keeps all cameras if they say nothing. `learned` also uses the model's "
+        "view_selector.onnx.",
+    ),
+    **_model_parameter(
+        "view_selection_threshold", "Score above which a view is kept. A camera that is named has the score 1, one "
+        "whose direction is mentioned 0.4.", live=True,
+    ),
+    "view_selection_phrases": Parameter(
+        [""], "Further words for cameras, such as `gripper: hand, tool`. One camera an entry. Empty: none.", live=True
+    ),
+    **_model_parameter(
+        "token_selection", "Method that selects the visual tokens of each tile that the language model reads. "
+        "`diversity` and `similarity` need no training, `scorer` needs the model's token_scorer.onnx, and `random` is "
+        "for comparison.",
+    ),
+    **_model_parameter("token_selection_keep", "Share of each tile's visual tokens that is kept.", live=True),
+    **_model_parameter(
+        "speculation", "Source of drafts, whose tokens greedy decoding checks several at a time. `ngram` looks for the "
+        "same words in earlier text, `head` asks a small trained network, `auto` does both. Drafts are used where "
+        "they prove faster, and change no answer.",
+    ),
+    **_model_parameter("speculation_tokens", "Largest number of tokens of one draft."),
+    **_model_parameter(
+        "reuse_frames", "Number of frames whose visual tokens are kept, so that further questions about them do not "
+        "encode them again. 0: none.",
+    ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class NodeSettings:
-    """What the node itself needs to know; the model's settings are in config.py."""
-
-    sources: tuple[CameraSource, ...]
-    max_frame_age: float
-    frame_clock: str
-    max_image_pixels: int
-    caption_period: float
-    caption_prompt: str
-    caption_cameras: frozenset[str]
-    caption_change_threshold: float
-    caption_max_hold: float
-    overlay_width: int
-    max_queued_questions: int
-    max_question_chars: int
-    max_query_images: int
-
-
-def read_node_settings(values: Values) -> NodeSettings:
-    """Reads and checks the node's own parameters. Raises ConfigError."""
-    sources = _sources(values)
-    known = [source.name for source in sources]
-    caption_cameras = values.names("caption_cameras") or tuple(known)
-    unknown = sorted(set(caption_cameras) - set(known))
-    if unknown:
-        raise ConfigError(f"parameter caption_cameras names {', '.join(unknown)}; cameras has {', '.join(known)}")
-    settings = NodeSettings(
-        sources=sources,
-        max_frame_age=values.number("max_frame_age"),
-        frame_clock=values.text("frame_clock"),
-        max_image_pixels=values.integer("max_image_pixels"),
-        caption_period=values.number("caption_period"),
-        caption_prompt=values.text("caption_prompt").strip(),
-        caption_cameras=frozenset(caption_cameras),
-        caption_change_threshold=values.number("caption_change_threshold"),
-        caption_max_hold=values.number("caption_max_hold"),
-        overlay_width=values.integer("overlay_width"),
-        max_queued_questions=values.integer("max_queued_questions"),
-        max_question_chars=values.integer("max_question_chars"),
-        max_query_images=values.integer("max_query_images"),
-    )
-    if settings.caption_period and not settings.caption_prompt:
-        raise ConfigError("parameter caption_prompt is empty; give an instruction, or set caption_period to 0")
-    return settings
-
-
-def _sources(values: Values) -> tuple[CameraSource, ...]:
-    names, topics = values.names("cameras"), values.names("camera_topics")
-    if not names:
-        raise ConfigError("parameter cameras is empty; name at least one camera")
-    if len(set(names)) != len(names):
-        raise ConfigError(f"parameter cameras has a name twice: {', '.join(names)}")
-    if topics and len(topics) != len(names):
-        raise ConfigError(
-            f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"
-        )
-    transports = _one_each("transport", values, len(names))
-    reliabilities = _one_each("image_reliability", values, len(names))
-    if not topics:
-        suffixes = ["/compressed" if transport == "compressed" else "" for transport in transports]
-        topics = tuple(f"{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
-    for name, topic in zip(names, topics, strict=True):
-        try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            raise ConfigError(f"the topic of camera {name} is not a valid name: {error}") from None
-    compressed = {"raw": False, "compressed": True}
-    depth = values.integer("image_depth")
-    return tuple(
-        CameraSource(name, topic, compressed.get(transport, topic.endswith("/compressed")), reliability, depth)
-        for name, topic, transport, reliability in zip(names, topics, transports, reliabilities, strict=True)
-    )
-
-
-def _one_each(parameter: str, values: Values, cameras: int) -> Sequence[str]:
-    """A list parameter as one item for each camera; a single item is for all."""
-    items = values.names(parameter) or tuple(PARAMETERS[parameter].default)
-    if len(items) not in (1, cameras):
-        raise ConfigError(f"parameter {parameter} has {len(items)} items for {cameras} cameras; give one, or one each")
-    return items if len(items) == cameras else items * cameras

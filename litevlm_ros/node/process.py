@@ -1,11 +1,12 @@
-"""The node's process: signals, the executor and the exit. The node itself is in lifecycle.py.
+"""The node's process: signals, logging, the executor and the exit. The node itself is in lifecycle.py.
 
-The main thread only waits for a signal; everything else happens in other threads. So Ctrl-C ends the process in every
-phase, also while a library is being imported or a model loaded.
+The main thread only waits for a signal; everything else happens in other threads. So Ctrl-C ends the process at any
+time, even while a library is being imported or a model is being loaded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,26 +20,28 @@ from typing import Any
 from litevlm_ros.node.process_tuning import tune_process
 
 SIGNAL_SECONDS = 0.1
-"""How long a signal may go unnoticed."""
+"""Largest time in seconds until a signal is noticed."""
 
 SHUTDOWN_SECONDS = 1.5
-"""How long the node may take to end before the process ends without it."""
+"""Seconds that the node may take to end. After them the process ends without it."""
 
 START_STOP_SECONDS = 0.5
-"""Of these, how long a start that is under way may take to notice."""
+"""Seconds, of SHUTDOWN_SECONDS, that a start that is under way may take to stop."""
 
 LAST_RESPONSES_SECONDS = 0.2
-"""And how long the last responses and results may take."""
+"""Seconds, of SHUTDOWN_SECONDS, that the last responses and results may take."""
 
 MakeNode = Callable[[threading.Event], Any]
-"""Takes the event that is set on stopping and returns a LiteVLMNode."""
+"""Takes the event that is set when the process has to end, and returns a LiteVLMNode."""
+
+_PACKAGE = "litevlm_ros"
 
 
 class NodeProcess:
     """One node, spinning in a thread of its own until it is told to stop."""
 
     def __init__(self, arguments: Sequence[str] | None, make_node: MakeNode | None = None) -> None:
-        """`arguments` are the process's own, ROS's among them; None takes sys.argv."""
+        """`arguments` are those of the process, including `--ros-args`. None takes sys.argv."""
         self._arguments = arguments
         self._make_node = make_node
         self._stop = threading.Event()
@@ -46,15 +49,15 @@ class NodeProcess:
         self._failed = False
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Asks the process to end. Also a signal handler."""
+        """Asks the process to end. It can be a signal handler."""
         self._stop.set()
 
     def run(self) -> int:
         """Runs until stop() is called. Returns the exit status: 0, or 1 after an internal error."""
         spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
         spinner.start()
-        # In steps: the kernel may hand a signal to any thread, which leaves this one asleep, and only here Python calls
-        # the handler.
+        # It waits in steps because the kernel may hand a signal to another thread, which does not wake this one, and
+        # Python calls the handler only in this one.
         while not self._stop.wait(SIGNAL_SECONDS):
             pass
         self._wake()
@@ -77,7 +80,6 @@ class NodeProcess:
         from rclpy.utilities import ok, try_shutdown
 
         from litevlm_ros.node.lifecycle import LiteVLMNode
-        from litevlm_ros.node.ros_logging import log_to_ros
 
         if self._stop.is_set():
             return
@@ -86,7 +88,7 @@ class NodeProcess:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         executor = SingleThreadedExecutor()
-        # Not executor.wake(), after which spin_once() would go on waiting for work.
+        # executor.wake() would not do: spin_once() then goes on waiting for work.
         self._wake = lambda: executor.create_task(lambda: None)
         node = (self._make_node or LiteVLMNode)(self._stop)
         log_to_ros(node.get_logger())
@@ -97,7 +99,7 @@ class NodeProcess:
             try:
                 executor.spin_once()
             except Exception:
-                # rclpy raises here what a callback did, for example on a service request that it cannot handle.
+                # rclpy raises a callback's exception here, for example if a service request cannot be handled.
                 if self._stop.is_set() or not ok():
                     raise
                 node.get_logger().error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
@@ -109,10 +111,44 @@ class NodeProcess:
         try_shutdown()
 
     def _send_last_responses(self, executor: Any, node: Any) -> None:
-        """A client that is not told about the end would wait forever."""
+        """Sends what clients still wait for. They would wait forever if the node ended without a word."""
         deadline = time.monotonic() + LAST_RESPONSES_SECONDS
-        while node.questions.has_open_questions and time.monotonic() < deadline:
+        while node.questions.open_questions and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.02)
+
+
+class RosLogHandler(logging.Handler):
+    """Passes log records to a ROS logger, whose level decides which ones appear."""
+
+    def __init__(self, ros_logger: Any) -> None:
+        super().__init__()
+        self._ros = ros_logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs one record. Each severity has its own call, as rclpy refuses different severities from one line."""
+        try:
+            text = record.getMessage()
+            if record.levelno >= logging.ERROR:
+                self._ros.error(text)
+            elif record.levelno >= logging.WARNING:
+                self._ros.warning(text)
+            elif record.levelno >= logging.INFO:
+                self._ros.info(text)
+            else:
+                self._ros.debug(text)
+        except Exception:
+            self.handleError(record)
+
+
+def log_to_ros(ros_logger: Any) -> None:
+    """Sends everything that the package logs to `ros_logger`; of TensorRT's own messages only warnings and errors.
+
+    A process has one node: another call replaces the logger of the one before.
+    """
+    package = logging.getLogger(_PACKAGE)
+    package.handlers = [RosLogHandler(ros_logger)]
+    package.setLevel(logging.DEBUG)
+    logging.getLogger(f"{_PACKAGE}.tensorrt").setLevel(logging.WARNING)
 
 
 def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
@@ -123,10 +159,10 @@ def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = No
     tune_process()
     status = process.run()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Python's own end would bring back the default, and a signal that launch repeats then kills the process.
+        # Python restores the default handler when it exits; a signal that launch repeats would then kill the process.
         signal.signal(number, signal.SIG_IGN)
     if threading.active_count() > 1:
-        # A library call that cannot be interrupted, most likely the loading of a model: do not wait for it.
+        # Some library call cannot be interrupted, most likely the loading of a model. Do not wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

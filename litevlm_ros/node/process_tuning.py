@@ -1,4 +1,4 @@
-"""How the node's process treats memory and threads, so that images and inference do not hold up its callbacks."""
+"""Settings of threads and memory for the node's process, so that images and inference do not delay its callbacks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 from typing import Any
 
 SWITCH_SECONDS = 0.001
-"""How long a thread that runs Python keeps another one waiting. Python's own 5 ms are a camera's whole callback."""
+"""Seconds after which a thread that runs Python lets another one run. The default of 5 ms is as long as a whole camera
+callback."""
 
 LARGEST_KEPT = 32 << 20
-"""Bytes; glibc allows no more. Blocks up to this size are kept when they are freed."""
+"""Bytes. Freed blocks up to this size are kept for reuse; glibc allows no larger value."""
 
 KEPT = 256 << 20
-"""Bytes of freed memory at an arena's end that are kept."""
+"""Bytes of freed memory at the end of an arena that are kept for reuse."""
 
 # mallopt(3)
 _M_TRIM_THRESHOLD = -1
@@ -22,17 +23,17 @@ _M_ARENA_MAX = -8
 
 
 def tune_process() -> None:
-    """Lets threads take turns more often and images be decoded by one thread, and lets the allocator keep the memory of
-    images for the next ones.
+    """Makes threads take turns more often, OpenCV use one thread, and the allocator keep freed memory of images.
 
-    By default glibc gives an image's memory back to the kernel when it is freed, and the pages of the next image are
-    then mapped and zeroed one by one, which takes several times as long as copying the image. And it gives every new
-    thread, as each loaded model has, an arena whose rest nobody else uses. Without glibc only threads change.
+    By default glibc returns an image's memory to the kernel when it is freed. The pages of the next image are then
+    mapped and zeroed one by one, which takes several times as long as copying the image. It also gives every new
+    thread, such as that of each loaded model, an arena whose unused part no other thread can use. Without glibc, the
+    allocator stays as it is.
 
-    Converting an image waits for memory, not for cores, and OpenCV's workers would wait for those that inference and
-    callbacks use.
+    OpenCV's worker threads would not help: converting an image is limited by memory, and the workers would compete for
+    the cores that inference and callbacks use.
     """
-    import cv2  # here, as the node's process has to be able to end before its libraries are imported
+    import cv2  # imported here because the process has to be able to end before its libraries are imported
 
     sys.setswitchinterval(SWITCH_SECONDS)
     cv2.setNumThreads(1)
@@ -44,7 +45,7 @@ def tune_process() -> None:
 
 
 def release_memory() -> None:
-    """Gives freed memory back to the kernel, for when it will not be needed soon."""
+    """Returns freed memory to the kernel. For when it will not be needed soon."""
     trim = _libc_function("malloc_trim")
     if trim is not None:
         trim(0)

@@ -1,20 +1,21 @@
-"""What becomes of questions and captions, and how long they take: figures that any thread may read at any time."""
+"""Outcomes and timings of questions and captions. Any thread may read them at any time."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from dataclasses import asdict, fields
 from enum import Enum
+
+import numpy as np
 
 from litevlm_ros.errors import BusyError, DeadlineError, NoFrameError
 from litevlm_ros.types import Answer, Timings
 
 
 class Outcome(str, Enum):
-    """How a job ended, or why it never began."""
+    """The way a job ended, or the reason why it never began."""
 
     DONE = "done"
     NO_FRAME = "no usable frame"
@@ -26,7 +27,7 @@ class Outcome(str, Enum):
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
-    """The outcome of a job that ended with this exception, or without one."""
+    """Returns the outcome of a job that ended with this exception, or without one."""
     if error is None:
         return Outcome.DONE
     causes = {
@@ -39,43 +40,41 @@ def outcome_of(error: BaseException | None) -> Outcome:
 
 
 class Recent:
-    """The last few of many numbers."""
+    """The newest of a series of numbers."""
 
-    def __init__(self, count: int = 200, numbers: Iterable[float] = ()) -> None:
-        """Keeps the last `count`."""
-        self._numbers = deque(numbers, count)
+    def __init__(self, count: int = 200) -> None:
+        """Keeps the last `count` numbers."""
+        self._numbers: deque[float] = deque(maxlen=count)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def add(self, number: float) -> None:
-        """One more; the oldest goes."""
+        """Adds a number and drops the oldest one if there are too many."""
         self._numbers.append(number)
 
     def percentile(self, percent: float) -> float:
-        """The smallest number that `percent` % of them do not exceed; NaN while there is none."""
-        ordered = sorted(self._numbers.copy())
-        if not ordered:
-            return math.nan
-        return ordered[min(len(ordered), max(1, math.ceil(percent / 100 * len(ordered)))) - 1]
+        """Returns numpy's percentile of the numbers, which interpolates between neighbours; NaN if there are none."""
+        numbers = self._numbers.copy()
+        return float(np.percentile(numbers, percent)) if numbers else math.nan
 
 
 class Rate:
-    """How fast a count grows: a mean over the last few looks at it."""
+    """The mean rate at which a count grows, over the last few looks at it."""
 
     def __init__(self, looks: int = 6) -> None:
-        """Keeps the last `looks`."""
+        """Averages over the last `looks` looks."""
         self._looks: deque[tuple[float, int]] = deque(maxlen=looks)
 
     def look(self, seconds: float, count: int) -> None:
-        """The count at a moment on any steady clock. One that is smaller than before was begun anew."""
+        """Takes the count at a time in seconds on any steady clock. A count that became smaller starts a new series."""
         if self._looks and count < self._looks[-1][1]:
             self._looks.clear()
         self._looks.append((seconds, count))
 
     @property
     def per_second(self) -> float:
-        """NaN before the second look."""
+        """The rate; NaN before the second look."""
         if len(self._looks) < 2:
             return math.nan
         (first, before), (last, count) = self._looks[0], self._looks[-1]
@@ -83,20 +82,20 @@ class Rate:
 
 
 class JobStatistics:
-    """Of all questions, or of all captions, since the model was loaded."""
+    """Figures of all questions, or of all captions, since the model was loaded."""
 
     def __init__(self) -> None:
         self.waiting = 0
-        """Now."""
+        """Number of jobs that wait now."""
         self.outcomes: Counter[Outcome] = Counter()
         self.timings = {field.name: Recent() for field in fields(Timings)}
-        """Milliseconds of each stage of the last ones, by the names in `Timings`: `queue` is the wait, `total` all."""
+        """Milliseconds of the last jobs, for each stage in `Timings`."""
         self.generated_tokens = 0
         self.drafted_tokens = 0
         self.accepted_tokens = 0
 
     def add(self, answer: Answer) -> None:
-        """An answer that is complete."""
+        """Counts a complete answer."""
         for stage, milliseconds in asdict(answer.timings).items():
             self.timings[stage].add(milliseconds)
         self.generated_tokens += answer.tokens.generated
@@ -104,7 +103,7 @@ class JobStatistics:
         self.accepted_tokens += answer.speculation.accepted
 
     def summary(self) -> str:
-        """One line for the log."""
+        """Returns one line for the log."""
         outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.items()) or "none"
         total = self.timings["total"]
         if not len(total):

@@ -14,7 +14,8 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_process import Client, image, next_domain, wait_for
+from ros_domains import next_domain
+from ros_process import Client, image, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
 from litevlm_ros.errors import ConfigError
@@ -43,7 +44,7 @@ class Bench:
         self.node = rclpy.create_node("node", context=self.context, parameter_overrides=parameters)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.qos = image_qos(requested)
+        self.qos = image_qos(requested, depth=1)
         subscribe(
             self.node, Image, TOPIC, self.received.append, self.qos,
             on_mismatch=lambda: self.mismatches.append(True), on_lost=self.lost.append,

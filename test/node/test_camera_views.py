@@ -12,7 +12,7 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 from ros_process import compressed, image
 
 from litevlm_ros.errors import ConfigError, ImageError, NoFrameError
-from litevlm_ros.node.camera_views import CameraViews, decode_query_images
+from litevlm_ros.node.camera_views import CameraViews, decode_question_images
 from litevlm_ros.node.cameras import Camera, CameraSource
 
 pytestmark = pytest.mark.ros
@@ -34,15 +34,15 @@ def cameras() -> Any:
 
 def test_without_names_all_cameras_with_a_frame_are_taken(cameras: dict[str, Camera]) -> None:
     views = CameraViews(cameras, 5.0)
-    cameras["png"]._receive(compressed(8, (2, 0)))
+    cameras["png"].receive(compressed(8, (2, 0)))
     before = time.monotonic()
-    cameras["front"]._receive(image(7, (1, 5)))
+    cameras["front"].receive(image(7, (1, 5)))
     taken = views.take([])
     assert [(view.camera, view.image[0, 0, 0]) for view in taken.views] == [("front", 7), ("png", 8)]
     assert taken.headers["front"].stamp.nanosec == 5
     names = [view.frame for view in taken.views]
     assert [view.frame for view in views.take([]).views] == names
-    cameras["front"]._receive(image(7, (1, 5)))
+    cameras["front"].receive(image(7, (1, 5)))
     assert [view.frame == name for view, name in zip(views.take([]).views, names, strict=True)] == [False, True]
     assert taken.headers["png"].frame_id == "optical"
     assert taken.arrival <= before
@@ -51,14 +51,14 @@ def test_without_names_all_cameras_with_a_frame_are_taken(cameras: dict[str, Cam
 
 def test_named_cameras_come_in_the_order_of_their_names_once(cameras: dict[str, Camera]) -> None:
     for value, name in enumerate(("front", "back")):
-        cameras[name]._receive(image(value))
+        cameras[name].receive(image(value))
     taken = CameraViews(cameras, 5.0).take(["back", "front", "back"])
     assert [view.camera for view in taken.views] == ["back", "front"]
 
 
 def test_a_named_camera_without_a_frame_is_waited_for(cameras: dict[str, Camera]) -> None:
     views = CameraViews(cameras, 5.0)
-    cameras["front"]._receive(image())
+    cameras["front"].receive(image())
     views.check([])
     for call in (views.check, views.take):
         with pytest.raises(NoFrameError, match=r"^waiting for an image from back \(nobody publishes /back/image\)$"):
@@ -66,7 +66,7 @@ def test_a_named_camera_without_a_frame_is_waited_for(cameras: dict[str, Camera]
 
 
 def test_old_frames_are_not_used(cameras: dict[str, Camera]) -> None:
-    cameras["front"]._receive(image())
+    cameras["front"].receive(image())
     time.sleep(0.02)
     with pytest.raises(
         NoFrameError, match=r"front \(the last frame on /front/image is 0\.0 s old, max_frame_age is 0.01"
@@ -87,8 +87,8 @@ def test_an_unknown_camera(cameras: dict[str, Camera]) -> None:
 def test_damage_found_in_decoding(cameras: dict[str, Camera]) -> None:
     broken = compressed(8)
     broken.data[41:50] = type(broken.data)("B", bytes(9))  # of the compressed pixels
-    cameras["png"]._receive(broken)
-    cameras["front"]._receive(image(3))
+    cameras["png"].receive(broken)
+    cameras["front"].receive(image(3))
     views = CameraViews(cameras, 5.0)
     assert [view.camera for view in views.take([]).views] == ["front"]
     with pytest.raises(NoFrameError, match=r"no usable image from png \(its newest image is malformed: the PNG could"):
@@ -96,10 +96,10 @@ def test_damage_found_in_decoding(cameras: dict[str, Camera]) -> None:
 
 
 def test_images_of_a_query() -> None:
-    views = decode_query_images([image(1, (4, 4)), image(2)], ["a", "b"], 100)
+    views = decode_question_images([image(1, (4, 4)), image(2)], ["a", "b"], 100)
     assert [(view.camera, view.image[0, 0, 0]) for view in views.views] == [("a", 1), ("b", 2)]
     assert views.headers["a"].stamp.sec == 4
     with pytest.raises(ImageError, match=r"^b: step 1 is too small"):
-        decode_query_images([image(), image(step=1)], ["a", "b"], 100)
+        decode_question_images([image(), image(step=1)], ["a", "b"], 100)
     with pytest.raises(ImageError, match=r"^a: 8x6 is more than the allowed 47 pixels"):
-        decode_query_images([image()], ["a"], 47)
+        decode_question_images([image()], ["a"], 47)

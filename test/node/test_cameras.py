@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from litevlm_ros.images.faults import ImageFault, MalformedImageError
+from litevlm_ros.errors import ImageFault, MalformedImageError
 from litevlm_ros.node.cameras import Camera, CameraSource
 
 pytestmark = pytest.mark.ros
@@ -93,17 +93,17 @@ def test_a_compressed_topic(node):
 def test_only_the_newest_frame_is_kept_and_the_others_counted(node):
     camera = make(node)
     for value in (1, 2, 3):
-        camera._receive(image(value))
+        camera.receive(image(value))
     frame = camera.use(5.0)
     assert frame.image()[0, 0, 0] == 3
-    camera._receive(image(4))
+    camera.receive(image(4))
     assert (camera.counters.received, camera.counters.replaced) == (4, 2)
     assert camera.use(5.0).image()[0, 0, 0] == 4
 
 
 def test_an_old_frame_is_not_given_out(node):
     camera = make(node)
-    camera._receive(image(1))
+    camera.receive(image(1))
     time.sleep(0.05)
     assert camera.newest(0.01) is None
     assert camera.use(0.01) is None
@@ -122,7 +122,7 @@ def test_malformed_images_are_counted_and_logged_once(node, warnings):
         image(1),
         image(data=array.array("B")),
     ):
-        camera._receive(message)
+        camera.receive(message)
     assert len(warnings) == 1
     assert "camera front on /front/image_raw: step 1 is too small" in warnings[0]
     assert camera.counters.received == 7
@@ -138,8 +138,8 @@ def test_malformed_images_are_counted_and_logged_once(node, warnings):
 def test_a_malformed_image_neither_replaces_a_good_one_nor_is_announced(node, warnings):
     seen: list[Camera] = []
     camera = make(node, on_frame=seen.append)
-    camera._receive(image(7))
-    camera._receive(image(step=0))
+    camera.receive(image(7))
+    camera.receive(image(step=0))
     assert len(seen) == 1
     assert camera.newest(5.0).image()[0, 0, 0] == 7
 
@@ -148,7 +148,7 @@ def test_damage_that_only_decoding_finds_is_counted(node, warnings):
     camera = make(node, compressed=True)
     png = bytearray(cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8))[1].tobytes())
     png[60:2000] = bytes(1940)
-    camera._receive(CompressedImage(format="png", data=bytes(png)))
+    camera.receive(CompressedImage(format="png", data=bytes(png)))
     for _ in range(3):
         with pytest.raises(MalformedImageError):
             camera.newest(5.0).image()
@@ -158,7 +158,7 @@ def test_damage_that_only_decoding_finds_is_counted(node, warnings):
 
 def test_a_frame_is_decoded_once(node):
     camera = make(node)
-    camera._receive(image(5))
+    camera.receive(image(5))
     assert camera.newest(5.0).image() is camera.newest(5.0).image()
 
 
@@ -174,10 +174,10 @@ def test_why_there_is_no_frame(node):
     driver.destroy_publisher(wrong)
     driver.create_publisher(Image, "/front/image_raw", 1)
     spin_until(node, lambda: "has a publisher but has brought no frame yet" in camera.why_no_frame(1.0))
-    camera._receive(image(step=2))
+    camera.receive(image(step=2))
     assert camera.why_no_frame(1.0).startswith("front (/front/image_raw has brought only malformed images: step 2 is")
-    camera._receive(image(1))
-    camera._receive(image(step=3))
+    camera.receive(image(1))
+    camera.receive(image(step=3))
     time.sleep(0.02)
     assert "is 0.0 s old, max_frame_age is 0.01 s; only malformed images came after it: step 3" in camera.why_no_frame(
         0.01
@@ -196,7 +196,7 @@ def stamped(node, seconds_ago: float, value: int = 0) -> Image:
 
 def test_a_frame_that_waited_on_its_way_is_as_old_as_its_stamp_says(node):
     camera = make(node)
-    camera._receive(stamped(node, 3.0))
+    camera.receive(stamped(node, 3.0))
     assert camera.newest(2.0) is None
     assert camera.newest(3.5).age() == pytest.approx(3.0, abs=0.4)
     assert "by its stamp it was 3.0 s old when it came" in camera.why_no_frame(2.0)
@@ -206,13 +206,13 @@ def test_a_frame_that_waited_on_its_way_is_as_old_as_its_stamp_says(node):
 
 def test_stamps_of_another_clock_are_said_once_and_do_not_count(node, warnings):
     camera = make(node)
-    camera._receive(stamped(node, 3600.0))
-    camera._receive(stamped(node, -3600.0))
+    camera.receive(stamped(node, 3600.0))
+    camera.receive(stamped(node, -3600.0))
     assert camera.newest(2.0) is not None
     assert len(warnings) == 1
     assert "stamps of camera front on /front/image_raw are 3600 s behind this node's clock" in warnings[0]
     camera.clock.counts_from = "stamp"
-    camera._receive(stamped(node, 3600.0))
+    camera.receive(stamped(node, 3600.0))
     assert camera.newest(2.0) is None
 
 
@@ -229,7 +229,7 @@ def test_simulated_time_stands_still_passes_and_begins_again(node):
 
     set_clock(100)
     camera = make(node)
-    camera._receive(stamped(node, 0.5))
+    camera.receive(stamped(node, 0.5))
     time.sleep(0.05)
     assert camera.newest(2.0).age() == 0.5, "a simulation that stands still does not age its frames"
     set_clock(102)
@@ -237,7 +237,7 @@ def test_simulated_time_stands_still_passes_and_begins_again(node):
     assert camera.newest(3.0).age() == 2.5
     set_clock(7)
     assert camera.newest(1000.0) is None, "a frame of a run before this one"
-    camera._receive(stamped(node, 0.5))
+    camera.receive(stamped(node, 0.5))
     assert camera.newest(2.0).age() == 0.5
 
 
@@ -250,7 +250,7 @@ def test_losses_in_the_middleware_are_counted(node):
 
 
 def test_of_what_has_queued_up_only_the_newest_is_used_and_nothing_that_waited_too_long(node):
-    """As after a moment in which the executor, or the network, was held up."""
+    """Several messages arrive at once, as after a moment in which the executor or the network was held up."""
     camera = Camera(node, CameraSource("front", "/front/image_raw", False, "reliable", 20), lambda camera: None)
     camera.open()
     publisher = node.create_publisher(Image, "/front/image_raw", 20)
@@ -269,14 +269,14 @@ def test_of_what_has_queued_up_only_the_newest_is_used_and_nothing_that_waited_t
 
 def test_stamps_are_carried_through(node):
     camera = make(node)
-    camera._receive(stamped(node, 0.5))
+    camera.receive(stamped(node, 0.5))
     sent = camera._newest._message.header.stamp
     assert camera.use(2.0).header.stamp == sent
 
 
 def test_closing_unsubscribes(node):
     camera = make(node)
-    camera._receive(image())
+    camera.receive(image())
     camera.close()
     assert camera.newest(5.0) is None
     assert node.count_subscribers("/front/image_raw") == 0

@@ -20,9 +20,8 @@ from litevlm_ros.node import captioner as captions
 from litevlm_ros.node.camera_views import CameraViews
 from litevlm_ros.node.cameras import Camera, CameraSource
 from litevlm_ros.node.captioner import Captioner
-from litevlm_ros.node.inference import InferenceThread, JobKind
-from litevlm_ros.node.inference_jobs import Inference
-from litevlm_ros.node.parameters import NodeSettings
+from litevlm_ros.node.inference import Inference, JobKind
+from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import Outcome
 
 pytestmark = pytest.mark.ros
@@ -50,18 +49,15 @@ class Bench:
     def __init__(self, node: Any) -> None:
         self.node = node
         self.pipeline = ScriptedPipeline()
-        self.thread: InferenceThread[Any] = InferenceThread(lambda: self.pipeline)
+        self.inference = Inference(PipelineConfig("x"), lambda config: self.pipeline, max_queued_questions=16)
         self.published: list[Any] = []
         self.logged: list[str] = []
         self.cameras: dict[str, Camera] = {}
         self.use(SETTINGS)
 
     def use(self, settings: NodeSettings) -> None:
-        views, inference = (
-            CameraViews(self.cameras, settings.max_frame_age),
-            Inference(self.thread, PipelineConfig("x")),
-        )
-        self.captioner = captioner = Captioner(settings, views, inference.submit, self.publish, self)
+        views = CameraViews(self.cameras, settings.max_frame_age)
+        self.captioner = captioner = Captioner(settings, views, self.inference, self.publish, self)
         for name in ("front", "back", "other"):
             self.cameras[name] = Camera(self.node, CameraSource(name, f"/{name}", False), captioner.on_frame)
 
@@ -72,11 +68,11 @@ class Bench:
         self.logged.append(text)
 
     def frame(self, camera: str = "front", value: int = 0) -> None:
-        self.cameras[camera]._receive(image(value, (1, value)))
+        self.cameras[camera].receive(image(value, (1, value)))
 
     def settle(self) -> None:
         """Waits until nothing is queued or running."""
-        self.thread.submit(JobKind.CAPTION, lambda pipeline, stop: None).future.result(5)
+        self.inference.submit(JobKind.CAPTION, lambda turn: None).future.result(5)
 
 
 @pytest.fixture
@@ -86,7 +82,7 @@ def bench() -> Iterator[Bench]:
     node = rclpy.create_node("captions_test", context=context)
     bench = Bench(node)
     yield bench
-    assert bench.thread.stop()
+    assert bench.inference.stop(1)
     node.destroy_node()
     rclpy.try_shutdown(context=context)
 
@@ -99,7 +95,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def count(bench: Bench, clock: Clock, times: list[float]) -> int:
-    """How many captions frames at these times lead to, when inference is fast."""
+    """Returns the number of captions that frames at these times lead to when inference is fast."""
     start, before = clock.now, len(bench.published)
     for moment in times:
         clock.now = start + moment
@@ -232,13 +228,13 @@ def test_a_stopped_caption_is_done_again_on_the_newest_frame(bench: Bench) -> No
     wait_for(lambda: bench.pipeline.calls)
     bench.cameras["front"]._newest = None
     bench.frame(value=2)  # not due
-    answer = bench.thread.submit(JobKind.QUESTION, lambda pipeline, stop: setattr(pipeline, "seconds", 0))
+    answer = bench.inference.submit(JobKind.QUESTION, lambda turn: setattr(turn.pipeline, "seconds", 0))
     answer.future.result(5)
     wait_for(lambda: bench.published)
     bench.settle()
     assert [caption.text for caption in bench.published] == ["front=2 Describe."]
     assert bench.logged == []
-    outcomes = bench.thread.statistics[JobKind.CAPTION].outcomes
+    outcomes = bench.inference.statistics[JobKind.CAPTION].outcomes
     assert (outcomes[Outcome.PREEMPTED], outcomes[Outcome.DONE]) == (1, 2)
 
 
@@ -252,9 +248,9 @@ def test_cameras_take_turns_under_load_with_questions_between(bench: Bench) -> N
         if tick % 20 == 0:
             bench.frame("back", tick)
         if tick % 7 == 0:
-            bench.thread.submit(JobKind.QUESTION, lambda pipeline, stop: time.sleep(0.005))
+            bench.inference.submit(JobKind.QUESTION, lambda turn: time.sleep(0.005))
         time.sleep(0.005)
-    assert bench.thread.statistics[JobKind.CAPTION].waiting <= 2, "one for each camera"
+    assert bench.inference.statistics[JobKind.CAPTION].waiting <= 2, "one for each camera"
     bench.settle()
     told = [caption.camera for caption in bench.published]
     assert told.count("back") >= 6

@@ -1,4 +1,4 @@
-"""What /diagnostics says of a node, and that it is said."""
+"""The statuses on /diagnostics, made from snapshots and published by a running node."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from lifecycle_bench import Bench
 from ros_process import image
 
 from litevlm_ros.config import PipelineConfig, SpeculationConfig, TokenSelectionConfig
-from litevlm_ros.errors import EngineError
-from litevlm_ros.images.faults import ImageFault
+from litevlm_ros.errors import EngineError, ImageFault
+from litevlm_ros.machine import Device
 from litevlm_ros.node import diagnostics
 from litevlm_ros.node.camera_topics import Diagnosis, Silence, image_qos
-from litevlm_ros.node.diagnostics import ERROR, OK, STALE, WARN, Report, Snapshot
+from litevlm_ros.node.diagnostics import ERROR, OK, STALE, WARN, ModelFacts, Report, Snapshot
 from litevlm_ros.node.inference import JobKind
-from litevlm_ros.node.model_facts import ModelFacts
 from litevlm_ros.node.statistics import JobStatistics, Outcome, Rate
 from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts
 
@@ -57,7 +56,11 @@ def watch(age: float | None = 0.1, diagnosis: Diagnosis | None = None, dropped: 
         received=19, replaced=3, lost=1, unchanged=2, dropped=Counter([ImageFault.WRONG_STEP] * dropped)
     )
     camera = SimpleNamespace(
-        name="front", topic="/front/image_raw", counters=counters, qos=image_qos(), newest=lambda max_age: frame
+        name="front",
+        topic="/front/image_raw",
+        counters=counters,
+        qos=image_qos("best_effort", depth=1),
+        newest=lambda max_age: frame,
     )
     rate = Rate()
     rate.look(0.0, 0)
@@ -121,7 +124,7 @@ def test_questions(report: Report) -> None:
     item = status(report, "questions", statistics={JobKind.QUESTION: figures})
     assert (item.level, item.message) == (OK, "2 done")
     shown = values(item)
-    assert shown["total p50 / p95"] == "10.0 / 30.0 ms"
+    assert shown["total p50 / p95"] == "20.0 / 29.0 ms"
     assert shown["accepted drafts"] == "75 % of 16 tokens"
     assert (shown["waiting"], shown["generated tokens"], shown["rate"]) == ("0", "10", "unknown yet")
     figures.outcomes[Outcome.BUSY] += 3
@@ -167,6 +170,20 @@ def test_the_node(report: Report) -> None:
     item = status(report, "node", problem="no such file", failed=True)
     assert (item.level, item.message) == (ERROR, "no such file")
     assert float(values(item)["resident memory"].removesuffix(" MB")) > 10
+
+
+def test_facts_about_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "find_device", lambda: Device("Orin", (8, 7), 1, True))
+    backend = SimpleNamespace(description="TensorRT 10", fingerprints={"a.engine": "12ab"}, memory=lambda: {"cache": 5})
+    facts = ModelFacts.of_pipeline(SimpleNamespace(backend=backend))
+    assert (facts.backend, facts.gpu, facts.fingerprints) == ("TensorRT 10", "Orin", {"a.engine": "12ab"})
+    assert facts.device_memory() == {"cache": 5}
+
+
+def test_facts_about_a_pipeline_without_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "find_device", lambda: None)
+    facts = ModelFacts.of_pipeline(object())
+    assert (facts.backend, facts.gpu, facts.fingerprints, facts.device_memory()) == ("", "", {}, {})
 
 
 # --- of a running node

@@ -117,7 +117,7 @@ def test_a_query_while_the_model_loads_is_told_so(bench: Bench) -> None:
     bench.load = lambda config: released.wait(20) and bench.pipeline
     starting = threading.Thread(target=bench.start, daemon=True)
     starting.start()
-    wait_for(lambda: hasattr(bench, "node") and bench.node._inference_thread is not None)
+    wait_for(lambda: hasattr(bench, "node") and bench.node.holds_model)
     assert bench.client.ask("What?").error == "/litevlm is loading the model; ask again in a moment"
     assert bench.client.state() == "configuring"
     released.set()
@@ -177,7 +177,7 @@ def test_a_query_that_deactivation_overtakes(bench: Bench) -> None:
     bench.publish("front", image(1))
     running = bench.client.start_query("first", cameras=["front"])
     waiting = bench.client.start_query("second", cameras=["front"])
-    bench.client.wait_for(lambda: bench.node.questions._open == 2)
+    bench.client.wait_for(lambda: bench.node.questions.open_questions == 2)
     assert bench.client.change_state("deactivate")
     assert bench.client.result(running).answer.text == "front=1 first"
     assert bench.client.result(waiting).error == (

@@ -14,9 +14,9 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from litevlm_ros.images.faults import MalformedImageError
+from litevlm_ros.errors import MalformedImageError
 from litevlm_ros.msg import Answer as AnswerMessage
-from litevlm_ros.node.messages import answer_message, caption_message, decode_image, image_names, timings_message
+from litevlm_ros.node.messages import answer_message, caption_message, decode_image, image_names
 from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts
 
 pytestmark = pytest.mark.ros
@@ -38,7 +38,7 @@ def header(sec: int, nanosec: int = 0, frame_id: str = "camera") -> Header:
 
 
 def test_timings_keep_every_field():
-    message = timings_message(ANSWER.timings)
+    message = caption_message(ANSWER, "front", Header()).timings
     assert {field.name for field in fields(Timings)} == set(message.get_fields_and_field_types())
     assert [getattr(message, field.name) for field in fields(Timings)] == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 31.5]
 

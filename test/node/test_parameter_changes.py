@@ -18,7 +18,7 @@ from ros_process import Client, image, wait_for
 
 from litevlm_ros.config import SamplingConfig
 from litevlm_ros.msg import Caption
-from litevlm_ros.node.parameter_changes import ALL_PARAMETERS
+from litevlm_ros.node.parameters import PARAMETERS
 
 pytestmark = pytest.mark.ros
 
@@ -98,8 +98,8 @@ def test_a_set_of_parameters_is_taken_over_whole_or_not_at_all(bench: Bench) -> 
         assert reason in result.reason
         assert bench.node.get_parameter("caption_period").value == 0.0
     assert set_together(bench.client, {"caption_period": 2, "caption_prompt": "Go.", "top_p": 1}).successful
-    bench.client.wait_for(lambda: bench.node._captioner.settings.caption_period == 2.0)
-    assert bench.node._captioner.settings.caption_prompt == "Go."
+    bench.client.wait_for(lambda: bench.node._activity.captioner.settings.caption_period == 2.0)
+    assert bench.node._activity.captioner.settings.caption_prompt == "Go."
 
 
 def test_a_parameter_cannot_be_deleted(bench: Bench) -> None:
@@ -120,7 +120,7 @@ def test_unknown_parameters_are_reported(bench: Bench, capfd: pytest.CaptureFixt
 
 def test_every_parameter_is_described_with_its_range(bench: Bench) -> None:
     bench.start(autostart=False, caption_period=-2, top_p=3.0)
-    names = list(ALL_PARAMETERS)
+    names = list(PARAMETERS)
     request = DescribeParameters.Request(names=names)
     described = bench.client.call(DescribeParameters, "/litevlm/describe_parameters", request).descriptors
     assert [descriptor.name for descriptor in described] == names

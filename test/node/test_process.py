@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from action_msgs.msg import GoalStatus
 from asking_client import AskingClient
-from ros_process import ROOT, Client, image, next_domain, process, wait_for
+from ros_domains import next_domain
+from ros_process import ROOT, Client, image, process, wait_for
 
-from litevlm_ros.node.process import NodeProcess
+from litevlm_ros.node.process import NodeProcess, log_to_ros
 
 pytestmark = pytest.mark.ros
 
@@ -192,8 +194,59 @@ def test_an_error_while_starting_is_the_exit_status(capsys: pytest.CaptureFixtur
 
 def test_an_early_stop_ends_before_ros_is_loaded() -> None:
     code = (
-        "import sys; from litevlm_ros.node.process import NodeProcess\n"
+        "import sys; from litevlm_ros.node.process import NodeProcess, log_to_ros\n"
         "process = NodeProcess([]); process.stop(); assert process.run() == 0\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode == 0
+
+
+# --- the log
+
+
+class Recorder:
+    """Stands for a ROS logger."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def __getattr__(self, severity: str) -> Any:
+        return lambda text: self.lines.append((severity, text))
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    loggers = [logging.getLogger(name) for name in ("litevlm_ros", "litevlm_ros.tensorrt")]
+    before = [(logger.handlers, logger.level) for logger in loggers]
+    recorder = Recorder()
+    log_to_ros(recorder)
+    yield recorder
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers = handlers
+        logger.setLevel(level)
+
+
+def test_severities_are_ros_severities(recorder: Recorder) -> None:
+    log = logging.getLogger("litevlm_ros.somewhere")
+    log.debug("a %d", 1)
+    log.info("b")
+    log.warning("c")
+    log.critical("d")
+    assert recorder.lines == [("debug", "a 1"), ("info", "b"), ("warning", "c"), ("error", "d")]
+
+
+def test_tensorrt_does_not_chat(recorder: Recorder) -> None:
+    log = logging.getLogger("litevlm_ros.tensorrt")
+    log.info("Loaded engine size: 5 MiB")
+    log.warning("no such profile")
+    assert recorder.lines == [("warning", "no such profile")]
+
+
+def test_a_wrong_record_does_not_reach_the_caller(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = logging.getLogger("litevlm_ros")
+    monkeypatch.setattr(package, "propagate", False)  # pytest's own handler raises
+    package.info("%d", "no number")
+    assert recorder.lines == []
+    assert "no number" in capsys.readouterr().err

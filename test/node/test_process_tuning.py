@@ -13,7 +13,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="allocates 
 
 
 def python(code: str) -> str:
-    """What a process of its own prints: the settings last for its whole life."""
+    """Returns the output of a new process, because the settings last for the whole life of a process."""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -1,0 +1,162 @@
+"""The settings that the ROS parameters amount to: NodeSettings for the node itself, PipelineConfig for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
+
+from litevlm_ros.config import (
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.node.cameras import CameraSource
+from litevlm_ros.node.parameter_types import Values
+from litevlm_ros.node.parameters import PARAMETERS
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """The parameters of cameras, captions and questions, of the same names. `sources` has one entry for each camera."""
+
+    sources: tuple[CameraSource, ...]
+    max_frame_age: float
+    frame_clock: str
+    max_image_pixels: int
+    caption_period: float
+    caption_prompt: str
+    caption_cameras: frozenset[str]
+    caption_change_threshold: float
+    caption_max_hold: float
+    overlay_width: int
+    max_queued_questions: int
+    max_question_chars: int
+    max_query_images: int
+
+
+def read_node_settings(values: Values) -> NodeSettings:
+    """Reads the parameters of the node itself. Raises ConfigError if one is wrong or they contradict each other."""
+    sources = _sources(values)
+    known = [source.name for source in sources]
+    caption_cameras = values.names("caption_cameras") or tuple(known)
+    unknown = sorted(set(caption_cameras) - set(known))
+    if unknown:
+        raise ConfigError(f"parameter caption_cameras names {', '.join(unknown)}; cameras has {', '.join(known)}")
+    settings = NodeSettings(
+        sources=sources,
+        max_frame_age=values.number("max_frame_age"),
+        frame_clock=values.text("frame_clock"),
+        max_image_pixels=values.integer("max_image_pixels"),
+        caption_period=values.number("caption_period"),
+        caption_prompt=values.text("caption_prompt").strip(),
+        caption_cameras=frozenset(caption_cameras),
+        caption_change_threshold=values.number("caption_change_threshold"),
+        caption_max_hold=values.number("caption_max_hold"),
+        overlay_width=values.integer("overlay_width"),
+        max_queued_questions=values.integer("max_queued_questions"),
+        max_question_chars=values.integer("max_question_chars"),
+        max_query_images=values.integer("max_query_images"),
+    )
+    if settings.caption_period and not settings.caption_prompt:
+        raise ConfigError("parameter caption_prompt is empty; give an instruction, or set caption_period to 0")
+    return settings
+
+
+def read_pipeline_config(values: Values) -> PipelineConfig:
+    """Reads the parameters of the model. Raises ConfigError if one is wrong."""
+    engine_dir = values.text("engine_dir")
+    try:
+        return PipelineConfig(
+            model_dir=_model_directory(values.text("model_dir")),
+            engine_dir=Path(engine_dir).expanduser() if engine_dir else None,
+            backend=values.text("backend"),
+            vision_precision=values.text("vision_precision"),
+            text_precision=values.text("text_precision"),
+            memory_budget_mb=values.integer("memory_budget_mb"),
+            max_context=values.integer("max_context"),
+            max_tiles=values.integer("max_tiles"),
+            threads=values.integer("threads"),
+            system_prompt=values.text("system_prompt") or None,
+            sampling=SamplingConfig(
+                max_new_tokens=values.integer("max_new_tokens"),
+                temperature=values.number("temperature"),
+                top_k=values.integer("top_k"),
+                top_p=values.number("top_p"),
+                repetition_penalty=values.number("repetition_penalty"),
+            ),
+            speculation=SpeculationConfig(values.text("speculation"), values.integer("speculation_tokens")),
+            reuse=ReuseConfig(values.integer("reuse_frames")),
+            view_selection=ViewSelectionConfig(
+                method=values.text("view_selection"),
+                threshold=values.number("view_selection_threshold"),
+                phrases=_phrases(values.names("view_selection_phrases")),
+            ),
+            token_selection=TokenSelectionConfig(values.text("token_selection"), values.number("token_selection_keep")),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None
+
+
+def _sources(values: Values) -> tuple[CameraSource, ...]:
+    names, topics = values.names("cameras"), values.names("camera_topics")
+    if not names:
+        raise ConfigError("parameter cameras is empty; name at least one camera")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"parameter cameras has a name twice: {', '.join(names)}")
+    if topics and len(topics) != len(names):
+        raise ConfigError(
+            f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"
+        )
+    transports = _one_each("transport", values, len(names))
+    reliabilities = _one_each("image_reliability", values, len(names))
+    if not topics:
+        suffixes = ["/compressed" if transport == "compressed" else "" for transport in transports]
+        topics = tuple(f"{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
+    for name, topic in zip(names, topics, strict=True):
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            raise ConfigError(f"the topic of camera {name} is not a valid name: {error}") from None
+    compressed = {"raw": False, "compressed": True}
+    depth = values.integer("image_depth")
+    return tuple(
+        CameraSource(name, topic, compressed.get(transport, topic.endswith("/compressed")), reliability, depth)
+        for name, topic, transport, reliability in zip(names, topics, transports, reliabilities, strict=True)
+    )
+
+
+def _one_each(parameter: str, values: Values, cameras: int) -> Sequence[str]:
+    """Returns one item of a list parameter for each of `cameras` cameras. A single item is repeated for all."""
+    items = values.names(parameter) or tuple(PARAMETERS[parameter].default)
+    if len(items) not in (1, cameras):
+        raise ConfigError(f"parameter {parameter} has {len(items)} items for {cameras} cameras; give one, or one each")
+    return items if len(items) == cameras else items * cameras
+
+
+def _model_directory(model_dir: str) -> Path:
+    if model_dir:
+        return Path(model_dir).expanduser()
+    try:
+        return demo_model_directory()
+    except ConfigError as error:
+        raise ConfigError(f"model_dir is empty, but {error}") from None
+
+
+def _phrases(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Returns {'gripper': ('hand', 'tool')} for the entry `gripper: hand, tool`. Raises ConfigError."""
+    phrases = {}
+    for entry in entries:
+        camera, colon, words = entry.partition(":")
+        if not colon or not camera.strip():
+            raise ConfigError(f"view_selection_phrases has {entry!r}; allowed: CAMERA: PHRASE, PHRASE. Add the colon")
+        phrases[camera.strip()] = tuple(word.strip() for word in words.split(","))
+    return phrases
