@@ -1,10 +1,10 @@
-"""What a backend implements: `VisionEncoder` and `TextDecoder`.
+"""The interface of a backend: `VisionEncoder`, `TokenSelector`, `TextDecoder` and its `KVCache`.
 
 The interface leaves data where the backend wants it. Visual tokens and the KV cache may live on a device and are never
 looked into from outside; the next token is the backend's own argmax; logits are copied out only when someone asks.
 `forward` takes any number of new tokens and returns logits of the last few, so prefill, decoding and the verification
-of drafts are the same call, and taking tokens back is `cache.truncate`. `decode_greedy` is what remains of that when
-nobody looks at logits: a backend may then choose and read tokens on its own, ahead of the one who takes them.
+of drafts are the same call, and taking tokens back is `cache.truncate`. Where nobody looks at logits, `decode_greedy`
+lets a backend choose and read tokens on its own, ahead of the caller.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError
 
 Tiles = npt.NDArray[np.uint8]
-"""uint8 [N, size, size, 3], RGB."""
+"""uint8 [N, size, size, 3]: RGB tiles."""
 TokenIds = npt.NDArray[np.int64]
-"""int64 [S]; an id of vocabulary size + i stands for row i of the visual tokens."""
+"""int64 [S]. An id of vocabulary size + i stands for row i of the visual tokens."""
 Logits = npt.NDArray[np.float32]
-"""float32 [K, V]."""
+"""float32 [K, V]: one row for each token whose successor is asked for, V the size of the vocabulary."""
 HiddenStates = npt.NDArray[Any]
-"""float32 or float16 [K, text width]: what the decoder's last layer gives, normalised, from which come the logits."""
+"""float32 or float16 [K, text width]: normalised outputs of the decoder's last layer, from which the logits follow."""
 HiddenState = npt.NDArray[Any]
-"""One row of it."""
+"""One row of HiddenStates."""
 
 
 class VisualTokens(Protocol):
@@ -36,30 +36,30 @@ class VisualTokens(Protocol):
 
     @property
     def count(self) -> int:
-        """Rows."""
+        """The number of rows."""
 
     def part(self, first: int, end: int) -> VisualTokens:
-        """The rows from `first` to before `end`, which hold the memory of all."""
+        """Returns the rows from `first` to before `end`, which keep the memory of all rows in use."""
 
 
 class VisionEncoder(Protocol):
-    """Tiles to visual tokens."""
+    """Turns tiles of images into visual tokens."""
 
     def encode(self, pixels: Tiles) -> VisualTokens:
-        """The tokens of all tiles, tile by tile. They stay valid as long as they are referenced.
+        """Computes the tokens of all tiles, tile by tile. They stay valid as long as they are referenced.
 
-        Returns when they are computed. Raises EngineError.
+        It returns when they are computed. Raises EngineError.
         """
 
     def join(self, parts: Sequence[VisualTokens]) -> VisualTokens:
-        """All rows of at least one of this encoder's results, in this order. Raises EngineError."""
+        """Joins one or more of this encoder's results, rows in this order. Raises EngineError."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some of the visual tokens of several tiles, as many of each tile, in their order.
+    """Some of the visual tokens of several tiles, equally many of each tile, in their order.
 
-    `places` int64 [count] says which of all tokens each is. It is on the host, as positions are made of it.
+    `places` int64 [count] says which of all tokens each is. It is on the host, because positions are made of it.
     """
 
     visual: VisualTokens
@@ -67,10 +67,10 @@ class Selection:
 
 
 class TokenSelector(Protocol):
-    """Drops visual tokens."""
+    """Drops some of the visual tokens of each tile."""
 
     def select(self, visual: VisualTokens) -> Selection:
-        """The tokens to keep of the tiles that a `VisionEncoder` encoded or joined, in a copy.
+        """Copies the tokens to keep of the tiles that a `VisionEncoder` encoded or joined.
 
         The same tile always keeps the same tokens, whatever tiles are beside it. Raises EngineError.
         """
@@ -81,36 +81,36 @@ class KVCache(Protocol):
 
     @property
     def length(self) -> int:
-        """Rows in use."""
+        """The number of rows in use."""
 
     @property
     def capacity(self) -> int:
-        """Rows there are."""
+        """The number of rows that there are."""
 
     def truncate(self, length: int) -> None:
-        """Forgets all rows from `length` on. Costs nothing. Raises EngineError if there are fewer."""
+        """Forgets all rows from `length` on, which costs nothing. Raises EngineError if there are fewer."""
 
 
 class DecoderOutput(Protocol):
-    """What `TextDecoder.forward` found out about the tokens after its last K ones. Valid until the next `forward`."""
+    """The predictions of one `TextDecoder.forward` for its last K tokens. They are valid until the next `forward`."""
 
     @property
     def next_tokens(self) -> TokenIds:
-        """int64 [K]: the likeliest token after each."""
+        """int64 [K]: the likeliest token after each of them."""
 
     def logits(self) -> Logits:
-        """float32 [K, V]. The caller must not keep it beyond the next `forward`, and may overwrite it."""
+        """Returns float32 [K, V]. The caller must not keep it beyond the next `forward`, and may overwrite it."""
 
     def hidden(self) -> HiddenStates:
-        """As `logits`, where the decoder `gives_hidden`."""
+        """Returns the hidden states [K, text width], under the terms of `logits`, if the decoder `gives_hidden`."""
 
 
 class TextDecoder(Protocol):
-    """New tokens and a cache to the next tokens."""
+    """Reads tokens, keeps them in a cache, and predicts the next ones."""
 
     @property
     def cache(self) -> KVCache:
-        """What the next `forward` continues."""
+        """The tokens read so far, which the next `forward` continues."""
 
     @property
     def most_logits(self) -> int:
@@ -118,12 +118,12 @@ class TextDecoder(Protocol):
 
     @property
     def gives_hidden(self) -> bool:
-        """Whether its outputs have hidden states."""
+        """True if the outputs have hidden states."""
 
     def prepare(self, counts: Sequence[int]) -> None:
-        """Gets ready to read so many tokens at once with the logits of each, wherever the cache ends.
+        """Gets ready to read each of these numbers of tokens at once, with the logits of all, wherever the cache ends.
 
-        What a backend has to compile for that it compiles now, not in the middle of an answer. Raises EngineError.
+        A backend compiles now what it needs for that, not in the middle of an answer. Raises EngineError.
         """
 
     def forward(
@@ -133,23 +133,23 @@ class TextDecoder(Protocol):
         visual_tokens: VisualTokens | None = None,
         num_logits: int = 1,
     ) -> DecoderOutput:
-        """Reads S >= 1 tokens and appends them to the cache; next tokens and logits for the last `num_logits` of them.
+        """Reads S >= 1 tokens, appends them to the cache, and predicts what follows the last `num_logits` of them.
 
         Both id arrays are int64 [S]; `position_ids` are rotary positions and may have gaps. `visual_tokens` is needed
         if any id is a visual one. Raises EngineError, and the cache then has the length that it had before.
         """
 
     def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
-        """Reads `token` at `position` and gives the likeliest next token, reads that and gives the next: `limit` times.
+        """Reads `token` at `position`, yields the likeliest next token, reads that, and so on, for `limit` tokens.
 
-        Whenever a token is given, the cache ends with the one before it, whatever the backend has computed ahead, and
+        Whenever a token is yielded, the cache ends with the one before it, whatever the backend has computed ahead, and
         the iterator may be dropped for any other call. Raises EngineError, and the cache then ends with the token
-        before the last one given.
+        before the last one yielded.
         """
 
 
 def read_one_by_one(text: TextDecoder, token: int, position: int, limit: int) -> Iterator[int]:
-    """`TextDecoder.decode_greedy` by `forward`, for a backend that gains nothing by running ahead."""
+    """Implements `TextDecoder.decode_greedy` by `forward`, for backends that gain nothing by running ahead."""
     for place in range(position, position + limit):
         token = int(text.forward(np.array([token]), np.array([place])).next_tokens[-1])
         yield token
@@ -165,18 +165,18 @@ def _no_selector(config: TokenSelectionConfig) -> TokenSelector:
 
 @dataclass(frozen=True)
 class Backend:
-    """A loaded model."""
+    """A loaded model and the functions that belong to it."""
 
     name: str
     description: str
-    """Versions, device and precision in words."""
+    """Versions, device and precisions, for people."""
     vision: VisionEncoder
     text: TextDecoder
     close: Callable[[], None] = _nothing
-    """Gives back what garbage collection would not. Called once, on the thread that used the model."""
+    """Frees what garbage collection would not. It is called once, on the thread that used the model."""
     memory: Callable[[], Mapping[str, int]] = dict
-    """Bytes of device memory by purpose; nothing where the model lives in the host's memory."""
+    """Returns the bytes of device memory by purpose; empty if the model lives in the host's memory."""
     token_selector: Callable[[TokenSelectionConfig], TokenSelector] = _no_selector
     """Makes a selector for any method but 'off'. Raises ConfigError for one that cannot run here, and EngineError."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """Engine file → SHA-256 of its contents; nothing where there are no engines."""
+    """Engine file → SHA-256 of its contents; empty if there are no engines."""

@@ -1,8 +1,8 @@
-"""Exceptions a person may see. Each message says what happened, which parameter or file, and the fix."""
+"""The exceptions that people may see. Each message says what happened, with which parameter or file, and the fix."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from enum import Enum
 
 
 class LiteVLMError(Exception):
@@ -21,6 +21,10 @@ class EngineError(LiteVLMError):
     """A graph or engine could not be loaded or run."""
 
 
+class DownloadError(LiteVLMError):
+    """A model or an archive of engines could not be fetched, does not fit, or would overwrite something."""
+
+
 class OutputError(LiteVLMError):
     """A file could not be written."""
 
@@ -29,12 +33,32 @@ class ImageError(LiteVLMError, ValueError):
     """An image is malformed: unknown encoding, wrong step, short data or no pixels."""
 
 
+class ImageFault(str, Enum):
+    """The reasons to refuse an image: few, so that dropped images are counted by them."""
+
+    UNKNOWN_ENCODING = "unknown encoding"
+    NO_PIXELS = "no pixels"
+    TOO_LARGE = "too large"
+    ODD_SIZE = "size unfit for its encoding"
+    WRONG_STEP = "wrong step"
+    SHORT_DATA = "short data"
+    DAMAGED = "damaged data"
+
+
+class MalformedImageError(ImageError):
+    """An image message cannot be decoded. `fault` is the reason."""
+
+    def __init__(self, fault: ImageFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class ContextOverflowError(LiteVLMError, ValueError):
     """Prompt and visual tokens leave no room in the context for an answer."""
 
 
 class NoFrameError(LiteVLMError):
-    """A camera has no frame that may be used."""
+    """A camera has no frame, or only one that is too old."""
 
 
 class BusyError(LiteVLMError):
@@ -42,18 +66,13 @@ class BusyError(LiteVLMError):
 
 
 class DeadlineError(LiteVLMError):
-    """A question waited for longer than its deadline allows."""
+    """A question waited longer than its deadline allows."""
 
 
 def printable(text: str, most: int = 60) -> str:
-    """Text from outside as an error or a log may show it: one line without control characters, cut after `most`."""
+    """Returns text from outside in a form that an error or a log may show.
+
+    That is one line without control characters, cut after `most` characters.
+    """
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
     return shown if len(text) <= most else f"{shown}..."
-
-
-def while_writing(output: Path, error: Exception) -> str:
-    """The words for an error of a tool that writes to `output`: those of a full disk do not say which file it was."""
-    if isinstance(error, OSError) and error.filename is None:
-        reason = error.strerror or error
-        return f"{output} cannot be written ({reason}); free some room there, or give --output another directory"
-    return str(error)

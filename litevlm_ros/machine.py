@@ -25,7 +25,7 @@ JETSON_LOAD = (
     "/sys/devices/platform/17000000.gpu/load",
     "/sys/devices/gpu.0/load",
 )
-"""Files in which a Jetson tells how busy its GPU is, in tenths of a percent. NVML does not know that of them."""
+"""Files in which a Jetson writes how busy its GPU is, in tenths of a percent. NVML does not know it there."""
 
 # CUdevice_attribute
 _CAPABILITY_MAJOR = 75
@@ -37,7 +37,7 @@ _INTEGRATED = 18
 
 
 def describe() -> dict[str, Any]:
-    """Names CPU, GPU ('' for none), cores and versions, for figures that were measured here."""
+    """Returns names of CPU and GPU ('' for none), cores and versions, to go with figures that were measured here."""
     gpu = find_device()
     return {
         "cpu": _cpu_name(),
@@ -50,18 +50,31 @@ def describe() -> dict[str, Any]:
     }
 
 
+def physical_cores() -> int:
+    """Returns the number of cores that this process may use; hardware threads of one core count once."""
+    cpus = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in cpus:
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            return len(cpus)
+        cores.add(siblings)
+    return len(cores)
+
+
 def resident_bytes() -> int:
-    """Returns the memory of this process that is in RAM."""
+    """Returns the bytes of this process that are in RAM."""
     return int(psutil.Process().memory_info().rss)
 
 
 def available_bytes() -> int:
-    """Returns the memory that a new process could have, swap included."""
+    """Returns the bytes that a new process could have, swap included."""
     return int(psutil.virtual_memory().available + psutil.swap_memory().free)
 
 
 def _cpu_name() -> str:
-    # psutil does not tell. The second file is where a Jetson says what it is.
+    # psutil does not know it. In the second file, boards such as a Jetson name themselves.
     for file, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")
@@ -78,7 +91,7 @@ def _cpu_name() -> str:
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU. `compute_capability` is (major, minor), `total_memory` in bytes; a Jetson is `integrated`."""
+    """A GPU. `compute_capability` is (major, minor), `total_memory` is in bytes, and a Jetson's GPU is `integrated`."""
 
     name: str
     compute_capability: tuple[int, int]
@@ -121,7 +134,7 @@ def parse_capability(text: str) -> tuple[int, int]:
 
 
 def gpu_load() -> float | None:
-    """Returns how busy the first GPU is, in percent; None where there is none or it does not tell."""
+    """Returns how busy the first GPU is, in percent; None if there is none or it does not tell."""
     for file in JETSON_LOAD:
         try:
             return int(Path(file).read_text(encoding="ascii")) / 10

@@ -26,11 +26,25 @@ HEAD_GRAPH = "draft_head.onnx"
 SCORER_GRAPH = "token_scorer.onnx"
 VIEW_SELECTOR_GRAPH = "view_selector.onnx"
 
+WEIGHTS = "model.safetensors"
+"""The weights of one part in one file. Large ones may be several files instead, which WEIGHTS_INDEX lists."""
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
 PLAIN = "fp32"
-"""The precision that a graph's name leaves out: the one that runs best on a CPU."""
+"""The precision that a graph's name leaves out. It is the one that runs best on a CPU."""
 
 _SHARE = Path("share") / "litevlm_ros"
 _DEMO_MODEL = Path("models") / "demo"
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Lists the safetensors files of a part's directory, in order of name."""
+    return sorted(directory.glob("*.safetensors"))
+
+
+def weight_bytes(directory: Path) -> int:
+    """Returns the size in bytes of the safetensors files of a part's directory."""
+    return sum(file.stat().st_size for file in weight_files(directory))
 
 
 def graph_name(part: str, precision: str = PLAIN) -> str:

@@ -1,4 +1,4 @@
-"""The precisions of weights, and which one is built where the GPU does not have the one that was asked for."""
+"""The precisions of weights, and the choice of another one where a GPU does not have the one that was asked for."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ PRECISIONS = ("fp16", "fp8", "int8", "int4")
 """The precisions in which engines are built, from the most accurate to the smallest."""
 
 PRECISION_CHOICES = ("auto", *PRECISIONS)
-"""What can be asked for when a model is loaded: 'auto' takes the most accurate one that is there and fits."""
+"""The choices when a model is loaded: 'auto' takes the most accurate precision that is there and fits."""
 
 FP8_CAPABILITY = (8, 9)
 """The first compute capability with FP8 matrix products (TensorRT's support matrix). Jetson Orin has (8, 7)."""
 
 FP8_FORMS = ("tensor", "channel", "weights")
-"""How FP8 is scaled: weights and activations with one scale each; weights with one for each output; or weights so, and
-activations left in fp16. Which is fastest depends on the GPU and on TensorRT: `benchmark --precisions` tells."""
+"""The scales of FP8. 'tensor': one for the weights and one for the activations of a layer. 'channel': one for each
+output of the weights. 'weights': as 'channel', with activations left in fp16. The fastest depends on GPU and TensorRT,
+and `benchmark --precisions` finds it."""
 
 _INSTEAD_OF_FP8 = {VISION: "int8", TEXT: "int4"}
-"""At most FP8's size. Decoding is bound by the bytes of the weights, encoding images by arithmetic."""
+"""The precision of at most FP8's size that suits each part: decoding is bound by the bytes of the weights, encoding
+images by arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Precision:
 
 
 def choose_precision(part: str, asked: str, capability: tuple[int, int] | None, *, strict: bool = False) -> Precision:
-    """Chooses the precision in which to build `part` (VISION or TEXT) for a GPU; None stands for any GPU.
+    """Chooses the precision in which to build `part` (VISION or TEXT) for a GPU of compute capability `capability`.
+
+    None stands for a GPU that has everything.
 
     Raises ConfigError if `asked` is unknown, or if it cannot be built and `strict` allows nothing else.
     """
@@ -65,7 +69,7 @@ def precision_flag(part: str) -> str:
 
 
 def parse_precision_pair(option: str, text: str) -> tuple[str, str]:
-    """Reads 'fp16/int4' as the precisions of vision encoder and text decoder. Raises ConfigError naming `option`."""
+    """Reads 'fp16/int4', precisions of vision encoder and text decoder. Raises ConfigError that names `option`."""
     vision, _, language = text.partition("/")
     for precision in (vision, language):
         if precision not in PRECISION_CHOICES:

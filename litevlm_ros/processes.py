@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from litevlm_ros.errors import LiteVLMError
+
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 4.0
 
 
 class Child:
-    """A Python module running as a process. Leaving the context interrupts it, then kills it."""
+    """A Python module that runs as a process. Leaving the context interrupts it, and kills it if that does not help."""
 
     def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         """Starts `python -m module arguments` with its output in the file `log`."""
@@ -44,13 +46,18 @@ class Child:
 
     @property
     def process_id(self) -> int:
-        """By which the system knows it."""
+        """The number by which the system knows the process."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """The exit status, or None while the process runs."""
         return self._process.poll()
+
+    def require_running(self) -> None:
+        """Raises LiteVLMError with the last lines of the log if the process has ended."""
+        if self.status is not None:
+            raise LiteVLMError(f"{self.name} ended early with status {self.status}. Its last lines:\n{self.tail()}")
 
     def stop(self) -> int:
         """Interrupts the process, kills it if that does not end it, and returns its exit status."""
@@ -63,13 +70,13 @@ class Child:
         return self._process.wait()
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Returns the last lines of its log."""
         with self.log.open(errors="replace") as text:
             return "".join(deque(text, lines)).rstrip()
 
 
 def _prepare() -> None:
-    # A shell's background jobs ignore SIGINT, and so would their children.
+    # Background jobs of a shell ignore SIGINT, and their children would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         # Covers the parent's SIGKILL, after which no code of ours runs.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litevlm_ros import machine as machine_load
+from litevlm_ros import machine
 from litevlm_ros.machine import gpu_load, resident_bytes
 
 
@@ -21,7 +21,7 @@ def test_resident_memory_grows_with_what_is_kept() -> None:
 
 def test_a_jetson_tells_tenths_of_a_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "load").write_text("415\n")
-    monkeypatch.setattr(machine_load, "JETSON_LOAD", (str(tmp_path / "nowhere"), str(tmp_path / "load")))
+    monkeypatch.setattr(machine, "JETSON_LOAD", (str(tmp_path / "nowhere"), str(tmp_path / "load")))
     assert gpu_load() == 41.5
 
 
@@ -40,17 +40,17 @@ class Nvml:
 
 
 def test_other_gpus_are_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_load, "JETSON_LOAD", ())
-    monkeypatch.setattr(machine_load, "_nvml", Nvml)
+    monkeypatch.setattr(machine, "JETSON_LOAD", ())
+    monkeypatch.setattr(machine, "_nvml", Nvml)
     assert gpu_load() == 73.0
-    monkeypatch.setattr(machine_load, "_nvml", lambda: Nvml(status=6))
+    monkeypatch.setattr(machine, "_nvml", lambda: Nvml(status=6))
     assert gpu_load() is None
-    monkeypatch.setattr(machine_load, "_nvml", lambda: None)
+    monkeypatch.setattr(machine, "_nvml", lambda: None)
     assert gpu_load() is None
 
 
 def test_a_driver_that_does_not_start_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine_load._nvml.cache_clear()
+    machine._nvml.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(nvmlInit_v2=lambda: 9))
-    assert machine_load._nvml() is None
-    machine_load._nvml.cache_clear()
+    assert machine._nvml() is None
+    machine._nvml.cache_clear()

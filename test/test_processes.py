@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.processes import Child
 
 
@@ -41,6 +42,8 @@ def test_output_and_status(tmp_path):
         assert child.status == 3
         assert child.tail(3).splitlines()[-1] in ("bad", "39")
         assert len(child.tail(3).splitlines()) == 3
+        with pytest.raises(LiteVLMError, match=r"^child_script ended early with status 3\. Its last lines:\n\d+"):
+            child.require_running()
 
 
 def test_it_is_interrupted_on_leaving(tmp_path):

@@ -1,1 +1,1 @@
-"""TensorRT engines: what they are built for, how they are built, and whether they fit this machine."""
+"""Builds TensorRT engines, records what each was built for, and checks whether it fits this machine."""

@@ -1,25 +1,24 @@
-"""Engines of a model directory: which of them must be built, and building them with their sidecars."""
+"""Builds the engines of a model directory, with their sidecars, where those that are there do not fit."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from litevlm_ros.engines.fingerprint import hash_file, hash_sources, hash_weights, this_machine
-from litevlm_ros.engines.memory import build_memory, check_memory
 from litevlm_ros.engines.onnx_to_engine import BuiltEngine, Target, build_engine, check_precision, find_target
 from litevlm_ros.engines.profiles import Sizes, profiles
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import EngineError
-from litevlm_ros.machine import format_capability
+from litevlm_ros.files import explaining_full_disk, write_bytes
+from litevlm_ros.machine import available_bytes, format_capability
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import (
     TEXT,
@@ -28,24 +27,31 @@ from litevlm_ros.model_directory import (
     engine_name,
     runtime_cache_directory,
     sidecar_file,
+    weight_bytes,
 )
 from litevlm_ros.precision import FP8_FORMS, Precision, choose_precision
+from litevlm_ros.types import Notify
 
-Report = Callable[[str], object]
-"""Called with each line for the person who waits."""
+if TYPE_CHECKING:
+    from litevlm_ros.convert.calibration import Calibration
 
 TIMING_CACHE = "timing.cache"
-"""File in the output directory with what TensorRT measured."""
+"""The file in the output directory that keeps what TensorRT measured for the next build."""
 
 _PACKAGE = Path(__file__).parent.parent
+_DRAWING = ("convert/onnx_graphs.py", "convert/engine_graph.py", "engines/profiles.py")
+_QUANTIZING = tuple(
+    f"convert/{name}.py" for name in ("calibration", "quantization", "quantized_graph", "quantized_weights")
+)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to build. `precisions` has the parts to build with the precision asked for each.
+class BuildRequest:
+    """The engines to build. `precisions` maps each part to build (VISION, TEXT) to the precision asked for it.
 
-    `images` is a directory of pictures to calibrate with. `target` is a compute capability, None for the GPU at hand.
-    `fp8_form` is one of FP8_FORMS.
+    `target` is a compute capability, None for the GPU at hand. `calibration` makes what quantized engines are
+    calibrated with, and is called for those alone; with `recalibrate`, as for pictures that a person has named,
+    calibrated engines are built again even if they are up to date. `fp8_form` is one of FP8_FORMS.
     """
 
     model: Path
@@ -53,7 +59,8 @@ class Request:
     precisions: dict[str, str]
     sizes: Sizes
     target: tuple[int, int] | None = None
-    images: Path | None = None
+    calibration: Calibration | None = None
+    recalibrate: bool = False
     fp8_form: str = FP8_FORMS[0]
     workspace_mib: int = 0
     force: bool = False
@@ -62,7 +69,9 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _EnginePlan:
+    """An engine as it should be, in the terms of a sidecar."""
+
     part: str
     precision: Precision
     target: Target
@@ -76,8 +85,11 @@ class _Plan:
         return engine_name(self.part, self.precision.built)
 
 
-def build_engines(request: Request, report: Report = print) -> list[Path]:
-    """The engine files of all parts, built where needed. Raises LiteVLMError; what was built before stays."""
+def build_engines(request: BuildRequest, notify: Notify = print) -> list[Path]:
+    """Builds the engines that are missing or do not fit, and returns the files of all that were requested.
+
+    Raises LiteVLMError, of which OutputError if the disk is full, and OSError; engines that were finished stay.
+    """
     model = ModelConfig.from_directory(request.model)
     sizes = request.sizes.checked(model)
     capability = request.target or find_target(None).capability
@@ -85,39 +97,42 @@ def build_engines(request: Request, report: Report = print) -> list[Path]:
               for part, asked in request.precisions.items()}  # fmt: skip
     for part, precision in chosen.items():
         if precision.reason:
-            report(f"{part}: {precision.asked} was asked for, {precision.built} is built, because {precision.reason}")
+            notify(f"{part}: {precision.asked} was asked for, {precision.built} is built, because {precision.reason}")
     target = find_target(request.target)
     plans = []
     for part, precision in chosen.items():
         check_precision(precision.built)
         weights = hash_weights(request.model / part)
         form = request.fp8_form if precision.built == "fp8" else ""
-        plans.append(_Plan(part, precision, target, sizes, weights, graph_hash(part, precision.built), form))
+        plans.append(_EnginePlan(part, precision, target, sizes, weights, graph_hash(part, precision.built), form))
     files = []
     for plan in plans:
         reason = "--force" if request.force else _reason_to_build(plan, request, model)
         if not reason:
-            report(f"{plan.file}: up to date")
+            notify(f"{plan.file}: up to date")
         else:
-            report(f"{plan.file}: building ({reason})")
-            with _full_disk_explained(request.output / plan.file):
-                _build(plan, request, model, report)
+            notify(f"{plan.file}: building ({reason})")
+            with explaining_full_disk(request.output / plan.file):
+                _build(plan, request, model, notify)
         files.append(request.output / plan.file)
     return files
 
 
 def graph_hash(part: str, precision: str) -> str:
-    """Hash of the code that draws the graph of `part`; quantization counts where it is used."""
-    names = ["convert/onnx_graphs.py", "convert/engine_graph.py", "engines/profiles.py"]
-    names.append("convert/intern_vit.py" if part == VISION else "convert/qwen2.py")
+    """Returns a hash of the code that draws the graph of `part` (VISION or TEXT) in `precision`."""
+    return hash_sources(graph_sources(part, precision))
+
+
+def graph_sources(part: str, precision: str) -> list[Path]:
+    """Lists the sources that decide what the graph of `part` is; those that quantize count only where they are used."""
+    names = [*_DRAWING, "convert/intern_vit.py" if part == VISION else "convert/qwen2.py"]
     if precision != "fp16":
-        quantizing = ("calibration", "quantization", "quantized_graph", "quantized_weights")
-        names += [f"convert/{name}.py" for name in quantizing]
-    return hash_sources(_PACKAGE / name for name in names)
+        names += _QUANTIZING
+    return [_PACKAGE / name for name in names]
 
 
-def _reason_to_build(plan: _Plan, request: Request, model: ModelConfig) -> str:
-    """Why the engine that is there, if any, is not the one that is asked for; '' if it is."""
+def _reason_to_build(plan: _EnginePlan, request: BuildRequest, model: ModelConfig) -> str:
+    """Says why the engine that is there, if any, is not the one that is asked for; returns '' if it is."""
     file = request.output / plan.file
     if not file.is_file():
         return "there is none yet"
@@ -141,30 +156,32 @@ def _reason_to_build(plan: _Plan, request: Request, model: ModelConfig) -> str:
         return f"its FP8 has the form {sidecar.fp8_form}, not {plan.fp8_form}"
     if sidecar.profiles != profiles(plan.part, plan.sizes, model):
         return "it was built for another max_tiles or max_context"
-    if sidecar.calibration and request.images is not None:
+    if sidecar.calibration and request.recalibrate:
         return "calibration images were given"
     damage = sidecar.check_file(file)
     return damage[0].partition(";")[0] if damage else ""
 
 
-def _build(plan: _Plan, request: Request, model: ModelConfig, report: Report) -> None:
+def _build(plan: _EnginePlan, request: BuildRequest, model: ModelConfig, notify: Notify) -> None:
     try:
-        # Imported here: engines that are up to date need no torch.
+        # Imported here, because engines that are up to date need no torch.
         from litevlm_ros.convert.engine_graph import write_engine_graph
     except ImportError as error:
         raise EngineError(f"engines are built from graphs, which need torch, onnx and onnxscript ({error}); install "
                           "them with `pip install 'litevlm_ros[convert]'`") from error  # fmt: skip
     if request.check_memory:
-        check_memory(plan.part, build_memory(_weight_bytes(request.model / plan.part)))
+        check_memory(plan.part, build_memory(weight_bytes(request.model / plan.part)))
     request.output.mkdir(parents=True, exist_ok=True)
     copy_description(request.model, request.output)
     started = time.monotonic()
     with _graph_file(request.output, plan) as file:
-        graph = write_engine_graph(plan.part, request.model, plan.precision.built, file, request.images, plan.fp8_form)
+        graph = write_engine_graph(
+            plan.part, request.model, plan.precision.built, file, request.calibration, plan.fp8_form
+        )
         for note in graph.notes:
-            report(f"{plan.file}: {note}")
+            notify(f"{plan.file}: {note}")
         exported = time.monotonic() - started
-        report(f"{plan.file}: graph drawn in {exported:.0f} s")
+        notify(f"{plan.file}: graph drawn in {exported:.0f} s")
         built = build_engine(
             file,
             profiles(plan.part, plan.sizes, model),
@@ -175,59 +192,65 @@ def _build(plan: _Plan, request: Request, model: ModelConfig, report: Report) ->
     seconds = time.monotonic() - started
     size = _write(request.output / plan.file, built)
     _sidecar(plan, request, model, built, graph.calibration, size, seconds).write(request.output)
-    report(f"{plan.file}: {size / 1e6:.0f} MB in {seconds:.0f} s for compute capability "
-           f"{format_capability(plan.target.capability)}")  # fmt: skip
+    notify(
+        f"{plan.file}: {size / 1e6:.0f} MB in {seconds:.0f} s for compute capability "
+        f"{format_capability(plan.target.capability)}"
+    )
+
+
+def build_memory(weights: int) -> int:
+    """Returns the bytes of memory that exporting and building a part take at most, from the bytes of its fp16 weights.
+
+    Measured on InternVL2-1B with TensorRT-RTX 1.4 on x86-64: 5.5 GB at the most, for a text decoder of 0.99 GB.
+    """
+    return int(4.5 * weights) + (1 << 30)
+
+
+def check_memory(part: str, needed: int) -> None:
+    """Raises EngineError, with what helps, if a build that takes `needed` bytes does not fit into memory and swap.
+
+    Without this check an 8 GB board would swap until it no longer answers.
+    """
+    available = available_bytes()
+    if available >= needed:
+        return
+    swap = -(-(needed - available) // (1 << 30)) + 1
+    raise EngineError(
+        f"building the {part.replace('_', ' ')} takes up to {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} "
+        f"GB are free, swap included. Close other programs (a Jetson's desktop takes 1 GB), or add swap: `sudo "
+        f"fallocate -l {swap}G /mnt/litevlm.swap && sudo chmod 600 /mnt/litevlm.swap && sudo mkswap /mnt/litevlm.swap "
+        "&& sudo swapon /mnt/litevlm.swap`; or use a smaller model, or build on another machine with the same GPU and "
+        "TensorRT (models/README.md, prebuilt engines). --skip-memory-check builds in spite of this"
+    )
 
 
 @contextmanager
-def _full_disk_explained(file: Path) -> Iterator[None]:
-    """For everything that a build writes: graph, engine and sidecar."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            raise
-        raise EngineError(f"{file} cannot be written ({error.strerror}); make room on the disk, or give --output "
-                          "another directory") from error  # fmt: skip
+def _graph_file(output: Path, plan: _EnginePlan) -> Iterator[Path]:
+    """Yields a path at which to draw the graph of an engine.
 
-
-def _weight_bytes(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-
-
-@contextmanager
-def _graph_file(output: Path, plan: _Plan) -> Iterator[Path]:
-    """Where to draw the graph: it stays as `<part>.onnx` if there is no other, which may be ONNX Runtime's."""
+    An fp16 graph stays as `<part>.onnx`, unless there is one, which may be ONNX Runtime's.
+    """
     kept = output / f"{plan.part}.onnx"
     with tempfile.TemporaryDirectory(prefix=".build_", dir=output) as directory:
         file = Path(directory) / kept.name
         yield file
         if plan.precision.built == "fp16" and not kept.exists():
-            # Data first: a graph is never there without it.
+            # The weights come first, so that a graph is never there without them.
             for made in sorted(Path(directory).iterdir(), key=lambda path: path == file):
                 made.replace(output / made.name)
 
 
 def _write(file: Path, built: BuiltEngine) -> int:
-    """Puts the engine in its place; never half of it, and never beside the sidecar of another. Returns its bytes."""
+    """Writes the engine in place of an older one, whose sidecar and kernels are removed first. Returns its bytes."""
     sidecar_file(file).unlink(missing_ok=True)
     shutil.rmtree(runtime_cache_directory(file), ignore_errors=True)
-    unfinished = file.with_name(f"{file.name}.part")
-    try:
-        with unfinished.open("wb") as opened:
-            size = opened.write(built.contents)
-            opened.flush()
-            os.fsync(opened.fileno())
-        unfinished.replace(file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return size
+    write_bytes(file, built.contents)
+    return file.stat().st_size
 
 
 def _sidecar(
-    plan: _Plan,
-    request: Request,
+    plan: _EnginePlan,
+    request: BuildRequest,
     model: ModelConfig,
     built: BuiltEngine,
     calibration: str,

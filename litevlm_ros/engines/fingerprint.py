@@ -1,4 +1,4 @@
-"""What an engine depends on: TensorRT and its version, the GPU, the weights and the code that draws the graph."""
+"""Identifies what an engine depends on: TensorRT, the GPU, the weights, and the code that draws the graph."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, title
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.machine import find_device, format_capability
+from litevlm_ros.model_directory import weight_files
 
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs engines: TensorRT's flavour ('tensorrt' or 'tensorrt_rtx') and version, and the GPU's capability.
+    """The TensorRT and the GPU that run engines on a machine.
 
-    `compute_capability` is written as '8.7'; '' if there is no GPU.
+    `flavour` is 'tensorrt' or 'tensorrt_rtx'. `compute_capability` is written as '8.7'; '' if there is no GPU.
     """
 
     flavour: str
@@ -28,28 +29,28 @@ class Machine:
 
     @property
     def tensorrt(self) -> str:
-        """For people: 'TensorRT-RTX 1.4.0.76'."""
+        """Name and version for people: 'TensorRT-RTX 1.4.0.76'."""
         return title(self.flavour, self.version)
 
 
 def this_machine() -> Machine:
-    """The installed TensorRT and the first GPU. Raises EngineError if no TensorRT is installed."""
+    """Finds the installed TensorRT and the first GPU. Raises EngineError if no TensorRT is installed."""
     tensorrt = load_tensorrt()
     device = find_device()
     return Machine(tensorrt.flavour, tensorrt.version, format_capability(device.compute_capability) if device else "")
 
 
 def hash_file(file: Path) -> str:
-    """SHA-256 of a file's bytes, as hex digits. Raises OSError."""
+    """Returns the SHA-256 of a file's bytes as hex digits. Raises OSError."""
     return _hash_files([file], named=False)
 
 
 def hash_weights(directory: Path) -> str:
-    """SHA-256 over `config.json` and all safetensors files of `vision_encoder/` or `text_decoder/`, by name.
+    """Returns the SHA-256 over `config.json` and all safetensors files of `vision_encoder/` or `text_decoder/`.
 
     Raises CheckpointError if there are none.
     """
-    files = sorted(directory.glob("*.safetensors"))
+    files = weight_files(directory)
     if not files:
         raise CheckpointError(f"{directory} holds no safetensors files; download the model again with "
                               "`ros2 run litevlm_ros download_models`")  # fmt: skip
@@ -57,7 +58,7 @@ def hash_weights(directory: Path) -> str:
 
 
 def hash_sources(files: Iterable[Path]) -> str:
-    """SHA-256 over Python sources, comments and layout left out: equal if they draw the same graph."""
+    """Returns the SHA-256 over Python sources without comments and layout. It is equal if they draw the same graph."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(ast.unparse(ast.parse(file.read_text(encoding="utf-8"))).encode())

@@ -1,6 +1,7 @@
-"""An ONNX graph → a serialized engine. Strongly typed: the graph's types are the engine's, in every TensorRT from 10.3.
+"""Builds a serialized engine from an ONNX graph.
 
-TensorRT builds for the GPU at hand. TensorRT-RTX also builds without one, for the compute capability it is told.
+Engines are strongly typed: they compute in the types of the graph, with every TensorRT from 10.3 on. TensorRT builds
+for the GPU at hand. TensorRT-RTX also builds without one, for the compute capability it is told.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litevlm_ros.engines.progress import progress_monitor
 from litevlm_ros.engines.sidecar import Profile
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.files import write_bytes
 from litevlm_ros.machine import find_device, format_capability
 
 _LOGGER = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Target:
-    """The GPUs that an engine is built for. `name` is TensorRT-RTX's for it; '' where the GPU at hand decides."""
+    """The GPUs that an engine is built for. `name` is TensorRT-RTX's for them; '' where the GPU at hand decides."""
 
     capability: tuple[int, int]
     name: str = ""
@@ -32,15 +33,15 @@ class Target:
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialized engine, and how many bytes TensorRT reserves besides its weights (0 if it does not say)."""
+    """A serialized engine, and the bytes that TensorRT reserves besides its weights (0 if it does not say)."""
 
     contents: Any
-    """What has the buffer protocol: TensorRT's own memory, not a copy."""
+    """The engine, as an object with the buffer protocol: TensorRT's own memory, not a copy."""
     activation_bytes: int
 
 
 def find_target(asked: tuple[int, int] | None) -> Target:
-    """The target for a compute capability, or for the GPU at hand if None.
+    """Finds the target for a compute capability; None stands for the GPU at hand.
 
     Raises ConfigError if the installed TensorRT cannot build for it here, and EngineError if there is no TensorRT.
     """
@@ -130,9 +131,58 @@ def _add_profile(builder: Any, network: Any, config: Any, sizes: Profile) -> Non
         raise EngineError(f"TensorRT refuses the profile {sizes.name} with {sizes.shapes}")
 
 
+def progress_monitor(*, quiet: bool = False) -> Any:
+    """Makes a monitor for `IBuilderConfig.progress_monitor`, whose `stop()` lets TensorRT end the build early.
+
+    It draws one bar for each phase, nested as the phases are. Bars appear on a terminal only, so a log gets no
+    half-drawn lines; `quiet` leaves them out altogether.
+    """
+    from tqdm import tqdm
+
+    trt = load_tensorrt().module
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+        """Called by TensorRT from its own threads, one at a time for each phase."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._bars: dict[str, Any] = {}
+            self._stopped = False
+
+        def stop(self) -> None:
+            self._stopped = True
+            for name in list(self._bars):
+                self.phase_finish(name)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if self._stopped:
+                return
+            depth = len(self._bars)
+            self._bars[phase_name] = tqdm(
+                total=num_steps,
+                desc="  " * depth + phase_name,
+                position=depth,
+                leave=False,
+                disable=True if quiet else None,
+            )
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            bar = self._bars.get(phase_name)
+            if bar is not None:
+                bar.update(step + 1 - bar.n)
+            return not self._stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            bar = self._bars.pop(phase_name, None)
+            if bar is not None:
+                bar.close()
+
+    return Monitor()
+
+
 @contextlib.contextmanager
 def _progress(config: Any, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Gives what ends the build early."""
+    """Shows the progress of a build with `config`, and yields a function that ends it early."""
     monitor = progress_monitor(quiet=quiet)
     config.progress_monitor = monitor
     try:
@@ -142,9 +192,10 @@ def _progress(config: Any, quiet: bool) -> Iterator[Callable[[], None]]:
 
 
 def _interruptible(work: Callable[[], Any], stop: Callable[[], None]) -> Any:
-    """The result of `work`, which runs in another thread: TensorRT's calls last minutes and swallow KeyboardInterrupt.
+    """Runs `work` in another thread, so that Ctrl-C reaches this one, and returns its result.
 
-    An interrupted one is told to `stop`, and waited for.
+    TensorRT's calls last minutes and swallow KeyboardInterrupt. After an interrupt this calls `stop`, waits for `work`
+    to end, and raises KeyboardInterrupt.
     """
     with ThreadPoolExecutor(1, "build") as thread:
         try:
@@ -157,9 +208,9 @@ def _interruptible(work: Callable[[], Any], stop: Callable[[], None]) -> Any:
 
 @contextlib.contextmanager
 def _timing_cache(config: Any, file: Path | None) -> Iterator[None]:
-    """What TensorRT measured before, read from `file`, and written back with what it measures now.
+    """Gives a build with `config` what TensorRT measured before, from `file`, and writes back what it measures now.
 
-    TensorRT-RTX measures nothing when it builds.
+    A file that cannot be written costs time at the next build, no more. TensorRT-RTX measures nothing when it builds.
     """
     if file is None or load_tensorrt().is_rtx:
         yield
@@ -173,17 +224,14 @@ def _timing_cache(config: Any, file: Path | None) -> Iterator[None]:
     after = bytes(config.get_timing_cache().serialize())
     if after == before:
         return
-    unfinished = file.with_name(f"{file.name}.part")
     try:
-        unfinished.write_bytes(after)
-        unfinished.replace(file)
+        write_bytes(file, after)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         _LOGGER.warning("%s cannot be written (%s), so the next build measures again", file, error)
 
 
 def _activation_bytes(trt: Any, logger: Any, contents: Any) -> int:
-    """Needs a GPU: an engine is known only where it can be loaded."""
+    """Returns what `BuiltEngine.activation_bytes` is. That takes a GPU, because it takes a loaded engine."""
     if find_device() is None:
         return 0
     engine = trt.Runtime(logger).deserialize_cuda_engine(contents)

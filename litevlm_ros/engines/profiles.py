@@ -1,20 +1,18 @@
-"""The sizes that engines are built for. One engine has all its profiles, which share its weights."""
+"""The sizes that engines are built for, as optimization profiles. All profiles of an engine share its weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.sidecar import Profile
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT, VISION
 
 MOST_PROMPT = 2048
-"""New tokens of one call. Longer prompts are read in parts: attention over all at once takes too much memory."""
-MOST_LOGITS = 16
-"""Logits of one call: enough to verify a draft."""
-MOST_DRAFT = 16
-"""New tokens of a call that the decode profile takes, so that verifying a draft is as fast as a single token."""
+"""The most new tokens of one call. Longer prompts are read in parts, because attention over all at once takes too much
+memory."""
 
 _LIKELY_TILES = 6
 _LIKELY_PROMPT = 320
@@ -23,13 +21,13 @@ _LIKELY_ROWS = 512
 
 @dataclass(frozen=True)
 class Sizes:
-    """What engines are built for: tiles of one call and in one prompt, and rows of the KV cache."""
+    """The most tiles of one call and in one prompt, and the most rows of the KV cache, that engines are built for."""
 
     max_tiles: int
     max_context: int
 
     def checked(self, model: ModelConfig) -> Sizes:
-        """These sizes with 0 replaced by the default and everything within what `model` allows. Raises ConfigError."""
+        """Returns these sizes with 0 replaced by the default. Raises ConfigError for what `model` does not allow."""
         allowed = model.text.max_position_embeddings
         if self.max_tiles < 1:
             raise ConfigError(f"max_tiles is {self.max_tiles}; allowed: from 1. Use the number of your views")
@@ -40,17 +38,18 @@ class Sizes:
 
     @property
     def max_prompt(self) -> int:
-        """New tokens of one call."""
+        """The most new tokens of one call."""
         return min(MOST_PROMPT, self.max_context)
 
 
 DEFAULT_TILES = 12
-"""Those of LiteVLM's own measurements (arXiv 2506.07416)."""
+"""The number of tiles in LiteVLM's own measurements (arXiv 2506.07416)."""
 DEFAULT_CONTEXT = 4096
+"""The rows of the KV cache where nobody asks for others, if the model allows as many."""
 
 
 def profiles(part: str, sizes: Sizes, model: ModelConfig) -> tuple[Profile, ...]:
-    """Of the engine of `part` (VISION or TEXT). See `Profile` for what the three numbers are."""
+    """Returns the profiles of the engine of `part` (VISION or TEXT)."""
     if part == VISION:
         return (Profile("tiles", {"pixels": (1, min(_LIKELY_TILES, sizes.max_tiles), sizes.max_tiles)}),)
     assert part == TEXT
@@ -65,5 +64,6 @@ def profiles(part: str, sizes: Sizes, model: ModelConfig) -> tuple[Profile, ...]
 
     return (
         profile("prefill", _LIKELY_PROMPT, sizes.max_prompt),
-        profile("decode", 1, min(MOST_DRAFT, sizes.max_prompt)),
+        # Verifying a draft should be as fast as reading a single token, so one profile takes both.
+        profile("decode", 1, min(MOST_LOGITS, sizes.max_prompt)),
     )

@@ -1,7 +1,7 @@
-"""`NAME.engine.json` beside each `NAME.engine`: what the engine was built from, by what, and for what.
+"""The sidecar `NAME.engine.json` of each `NAME.engine`, which says from what, by what and for what it was built.
 
-An engine file says none of this itself before TensorRT has loaded it, or has refused to without a reason. So the
-sidecar is read first, and a mismatch is explained with the command that mends it.
+An engine file tells nothing of this before TensorRT has loaded it, or has refused to without a reason. So the sidecar
+is read first, and a mismatch is explained with the command that mends it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from litevlm_ros.model_directory import PARTS, TEXT, VISION, sidecar_file
 from litevlm_ros.precision import PRECISIONS, precision_flag
 
 FORMAT = 2
-"""Of the JSON. Readers refuse other numbers."""
+"""The version of the JSON. Readers refuse other numbers."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One optimization profile, by its index in the engine.
+    """One optimization profile of an engine.
 
-    `shapes` gives for each input with varying sizes, without its layer number, the smallest, the likeliest and the
-    largest size of its first dimension.
+    `shapes` maps each input whose first dimension varies, named without its layer number, to the smallest, the
+    likeliest and the largest size of that dimension.
     """
 
     name: str
@@ -37,15 +37,16 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineSidecar:
-    """Everything there is to know about an engine. Sizes in bytes, hashes as hex digits of SHA-256.
+    """Everything that is known about an engine. Sizes are in bytes, and hashes are hex digits of SHA-256.
 
     `file` is the engine's file name; `part` is VISION or TEXT. `compute_capabilities` lists the GPUs it runs on.
     `target` is the compute capability that was asked for and decided on the precision. `precision_reason` says why
     `precision_built` is not `precision_asked`; '' if it is. `fp8_form` is one of FP8_FORMS; '' in other precisions.
-    `calibration` says in words which data scaled the quantized
-    values; '' if none was needed. `max_prompt` is the most new tokens of a call, `max_context` the most cache rows
-    (both 0 for the vision encoder); `max_tiles` the most tiles of a call (0 for the text decoder). `activation_bytes`
-    is what TensorRT reserves besides the weights; 0 if it does not say. `built_at` is UTC as ISO 8601.
+    `calibration` says in words which data scaled the quantized values; '' if none was needed. `profiles` are in the
+    order of their indices in the engine. `max_prompt` is the most new tokens of a call, `max_context` the most cache
+    rows (both 0 for the vision encoder), and `max_tiles` the most tiles of a call (0 for the text decoder).
+    `activation_bytes` is what TensorRT reserves besides the weights; 0 if it does not say. `build_seconds` is the time
+    that graph and engine took, and `built_at` is UTC as ISO 8601.
     """
 
     file: str
@@ -75,14 +76,14 @@ class EngineSidecar:
     # Files
 
     def write(self, directory: Path) -> Path:
-        """Write the JSON file beside the engine in `directory`; never leaves half a file."""
+        """Writes the JSON file beside the engine in `directory`, whole or not at all. Raises OSError."""
         file = sidecar_file(directory / self.file)
         write_text(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return file
 
     @classmethod
     def read(cls, engine: Path) -> EngineSidecar:
-        """The sidecar of the file `engine`. Raises EngineError if it is missing, damaged or of another format."""
+        """Reads the sidecar of the file `engine`. Raises EngineError if it is missing, damaged or of another format."""
         file = sidecar_file(engine)
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -121,7 +122,7 @@ class EngineSidecar:
     # Checks
 
     def check(self, machine: Machine, directory: Path | None = None) -> list[str]:
-        """Why this engine does not run on `machine`, each reason with the command that mends it; empty if it does.
+        """Lists why this engine does not run on `machine`, each reason with the command that helps.
 
         `directory` is the engine's, for the command. The GPU is not compared if the machine has none.
         """
@@ -135,7 +136,10 @@ class EngineSidecar:
         return [f"{self.file} does not fit this machine: {reason}; {fix}" for reason in reasons]
 
     def check_file(self, engine: Path, *, contents: bool = True) -> list[str]:
-        """Why the file `engine` is not the one that was built: its size and, with `contents`, its SHA-256."""
+        """Lists why the file `engine` is not the one that was built, each reason with the command that helps.
+
+        It compares sizes and, with `contents`, the SHA-256.
+        """
         fix = f"copy it again, or build it with `{self.command(engine.parent)}`"
         if not engine.is_file():
             return [f"{engine} is missing; {fix}"]
@@ -147,7 +151,10 @@ class EngineSidecar:
         return []
 
     def check_weights(self, model: Path) -> list[str]:
-        """Why this engine is not one of the model directory `model`; empty if it is, or if that has no weights."""
+        """Lists why this engine is not one of the model directory `model`, with the command that helps.
+
+        A model directory without weights is taken to be the right one.
+        """
         try:
             found = hash_weights(model / self.part)
         except CheckpointError:
@@ -158,7 +165,7 @@ class EngineSidecar:
                 f"`{self.command(model)}`"]  # fmt: skip
 
     def command(self, directory: Path | None = None) -> str:
-        """The command that builds this engine again."""
+        """Returns the command that builds this engine again."""
         flags = f"{precision_flag(self.part)} {self.precision_asked} --skip-{_OTHER[self.part]} --force"
         if self.fp8_form:
             flags += f" --fp8-form {self.fp8_form}"
@@ -169,7 +176,7 @@ _OTHER = {VISION: "text", TEXT: "vision"}
 
 
 def rebuild_command(engine: Path) -> str:
-    """The command that builds whatever `engine` is, going by its name alone."""
+    """Returns the command that builds the file `engine` again, as far as its name tells what it is."""
     part, _, precision = engine.stem.rpartition("_")
     known = part in PARTS and precision in PRECISIONS
     flags = f" --precision {precision} --skip-{_OTHER[part]} --force" if known else ""

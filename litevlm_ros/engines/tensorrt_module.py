@@ -1,7 +1,7 @@
-"""Whichever TensorRT is installed, and its messages in Python's log.
+"""Imports the TensorRT that is installed, and passes its messages to Python's log.
 
 TensorRT (`tensorrt`, part of JetPack) and TensorRT-RTX (`tensorrt_rtx`, `tensorrt_rtx_bindings`) have one API; an
-engine of the one is of no use to the other.
+engine of one is of no use to the other.
 """
 
 from __future__ import annotations
@@ -40,28 +40,23 @@ class TensorRT:
 
     @property
     def title(self) -> str:
-        """For people: 'TensorRT-RTX 1.4.0.76'."""
+        """Name and version for people: 'TensorRT-RTX 1.4.0.76'."""
         return title(self.flavour, self.version)
 
     @property
     def is_rtx(self) -> bool:
-        """Whether this is TensorRT-RTX, which builds without a GPU and compiles its kernels when an engine runs."""
+        """True for TensorRT-RTX, which builds without a GPU and compiles its kernels when an engine runs."""
         return self.flavour == "tensorrt_rtx"
 
 
 def title(flavour: str, version: str) -> str:
-    """'TensorRT 10.3.0' or 'TensorRT-RTX 1.4.0.76'."""
+    """Returns name and version for people: 'TensorRT 10.3.0' or 'TensorRT-RTX 1.4.0.76'."""
     return f"{_TITLES.get(flavour, flavour)} {version}"
-
-
-def is_installed() -> bool:
-    """Whether there is any TensorRT to import; imports nothing."""
-    return any(importlib.util.find_spec(name) is not None for name in MODULES)
 
 
 @functools.cache
 def load_tensorrt() -> TensorRT:
-    """The first of MODULES that imports. Raises EngineError that says what is missing or too old, and the fix."""
+    """Imports the first of MODULES that starts. Raises EngineError, with the fix, if none does or it is too old."""
     broken = []
     for name in MODULES:
         if importlib.util.find_spec(name) is None:
@@ -87,17 +82,17 @@ def _check_version(found: TensorRT) -> None:
 
 
 class Messages:
-    """The last errors and warnings of TensorRT, oldest first: the reason when a call returns nothing."""
+    """The last errors that TensorRT logged, oldest first. They are the reason when a call returns nothing."""
 
     def __init__(self) -> None:
         self._errors: deque[str] = deque(maxlen=8)
 
     def add(self, message: str) -> None:
-        """Note an error."""
+        """Notes an error."""
         self._errors.append(message.strip())
 
     def take(self) -> str:
-        """All errors since the last call, in one line; 'no reason given' if there are none."""
+        """Returns all errors since the last call in one line; 'no reason given' if there are none."""
         taken = "; ".join(dict.fromkeys(self._errors))
         self._errors.clear()
         return taken or "no reason given"
@@ -105,7 +100,7 @@ class Messages:
 
 @functools.cache
 def tensorrt_logger() -> tuple[Any, Messages]:
-    """TensorRT's logger of this process, and what went wrong so far. TensorRT wants one logger for all its objects.
+    """Returns the logger of this process, which TensorRT wants for all its objects, and the errors that it noted.
 
     Errors and warnings go to the log `litevlm_ros.tensorrt` as such, everything else as debug messages. Raises
     EngineError as `load_tensorrt` does.

@@ -1,1 +1,1 @@
-"""Backends that run the two graphs."""
+"""Runs the two graphs of a model, on TensorRT or on ONNX Runtime."""

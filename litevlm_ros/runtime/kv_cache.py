@@ -1,4 +1,4 @@
-"""The fixed-size key/value buffer: its length, the shapes it is offered in, and the buffer itself in host memory."""
+"""The KV cache: its capacity and length, the shapes in which graphs see it, and the buffer itself in host memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from litevlm_ros.errors import EngineError
-from litevlm_ros.model_config import TextConfig
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.model_config import ModelConfig, TextConfig
 
 BUCKET = 64
 """The rows offered to a graph are a multiple of this, so that it sees few shapes."""
@@ -17,13 +18,26 @@ Rows = npt.NDArray[Any]
 """fp32 or fp16 [layers, 2, rows, G, D]: keys at index 0, values at index 1; a view of the buffer."""
 
 
+def context_capacity(config: PipelineConfig, model: ModelConfig) -> int:
+    """Returns the rows of the cache. Raises ConfigError if `config.max_context` is more than `model` was made for."""
+    most = model.text.max_position_embeddings
+    if config.max_context > most:
+        raise ConfigError(
+            f"max_context is {config.max_context}; allowed: up to this model's {most}. Use 0 for as many as it allows"
+        )
+    return config.max_context or most
+
+
 def bucket(length: int, capacity: int) -> int:
-    """Rows to offer when `length` are valid: the next multiple of BUCKET, at least one bucket, at most `capacity`."""
+    """Returns the rows to offer when `length` are valid.
+
+    That is the next multiple of BUCKET, at least one bucket, and at most `capacity`.
+    """
     return min(capacity, max(BUCKET, -(-length // BUCKET) * BUCKET))
 
 
 class CacheLength:
-    """How many of a cache's rows are in use, and that no more are ever asked of it than there are."""
+    """The number of rows in use of a cache, which never exceeds its capacity."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -31,12 +45,12 @@ class CacheLength:
 
     @property
     def length(self) -> int:
-        """Rows in use."""
+        """The number of rows in use."""
         return self._length
 
     @property
     def capacity(self) -> int:
-        """Rows there are."""
+        """The number of rows that there are."""
         return self._capacity
 
     def truncate(self, length: int) -> None:
@@ -60,13 +74,13 @@ class CacheLength:
 
 
 class HostKVCache(CacheLength):
-    """One row per token: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
+    """A cache in host memory: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
 
     Rows from `length` on hold zeros or what was there before `truncate`: finite numbers in any case.
     """
 
     def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
-        """Raises EngineError where there is no address space for so many rows."""
+        """Reserves address space for `capacity` rows. Raises EngineError if there is not enough."""
         super().__init__(capacity)
         try:
             # Zeroed pages cost no memory until they are written.
@@ -77,10 +91,10 @@ class HostKVCache(CacheLength):
             ) from error
 
     def past(self, rows: int) -> Rows:
-        """The first `rows` rows, of which `length` are valid."""
+        """Returns the first `rows` rows, of which `length` are valid."""
         return self._rows[:, :, :rows]
 
     def next(self, count: int) -> Rows:
-        """The `count` rows behind the valid ones, to be written. Raises EngineError if they do not fit."""
+        """Returns the `count` rows behind the valid ones, to be written. Raises EngineError if they do not fit."""
         self.require(count)
         return self._rows[:, :, self._length : self._length + count]

@@ -1,35 +1,36 @@
-"""Which backend runs a model directory on this machine."""
+"""Chooses the backend that runs a model directory on this machine, and loads it."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from litevlm_ros.backend import Backend
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.errors import EngineError
+from litevlm_ros.machine import resident_bytes
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.memory_budget import over_budget
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Choice:
+    """A backend. `obstacle` says, without loading anything, why it cannot run and what helps; None if it can."""
+
     name: str
     title: str
     obstacle: Callable[[PipelineConfig], str | None]
-    """Why it cannot run, with the fix; found out without loading anything."""
     load: Callable[[PipelineConfig, ModelConfig], Backend]
 
 
 def load_backend(config: PipelineConfig, model: ModelConfig) -> Backend:
     """Loads the backend that `config.backend` names, or with 'auto' the first that can run here.
 
-    The log says which, and why not those before it. Raises EngineError that says what is not installed or which file
-    is missing, with the command that helps.
+    The log says which it is, and why not those before it. Raises EngineError that says what is not installed or which
+    file is missing, with the command that helps.
     """
     reasons: list[str] = []
     for choice in _CHOICES:
@@ -48,14 +49,24 @@ def load_backend(config: PipelineConfig, model: ModelConfig) -> Backend:
     raise EngineError("The model cannot run " + "; nor ".join(reasons))
 
 
-def context_capacity(config: PipelineConfig, model: ModelConfig) -> int:
-    """Rows of the KV cache. Raises ConfigError if `config.max_context` is more than the model was made for."""
-    most = model.text.max_position_embeddings
-    if config.max_context > most:
-        raise ConfigError(
-            f"max_context is {config.max_context}; allowed: up to this model's {most}. Use 0 for as many as it allows"
-        )
-    return config.max_context or most
+def over_budget(budget_mb: int, device_memory: Mapping[str, int]) -> str:
+    """Explains what takes how much memory if that is more than `budget_mb` MB, and what to do; '' if it is not.
+
+    A budget of 0 is never exceeded. `device_memory` maps purposes to bytes, as `Backend.memory` does. The process's
+    own memory is added, because both are the same RAM on a Jetson.
+    """
+    taken = {"the process": resident_bytes(), **device_memory}
+    total = sum(taken.values()) // 1_000_000
+    if not budget_mb or total <= budget_mb:
+        return ""
+    parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sorted(taken.items(), key=lambda item: -item[1]))
+    return (
+        f"The model takes {total} MB, more than memory_budget_mb ({budget_mb}): {parts}. Lower max_context or "
+        "max_tiles, or build engines with fewer bits (`ros2 run litevlm_ros build_engines --help`)"
+    )
+
+
+# A backend is imported when it is asked for: neither TensorRT nor ONNX Runtime need be installed for the other.
 
 
 def _tensorrt_obstacle(config: PipelineConfig) -> str | None:
@@ -88,3 +99,4 @@ _CHOICES = (
     _Choice("tensorrt", "TensorRT", _tensorrt_obstacle, _load_tensorrt),
     _Choice("onnxruntime", "ONNX Runtime", _onnxruntime_obstacle, _load_onnxruntime),
 )
+"""All backends, in the order in which 'auto' tries them."""

@@ -11,7 +11,7 @@ from litevlm_ros.model_directory import TEXT, VISION
 
 @pytest.fixture
 def model() -> ModelConfig:
-    """Of 1024 positions and 4 visual tokens a tile."""
+    """A model of 1024 positions with 4 visual tokens a tile."""
     return ModelConfig.from_directory(model_directory())
 
 

@@ -139,7 +139,7 @@ def prompt(backend: Backend, length: int, visual: int) -> Any:
 
 def test_kernels_append_and_advance_on_the_gpu() -> None:
     from litevlm_ros.runtime.tensorrt.device import CudaDevice
-    from litevlm_ros.runtime.tensorrt.kernels.cache_kernels import CacheKernels
+    from litevlm_ros.runtime.tensorrt.kernels.launch import CacheKernels
     from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
 
     device = CudaDevice()
@@ -174,7 +174,7 @@ def test_kernels_append_and_advance_on_the_gpu() -> None:
 
 
 def answers(model: Path, **settings: Any) -> list[str]:
-    """To four questions about each of ten scenes."""
+    """Returns the answers to four questions about each of ten scenes."""
     from litevlm_ros.lab.world.render import render
     from litevlm_ros.lab.world.scene import generate
 

@@ -1,1 +1,1 @@
-"""The backend on ONNX Runtime, for the CPU."""
+"""The backend on ONNX Runtime, for CPUs."""

@@ -1,4 +1,4 @@
-"""`VisionEncoder` and `TextDecoder` on ONNX Runtime, on the CPU.
+"""The backend on ONNX Runtime: vision encoder and text decoder on the CPU.
 
 The graphs read and write our own buffers through IOBinding. Prefill binds the new keys and values straight onto the
 cache's next rows. Binding an output costs about 7 µs, more than copying the few rows of a decoded token or a draft, so
@@ -16,21 +16,16 @@ import numpy as np
 import onnxruntime
 
 from litevlm_ros.backend import Backend, HiddenStates, Logits, Tiles, TokenIds, VisualTokens, read_one_by_one
-from litevlm_ros.config import PipelineConfig
+from litevlm_ros.config import MOST_LOGITS, PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT, VISION
-from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket
-from litevlm_ros.runtime.load import context_capacity
-from litevlm_ros.runtime.onnx.host_tokens import HostVisualTokens
+from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket, context_capacity
 from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, export_hint, find_graph, open_session, session_options
-from litevlm_ros.runtime.onnx.token_selection import HostTokenSelector
+from litevlm_ros.runtime.onnx.token_selection import HostTokenSelector, HostVisualTokens
 
 TILES_AT_ONCE = 4
 """Tiles in one run of the vision encoder: enough to fill the cores, and attention scores of 0.3 GB at 448 pixels."""
-
-MOST_KEPT = 16
-"""Tokens of the largest call whose binding is kept: enough for a draft."""
 
 
 def load(config: PipelineConfig, model: ModelConfig) -> Backend:
@@ -53,14 +48,14 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
 
 
 def _precision(files: Mapping[str, Path], dtype: np.dtype[Any]) -> str:
-    """What the files' names tell, or the type of what they compute with."""
+    """Returns the precisions that the names of the files tell, or else `dtype`, in words."""
     plain = {"float32": "fp32", "float16": "fp16"}[dtype.name]
     found = [file.stem.removeprefix(part).lstrip("_") or plain for part, file in files.items()]
     return found[0] if len(set(found)) == 1 else f"vision {found[0]}, text {found[1]}"
 
 
 class OnnxVisionEncoder:
-    """`vision_encoder.onnx`."""
+    """The graph `vision_encoder.onnx`, as a `VisionEncoder`."""
 
     def __init__(self, file: Path, model: ModelConfig, options: Any) -> None:
         size, tokens, width = model.vision.image_size, model.vision.tokens_per_tile, model.text.hidden_size
@@ -87,7 +82,7 @@ class OnnxVisionEncoder:
 
 
 class OnnxTextDecoder:
-    """`text_decoder.onnx` and its cache."""
+    """The graph `text_decoder.onnx` and its cache, as a `TextDecoder`."""
 
     def __init__(self, file: Path, model: ModelConfig, capacity: int, options: Any) -> None:
         text = model.text
@@ -143,7 +138,7 @@ class OnnxTextDecoder:
         new_rows = self._cache.next(count)
         rows = bucket(self._cache.length, self._cache.capacity)
         kept = None
-        if count == num_logits <= MOST_KEPT and not len(visual):
+        if count == num_logits <= MOST_LOGITS and not len(visual):
             kept = self._keep(count, rows)
             buffers, binding = kept.buffers, kept.binding
         else:
@@ -167,7 +162,7 @@ class OnnxTextDecoder:
         return read_one_by_one(self, token, position, limit)
 
     def _keep(self, count: int, rows: int) -> _Kept:
-        """What a call of `count` tokens behind a cache of `rows` offered rows needs, made when it is first needed."""
+        """Returns the binding for calls of `count` tokens when `rows` cache rows are offered, made at the first one."""
         if (count, rows) not in self._kept:
             buffers = self._buffers(count, count)
             new_rows = np.zeros_like(self._cache.past(count))
@@ -198,9 +193,9 @@ class OnnxTextDecoder:
 
 
 class _Buffers:
-    """What the text decoder reads and writes besides cache and visual tokens, for S tokens and K logits.
+    """The arrays that the text decoder reads and writes besides cache and visual tokens, for S tokens and K logits.
 
-    It is the DecoderOutput too.
+    They are its `DecoderOutput` too.
     """
 
     def __init__(self, count: int, logits: Logits, hidden: HiddenStates) -> None:
@@ -223,7 +218,7 @@ class _Buffers:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A binding and what it binds besides the cache."""
+    """A binding that is used again, and the arrays that it binds besides the cache."""
 
     buffers: _Buffers
     new_rows: Rows

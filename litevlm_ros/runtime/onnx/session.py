@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ import onnxruntime
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
+from litevlm_ros.machine import physical_cores
 from litevlm_ros.model_directory import PARTS, PLAIN, VISION, graph_name
 from litevlm_ros.precision import PRECISIONS, precision_flag
 
 Array = npt.NDArray[Any]
 
 DTYPES: Mapping[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-"""numpy's types of those of a graph that hold activations."""
+"""ONNX Runtime's names of the types that activations can have → numpy's types."""
 
 
 def session_options(config: PipelineConfig) -> Any:
-    """onnxruntime.SessionOptions as `config` wants them."""
+    """Returns an onnxruntime.SessionOptions with the threads that `config` asks for."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = config.threads or physical_cores()
     options.inter_op_num_threads = 1
@@ -38,19 +38,6 @@ def session_options(config: PipelineConfig) -> Any:
     return options
 
 
-def physical_cores() -> int:
-    """Cores that this process may use, counting those that share an execution unit once."""
-    cpus = os.sched_getaffinity(0)
-    cores = set()
-    for cpu in cpus:
-        try:
-            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
-        except OSError:
-            return len(cpus)
-        cores.add(siblings)
-    return len(cores)
-
-
 def open_session(
     file: Path,
     options: Any,
@@ -58,9 +45,10 @@ def open_session(
     optional: Mapping[str, Sequence[int | str]] | None = None,
     tool: str | None = None,
 ) -> Any:
-    """A session whose inputs and outputs have these names and sizes; texts stand for sizes that vary.
+    """Opens the graph `file`, whose inputs and outputs must have these names and sizes.
 
-    `optional` ones may be missing. Raises EngineError that names the tool which writes the file; None is export_onnx.
+    A text stands for a size that varies. Tensors in `optional` may be missing. Raises EngineError, which tells to write
+    the file again with `tool`; None stands for export_onnx.
     """
     hint = export_hint(file.parent, tool)
     try:
@@ -85,7 +73,7 @@ def open_session(
 
 
 def bind(session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
-    """A binding for `run_with_iobinding` that reads and writes these contiguous arrays."""
+    """Returns a binding for `run_with_iobinding` that reads and writes these contiguous arrays."""
     binding = session.io_binding()
     for arrays, bind_one in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
         for name, array in arrays.items():
@@ -96,14 +84,14 @@ def bind(session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 
 
 def export_hint(directory: Path, tool: str | None = None) -> str:
-    """What helps where a graph cannot be used: export it again, or have the tool that writes it make it again."""
+    """Returns the advice to write a graph in `directory` again: with `tool`, or with export_onnx if that is None."""
     if tool is None:
         return f"export the graphs again with `{export_command(directory)}`"
     return f"make it again with `ros2 run litevlm_ros {tool} --model {directory}`"
 
 
 def find_graph(config: PipelineConfig, part: str) -> Path:
-    """The graph of `part` (VISION or TEXT) in the precision that `config` names; with 'auto' the most accurate.
+    """Finds the graph of `part` (VISION or TEXT) in the precision that `config` names; with 'auto' the most accurate.
 
     Raises EngineError with the command that makes it.
     """
@@ -119,12 +107,12 @@ def find_graph(config: PipelineConfig, part: str) -> Path:
 
 
 def export_command(directory: Path) -> str:
-    """The command that exports the graphs of a model directory."""
+    """Returns the command that exports the graphs of a model directory."""
     return f"ros2 run litevlm_ros export_onnx --model {directory}"
 
 
 def obstacle(config: PipelineConfig) -> str | None:
-    """Which graphs are missing, with the fix; None if both are there."""
+    """Says which graphs are missing, with the fix; returns None if both are there."""
     reasons = []
     for part in PARTS:
         try:

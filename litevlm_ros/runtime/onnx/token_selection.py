@@ -1,7 +1,8 @@
-"""`TokenSelector` in host memory, with the trained scorer on ONNX Runtime."""
+"""Visual tokens in host memory, and the selector that drops some, with the trained scorer on ONNX Runtime."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,35 @@ from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import SCORER_GRAPH
-from litevlm_ros.runtime.onnx.host_tokens import HostVisualTokens
 from litevlm_ros.runtime.onnx.session import open_session
 from litevlm_ros.vision.token_selection import choose, highest, tokens_kept
 
 
+@dataclass(frozen=True)
+class HostVisualTokens:
+    """Visual tokens in host memory: fp32 or fp16 [count, text width]."""
+
+    rows: npt.NDArray[Any]
+
+    @property
+    def count(self) -> int:
+        """See `VisualTokens.count`."""
+        return len(self.rows)
+
+    def part(self, first: int, end: int) -> HostVisualTokens:
+        """See `VisualTokens.part`."""
+        return HostVisualTokens(self.rows[first:end])
+
+
 class HostTokenSelector:
-    """Every method."""
+    """A `TokenSelector` for every method."""
 
     def __init__(self, config: TokenSelectionConfig, model: ModelConfig, directory: Path, options: Any) -> None:
-        """Raises ConfigError where a scorer is missing, and EngineError where it belongs to another model."""
+        """Opens the scorer of the model directory `directory` if `config` asks for it.
+
+        `options` is an onnxruntime.SessionOptions. Raises ConfigError if the scorer is missing, and EngineError if it
+        belongs to another model.
+        """
         self._method = config.method
         self._tile = model.vision.tokens_per_tile, model.text.hidden_size
         self._keep = tokens_kept(config.keep, model.vision.tokens_per_tile)
@@ -41,7 +61,7 @@ class HostTokenSelector:
     def _scores(self, tiles: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         assert self._scorer is not None
         try:
-            # One by one, so that rounding cannot depend on the tiles beside it.
+            # Tiles are scored one by one, so that rounding cannot depend on the tiles beside them.
             wide = tiles.astype(np.float32)
             scores = [self._scorer.run(["scores"], {"visual_tokens": tile[None]})[0] for tile in wide]
         except Exception as error:  # ONNX Runtime's own exceptions have no common base

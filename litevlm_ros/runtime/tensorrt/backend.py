@@ -1,4 +1,4 @@
-"""Both halves of a model on TensorRT, with the device memory they take."""
+"""Loads both engines of a model on one GPU, as a backend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from litevlm_ros.engines.tensorrt_module import load_tensorrt
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT, VISION
-from litevlm_ros.runtime.load import context_capacity
+from litevlm_ros.runtime.kv_cache import context_capacity
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import EngineFile, find_engine
-from litevlm_ros.runtime.tensorrt.kernels.cache_kernels import CacheKernels
+from litevlm_ros.runtime.tensorrt.kernels.launch import CacheKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Scratch, gigabytes
 from litevlm_ros.runtime.tensorrt.program import Engine
 from litevlm_ros.runtime.tensorrt.text import TensorRTTextDecoder
@@ -73,7 +73,7 @@ def _load(
     device: CudaDevice,
     resources: contextlib.ExitStack,
 ) -> tuple[TensorRTVisionEncoder, TensorRTTextDecoder, DeviceMemory]:
-    """Closing `resources` frees everything."""
+    """Loads the engines and makes their first programs. Everything is freed when `resources` is closed."""
     started = time.monotonic()
     free, total = device.memory()
     _LOGGER.info("%s: %s of %s free before loading", device.name, gigabytes(free), gigabytes(total))
@@ -109,7 +109,7 @@ def _load(
 
 
 def _capacity(config: PipelineConfig, model: ModelConfig, file: EngineFile) -> int:
-    """Rows of the cache: as many as asked for, or as model and engine allow."""
+    """Returns the rows of the cache: as many as asked for, or as model and engine allow. Raises ConfigError."""
     most = file.sidecar.max_context
     capacity = context_capacity(config, model)
     if config.max_context > most:

@@ -1,4 +1,4 @@
-"""Device memory with its accounts: who holds how much, and how much a library took."""
+"""Device memory, with accounts of what each purpose takes, libraries included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 
 ALIGNMENT = 256
-"""Bytes; what TensorRT wants of every address."""
+"""TensorRT wants addresses that are multiples of this many bytes."""
 
 
 class DeviceMemory:
@@ -28,7 +28,7 @@ class DeviceMemory:
         self._bytes: Counter[str] = Counter()
 
     def allocate(self, purpose: str, size: int) -> int:
-        """The address of `size` new bytes, all zero. Raises EngineError if there is no room."""
+        """Returns the address of `size` new bytes, all zero. Raises EngineError if there is no room."""
         driver = self._device.driver
         try:
             allocation = driver.mem_alloc(max(size, ALIGNMENT))
@@ -45,14 +45,14 @@ class DeviceMemory:
         return int(allocation)
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A zeroed array in host memory that the device copies from and to without another copy."""
+        """Allocates a zeroed array in host memory that the device copies from and to without another copy."""
         driver = self._device.driver
         array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, dtype, mem_flags=driver.host_alloc_flags.DEVICEMAP)
         self._pinned.append(array)
         return array
 
     def pinned_address(self, array: npt.NDArray[Any]) -> int:
-        """Where kernels see an array that `pinned` returned."""
+        """Returns the address at which kernels see an array that `pinned` returned."""
         base: Any = array.base
         return int(base.get_device_pointer())
 
@@ -65,7 +65,7 @@ class DeviceMemory:
         self._bytes[purpose] += max(taken, 0)
 
     def by_purpose(self) -> dict[str, int]:
-        """Bytes, the largest first."""
+        """Returns the bytes that each purpose takes, the largest first."""
         return dict(self._bytes.most_common())
 
     def free(self) -> None:
@@ -81,9 +81,10 @@ class DeviceMemory:
 
 
 class Slots:
-    """Several small arrays in one allocation, each aligned: addresses by name, from sizes in bytes by name."""
+    """Several small arrays in one allocation, each aligned. `slots[name]` is the address of one."""
 
     def __init__(self, memory: DeviceMemory, purpose: str, sizes: dict[str, int]) -> None:
+        """Allocates arrays of `sizes` bytes by name. Raises EngineError if there is no room."""
         self.offsets: dict[str, int] = {}
         self.size = 0
         for name, size in sizes.items():
@@ -96,7 +97,7 @@ class Slots:
 
 
 class BlockPool:
-    """Blocks that are used again when the object that holds one is gone, on whichever thread that happens."""
+    """Blocks of device memory that are used again when their holder is gone, on whichever thread that happens."""
 
     def __init__(self, memory: DeviceMemory, purpose: str) -> None:
         self._memory = memory
@@ -104,7 +105,7 @@ class BlockPool:
         self._unused: defaultdict[int, list[int]] = defaultdict(list)
 
     def take(self, holder: object, size: int) -> int:
-        """The address of `size` bytes that stay `holder`'s as long as it lives. Raises EngineError without room."""
+        """Returns the address of `size` bytes that stay `holder`'s while it lives. Raises EngineError without room."""
         unused = self._unused[size]
         address = unused.pop() if unused else self._memory.allocate(self._purpose, size)
         weakref.finalize(holder, self._give_back, size, address).atexit = False
@@ -128,17 +129,17 @@ class Scratch:
         self._size = 0
 
     def at_least(self, size: int) -> tuple[int, int]:
-        """Address and size of a block that is large enough. Raises EngineError without room."""
+        """Returns address and size of a block of at least `size` bytes. Raises EngineError if there is no room."""
         if size > self._size or not self._address:
             self._address, self._size = self._memory.allocate("activations", aligned(size)), aligned(size)
         return self._address, self._size
 
 
 def aligned(size: int) -> int:
-    """`size`, or the next multiple of ALIGNMENT above it."""
+    """Returns `size` rounded up to a multiple of ALIGNMENT, of which it is at least one."""
     return max(1, math.ceil(size / ALIGNMENT)) * ALIGNMENT
 
 
 def gigabytes(size: int) -> str:
-    """1234567890 → '1.23 GB'; below 0.1 GB in MB."""
+    """Writes 1234567890 as '1.23 GB', and sizes below 0.1 GB in MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

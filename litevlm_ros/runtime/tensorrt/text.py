@@ -1,9 +1,9 @@
-"""`TextDecoder` on a TensorRT engine.
+"""The text decoder on a TensorRT engine.
 
 Everything has a fixed address, so that each shape is one CUDA graph: the engine writes new keys and values to a
 staging block, and a kernel in the same graph appends them to the cache at a row that it reads from device memory.
 A decode step ends with a kernel that makes the likeliest token the next input, so steps can be launched ahead of the
-host, which reads the tokens from a ring in its own memory and takes back what it did not want by the cache's length.
+host. The host reads the tokens from a ring in its own memory, and takes steps back by setting the cache's length.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from litevlm_ros.backend import HiddenStates, Logits, TokenIds, VisualTokens
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.kv_cache import CacheLength
-from litevlm_ros.runtime.tensorrt.kernels.cache_kernels import CacheKernels
+from litevlm_ros.runtime.tensorrt.kernels.launch import CacheKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
 from litevlm_ros.runtime.tensorrt.program import Engine, Program
-from litevlm_ros.runtime.tensorrt.shape_buckets import chunks, power_of_two, prompt_tokens
-from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers
+from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers, chunks, power_of_two, prompt_tokens
 from litevlm_ros.runtime.tensorrt.vision import DeviceVisualTokens
 
 LEAST_ROWS = 64
 """The smallest number of cache rows offered to a prompt."""
 LEAST_DECODE_ROWS = 256
-"""The same for single tokens, so that few programs serve all lengths."""
+"""The smallest number of cache rows offered to single tokens and drafts, so that few programs serve all lengths."""
 AHEAD = 2
-"""Decode steps that are launched before the token of the current one is there."""
+"""The number of decode steps that are launched before the token of the current one is there."""
 MOST_PROGRAMS = 32
-"""Prompt shapes that are kept; beyond, the one that was used longest ago is dropped."""
+"""The number of prompt shapes whose programs are kept; beyond, the one that was used longest ago is dropped."""
 
 _Enqueue = Callable[[], None]
 
 
 class TensorRTTextDecoder:
-    """Programs for prompts by shape, for drafts by length and cache bucket, and for single tokens by cache bucket."""
+    """A `TextDecoder`.
+
+    It has programs for prompts by shape, for drafts by length and cache bucket, and for single tokens by cache bucket.
+    """
 
     def __init__(
         self, engine: Engine, model: ModelConfig, capacity: int, memory: DeviceMemory, kernels: CacheKernels
     ) -> None:
-        """Raises EngineError if the engine belongs to another model or memory is short."""
+        """Allocates cache and buffers. Raises EngineError if the engine is of another model or memory is short."""
         self._engine = engine
         self._device = engine.device
         self._kernels = kernels
@@ -51,7 +53,7 @@ class TensorRTTextDecoder:
         self._prompts: OrderedDict[tuple[int, int, int], Program] = OrderedDict()
         self._verifications: dict[tuple[int, int], Program] = {}
         self._steps: dict[int, Program] = {}
-        # A kernel is loaded when it is launched first, which a capture must not see. All counters are zero still.
+        # CUDA loads a kernel at its first launch, which a capture must not see. All counters are still zero.
         self._buffers.append_step(kernels)
 
     @property
@@ -70,13 +72,15 @@ class TensorRTTextDecoder:
         return self._buffers.most_logits
 
     gives_hidden = False
-    """Its engines are built without that output."""
+    """See `TextDecoder.gives_hidden`. Engines are built without that output."""
 
     def prepare(self, counts: Sequence[int] = ()) -> None:
-        """See `TextDecoder.prepare`. The programs of all decode steps are made too, so that no answer stalls where it
-        grows into the next bucket."""
+        """See `TextDecoder.prepare`.
+
+        The programs of all decode steps are made too, so that no answer stalls where it grows into the next bucket.
+        """
         with self._device:
-            # The largest first, whose working memory then serves all.
+            # The largest comes first, because its working memory then serves all.
             for rows in sorted({self._decode_rows(length) for length in range(self._cache.capacity)}, reverse=True):
                 self._step(rows)
                 for count in counts:
@@ -89,7 +93,7 @@ class TensorRTTextDecoder:
         visual_tokens: VisualTokens | None = None,
         num_logits: int = 1,
     ) -> _Output:
-        """See `TextDecoder.forward`. At most as many logits as the engine was built for, and MOST_LOGITS."""
+        """See `TextDecoder.forward`. `num_logits` is at most `most_logits`."""
         count, before = len(input_ids), self._cache.length
         visual = visual_tokens if isinstance(visual_tokens, DeviceVisualTokens) else None
         self._check(input_ids, visual, num_logits)
@@ -128,7 +132,7 @@ class TensorRTTextDecoder:
             yield int(self._buffers.ring[taken % RING])
 
     def read_logits(self, count: int) -> Logits:
-        """The logits of the last call: float32 [count, V] in a buffer that the next call overwrites."""
+        """Returns the logits of the last call: float32 [count, V] in a buffer that the next call overwrites."""
         logits: Logits = self._buffers.host_logits[:count]
         with self._device:
             self._device.driver.memcpy_dtoh_async(logits, self._buffers.logits, self._device.stream)
@@ -145,7 +149,7 @@ class TensorRTTextDecoder:
         self._arrived.clear()
 
     def _check(self, input_ids: TokenIds, visual: DeviceVisualTokens | None, num_logits: int) -> None:
-        """What would read or write beyond a buffer on the device must not get there."""
+        """Raises EngineError for arguments with which the device would read or write beyond a buffer."""
         most = min(len(input_ids), self._buffers.most_logits)
         if not 1 <= num_logits <= most:
             raise EngineError(f"{num_logits} logits of {len(input_ids)} tokens were asked for; allowed: 1 to {most}")
@@ -214,7 +218,7 @@ class TensorRTTextDecoder:
     # Drafts
 
     def _verification(self, count: int, rows: int) -> Program:
-        """Reads `count` tokens with the logits of each. There are few, which serve all answers, so they are kept."""
+        """Returns the program that reads `count` tokens with the logits of each. There are few, so all are kept."""
         key = count, rows
         if key not in self._verifications:
             self._verifications[key] = self._prompt_program(count, rows, count)
@@ -228,7 +232,7 @@ class TensorRTTextDecoder:
         return self._engine.program(profile, self._buffers.shapes(new, rows, logits, visual), addresses, then)
 
     def _profile(self, new: int, rows: int, logits: int) -> int:
-        """The engine's last profile that takes these sizes: those for fewer tokens come behind."""
+        """Returns the engine's last profile that takes these sizes: profiles for fewer tokens come last."""
         sizes = {"input_ids": new, "logit_positions": logits, self._buffers.past[0]: rows}
         for profile in reversed(self._engine.profiles):
             limits = {name: self._engine.limits(name, profile) for name in sizes}
@@ -241,12 +245,12 @@ class TensorRTTextDecoder:
 
 
 class _Output:
-    """See `DecoderOutput`."""
+    """A `DecoderOutput`, whose logits stay on the device until somebody asks for them."""
 
     def __init__(self, decoder: TensorRTTextDecoder, next_tokens: TokenIds) -> None:
         self._decoder = decoder
         self.next_tokens = next_tokens
-        """int64 [K]."""
+        """See `DecoderOutput.next_tokens`."""
 
     def logits(self) -> Logits:
         """See `DecoderOutput.logits`."""

@@ -1,4 +1,4 @@
-"""`TokenSelector` in device memory."""
+"""Token selection in device memory."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.selection_kernels import METHODS, MOST_TOKENS, SelectionKernels
+from litevlm_ros.runtime.tensorrt.kernels.launch import METHODS, MOST_TOKENS, SelectionKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 from litevlm_ros.runtime.tensorrt.vision import DeviceVisualTokens, TensorRTVisionEncoder
 from litevlm_ros.vision.token_selection import tokens_kept
 
 TILES_AT_ONCE = 16
-"""Tiles that there is working memory for: 12 MB with InternVL2-1B."""
+"""The number of tiles that there is working memory for: 12 MB with InternVL2-1B."""
 
 
 class DeviceTokenSelector:
-    """The methods without training. Visual tokens never leave the device.
+    """A `TokenSelector` for the methods without training. Visual tokens never leave the device.
 
-    What does are the places of the kept ones, 3 KB for 768 of them, which the host waits for once, when everything is
-    done: rotary positions are made of them.
+    Only the places of the kept ones do, 3 KB for 768 of them, because rotary positions are made of them on the host.
     """
 
     def __init__(
@@ -33,7 +32,11 @@ class DeviceTokenSelector:
         device: CudaDevice,
         memory: DeviceMemory,
     ) -> None:
-        """Raises ConfigError for another method or tiles too large, and EngineError where NVRTC or memory is short."""
+        """Compiles the kernels and allocates their working memory.
+
+        Raises ConfigError for another method and for tiles that are too large, and EngineError if NVRTC is missing or
+        memory is short.
+        """
         if config.method not in METHODS:
             raise ConfigError(
                 f"token_selection is {config.method!r}; allowed on TensorRT: off, {', '.join(METHODS)}. Use 'diversity'"
@@ -54,7 +57,7 @@ class DeviceTokenSelector:
             every = {name: TILES_AT_ONCE * size for name, size in sizes.items()}
             self._work = Slots(memory, "token selection", every)
             self._host_places = memory.pinned((TILES_AT_ONCE * self._keep,), np.int32)
-            # Kernels are loaded when they are launched first, which the first question need not wait for.
+            # CUDA loads a kernel at its first launch: now, so that the first question need not wait for it.
             self.select(vision.empty(tokens))
 
     def select(self, visual: VisualTokens) -> Selection:
@@ -80,7 +83,7 @@ class DeviceTokenSelector:
         self._kernels.close()
 
     def _select(self, visual: DeviceVisualTokens, kept: DeviceVisualTokens, tiles: int) -> None:
-        """Returns when it is done, with the places on the host."""
+        """Selects of at most TILES_AT_ONCE tiles, and waits until the places are on the host."""
         work, rows = self._work, visual.address
         if self._method != "random":
             self._kernels.compare(tiles, rows, work["unit"], work["cosines"])

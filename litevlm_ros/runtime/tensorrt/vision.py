@@ -1,4 +1,4 @@
-"""`VisionEncoder` on a TensorRT engine."""
+"""The vision encoder on a TensorRT engine, and the visual tokens that it leaves in device memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from litevlm_ros.runtime.tensorrt.memory import BlockPool, DeviceMemory
 from litevlm_ros.runtime.tensorrt.program import Engine, Program
 
 ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2}
-"""Of the types that visual tokens and cache rows can have, by TensorRT's names."""
+"""Bytes of the types that visual tokens and cache rows can have, by TensorRT's names."""
 
 
 class _Block:
-    """Device memory that goes back to its pool with this object."""
+    """Device memory that goes back to its pool when this object is gone."""
 
     def __init__(self, pool: BlockPool, size: int) -> None:
         self.address = pool.take(self, size)
@@ -30,12 +30,12 @@ class DeviceVisualTokens:
         self._block = block
         self._first = first
         self.size = count * row_bytes
-        """Bytes."""
+        """Size of the rows in bytes."""
         self.address = block.address + first * row_bytes
 
     @property
     def count(self) -> int:
-        """Rows."""
+        """See `VisualTokens.count`."""
         return self._count
 
     def part(self, first: int, end: int) -> DeviceVisualTokens:
@@ -44,10 +44,10 @@ class DeviceVisualTokens:
 
 
 class TensorRTVisionEncoder:
-    """One program for each number of tiles."""
+    """A `VisionEncoder` with one program for each number of tiles."""
 
     def __init__(self, engine: Engine, model: ModelConfig, memory: DeviceMemory) -> None:
-        """Raises EngineError if the engine belongs to another model."""
+        """Allocates the buffers. Raises EngineError if the engine belongs to another model or memory is short."""
         size, tokens, width = model.vision.image_size, model.vision.tokens_per_tile, model.text.hidden_size
         engine.check({"pixels": ("N", size, size, 3), "visual_tokens": ("N", tokens, width)})
         self._engine = engine
@@ -64,7 +64,7 @@ class TensorRTVisionEncoder:
         self._programs: dict[int, Program] = {}
 
     def prepare(self, tiles: int = 1) -> None:
-        """Makes the program for this many tiles now, so that the first image need not wait for it."""
+        """Makes the program for so many tiles now, so that the first image need not wait for it."""
         with self._device:
             self._program(tiles)
 
@@ -106,7 +106,7 @@ class TensorRTVisionEncoder:
         self._programs.clear()
 
     def empty(self, count: int) -> DeviceVisualTokens:
-        """Room for so many tokens, which hold anything. The device must be current. Raises EngineError."""
+        """Returns room for so many tokens, uninitialized. The device must be current. Raises EngineError."""
         return DeviceVisualTokens(count, self._row_bytes, _Block(self._pool, count * self._row_bytes))
 
     def _program(self, tiles: int) -> Program:

@@ -12,9 +12,9 @@ from tiny_internvl import model_directory
 from litevlm_ros.backend import Backend
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.machine import physical_cores
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.load import load_backend
-from litevlm_ros.runtime.onnx.session import physical_cores
 
 
 @pytest.fixture(scope="module")

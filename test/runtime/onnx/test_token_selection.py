@@ -18,7 +18,7 @@ from litevlm_ros.convert.token_scorer import TokenScorer, scorer_graph
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.load import load_backend
-from litevlm_ros.runtime.onnx.host_tokens import HostVisualTokens
+from litevlm_ros.runtime.onnx.token_selection import HostVisualTokens
 from litevlm_ros.vision.token_selection import choose
 
 TOKENS, WIDTH = 4, 48

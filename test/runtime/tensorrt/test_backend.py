@@ -23,7 +23,7 @@ from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.load import load_backend
-from litevlm_ros.runtime.onnx.host_tokens import HostVisualTokens
+from litevlm_ros.runtime.onnx.token_selection import HostVisualTokens
 from litevlm_ros.runtime.tensorrt import engine_files
 from litevlm_ros.runtime.tensorrt import token_selection as tensorrt_selection
 from litevlm_ros.types import View
@@ -257,7 +257,7 @@ def test_the_pipeline_answers_as_on_onnxruntime(directory: Path, cuda: FakeCuda)
     texts = {}
     for name in ("tensorrt", "onnxruntime"):
         pipe = Pipeline.from_config(PipelineConfig(directory, backend=name, max_tiles=6))
-        pipe.tokenizer.stop_ids = frozenset()
+        pipe.stop_ids = frozenset()
         encoded = pipe.encode(views[:1])
         texts[name] = [pipe.answer(encoded, question, SamplingConfig(20)).text for question in ("What?", "Why?")]
         texts[name].append(pipe.generate(views, "How many?", SamplingConfig(20, temperature=2.0, seed=3)).text)
@@ -424,6 +424,7 @@ def test_everything_is_freed_and_counted(directory: Path, cuda: FakeCuda, caplog
     memory = backend.memory()
     assert memory["vision encoder weights"] + memory["text decoder weights"] == weights == cuda.taken
     assert memory["KV cache"] == 2 * 2 * 704 * 2 * 8 * 4, "layers, kinds, rows to a multiple of 16, heads, width, bytes"
+    assert not list(directory.glob("*.runtime_cache")), "only TensorRT-RTX compiles when an engine runs"
     assert "Fake GPU: 1.07 GB of 1.07 GB free before loading" in caplog.text
     assert "KV cache 0.2 MB" in caplog.text
     assert "free now" in caplog.text

@@ -1,1 +1,1 @@
-"""CUDA kernels of this package, compiled when a model is loaded."""
+"""The package's own CUDA kernels, one concept in each .cu file, and what compiles and launches them."""

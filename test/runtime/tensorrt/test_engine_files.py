@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.runtime.tensorrt.trusted_files import distrust
+from litevlm_ros.runtime.tensorrt.engine_files import distrust
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.engines.runtime_cache import RuntimeCache, cache_name, is_supported
 from litevlm_ros.model_directory import runtime_cache_directory
+from litevlm_ros.runtime.tensorrt.program import RuntimeCache, cache_name
 
 
 class Kernels:
@@ -68,8 +68,3 @@ def test_what_cannot_be_written_is_said_and_goes_on(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.INFO):
         cache.save()
     assert "kernels are compiled at each start" in caplog.text
-
-
-def test_only_an_engine_that_compiles_has_one() -> None:
-    assert is_supported(SimpleNamespace(create_runtime_config=None))
-    assert not is_supported(SimpleNamespace())

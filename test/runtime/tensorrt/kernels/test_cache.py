@@ -1,4 +1,4 @@
-"""The kernels' CUDA source: its arithmetic on the host."""
+"""The kernels of cache.cu, run on the host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from host_kernels import run_kernel
 
-from litevlm_ros.runtime.tensorrt.kernels.cache_kernels import SOURCE
+from litevlm_ros.runtime.tensorrt.kernels.launch import read_source
+
+SOURCE = read_source("cache.cu")
 
 
 @pytest.mark.parametrize(("count", "past", "blocks"), [(1, 0, 1), (1, 9, 2), (5, 3, 1), (7, 2, 3)])

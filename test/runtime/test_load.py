@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
+from package_files import ROOT
 from tiny_internvl import model_directory
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime import memory_budget
-from litevlm_ros.runtime.load import load_backend
-from litevlm_ros.runtime.memory_budget import over_budget
+from litevlm_ros.runtime import load
+from litevlm_ros.runtime.load import load_backend, over_budget
 
 
 @pytest.fixture
 def _resident(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_budget, "resident_bytes", lambda: 204_800_000)
+    monkeypatch.setattr(load, "resident_bytes", lambda: 204_800_000)
 
 
 @pytest.mark.usefixtures("_resident")
@@ -39,3 +41,11 @@ def test_loading_warns(caplog: pytest.LogCaptureFixture) -> None:
         assert "memory_budget_mb" not in caplog.text
         load_backend(PipelineConfig(model_directory(), memory_budget_mb=1), model)
     assert "more than memory_budget_mb (1)" in caplog.text
+
+
+def test_no_backend_is_imported_before_it_is_asked_for() -> None:
+    code = "import sys, litevlm_ros.runtime.load as load; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in found.stdout.split()}
+    assert "litevlm_ros" in imported
+    assert not imported & {"onnxruntime", "pycuda", "cuda", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}

@@ -1,4 +1,4 @@
-"""The kernels' CUDA source, run on the host, chooses what `vision/token_selection.py` chooses."""
+"""The kernels of token_selection.cu, run on the host, choose what `vision/token_selection.py` chooses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_kernels import run_kernel
+from host_kernels import run_kernel, with_macros
 
-from litevlm_ros.runtime.tensorrt.kernels.selection_kernels import KINDS, METHODS, SOURCE
+from litevlm_ros.runtime.tensorrt.kernels.launch import KINDS, METHODS, SELECTION_MACROS, read_source
 from litevlm_ros.vision.token_selection import choose, directions
 
+SOURCE = with_macros(read_source("token_selection.cu"), SELECTION_MACROS)
 TILES, TOKENS, WIDTH = 2, 20, 40
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from litevlm_ros.errors import EngineError
-from litevlm_ros.runtime.tensorrt.kernels import cache_kernels, selection_kernels
-from litevlm_ros.runtime.tensorrt.kernels.nvrtc import compile_kernels
+from litevlm_ros.runtime.tensorrt.kernels.launch import SELECTION_MACROS, compile_kernels, read_source
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +18,9 @@ def _installed() -> None:
 
 
 @pytest.mark.parametrize("capability", [(8, 7), (8, 9), (9, 0), (12, 0)])
-@pytest.mark.parametrize("module", [cache_kernels, selection_kernels])
-def test_it_compiles_them(module: object, capability: tuple[int, int]) -> None:
-    assert compile_kernels(module.SOURCE, capability)[:4] == b"\x7fELF"  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("name", "macros"), [("cache.cu", {}), ("token_selection.cu", SELECTION_MACROS)])
+def test_it_compiles_them(name: str, macros: dict[str, str], capability: tuple[int, int]) -> None:
+    assert compile_kernels(read_source(name), capability, macros)[:4] == b"\x7fELF"
 
 
 def test_it_says_what_it_does_not_compile() -> None:

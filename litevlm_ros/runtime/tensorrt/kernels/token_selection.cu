@@ -1,42 +1,30 @@
-"""Token selection as CUDA kernels: the arithmetic of `vision/token_selection.py`, to the last bit.
+// Token selection with the arithmetic of vision/token_selection.py, equal to it in every bit.
+//
+// directions writes the tokens of a tile as unit vectors in fixed point, and cosines compares each with each. From the
+// rows of that matrix, choose takes one token after the other with one warp for each tile. There are as many dependent
+// steps as tokens are kept, so a step does no more than read one row and find its largest value. gather copies the
+// tokens that were chosen.
+//
+// launch.py defines these macros, so that Python and CUDA share their values:
+//   DIRECTION_ONE, COSINE_ONE   1 in the fixed point of directions and of cosines
+//   RANDOM_SEED                 seed of the hashes of method random
+//   MOST_TOKENS                 most tokens of a tile, a power of two
+//   EDGE                        edge of the square blocks of cosines, in threads
+//   KIND_FLOAT, ...             types of visual tokens
+//   METHOD_RANDOM, ...          methods
 
-A tile's tokens become directions in fixed point, these a matrix of cosines, and from its rows one warp takes token by
-token. That is as many dependent steps as tokens are kept, so a step is nothing but reading one row of the matrix and
-finding the largest of its values.
-"""
+#define ALL 0xffffffffu  // all lanes of a warp
 
-from __future__ import annotations
-
-from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.nvrtc import compile_kernels
-from litevlm_ros.vision.token_selection import COSINE_ONE, DIRECTION_ONE, RANDOM_SEED
-
-MOST_TOKENS = 1024
-"""Of a tile: their places take ten bits, and what is known of them lies in shared memory."""
-KINDS = {"FLOAT": 0, "HALF": 1, "BF16": 2}
-"""How kernels call the types of visual tokens, by TensorRT's names."""
-METHODS = {"random": 0, "diversity": 1, "similarity": 2}
-
-_EDGE, _WARP, _COPYING = 16, 32, 128
-
-SOURCE = f"""
-#define COSINE_ONE {COSINE_ONE}
-#define DIRECTION_ONE {DIRECTION_ONE}.0
-#define RANDOM_SEED {RANDOM_SEED}u
-#define MOST_TOKENS {MOST_TOKENS}
-#define EDGE {_EDGE}
-#define ALL 0xffffffffu
-""" + r"""
 union Number { unsigned bits; float value; };
 
-// Number `at` of fp32 (kind 0), fp16 (1) or bf16 (2) numbers, exactly.
+// Returns number `at` of an array of fp32, fp16 or bf16 numbers as fp32, which holds each of them exactly.
 __device__ float number(const void *numbers, size_t at, int kind)
 {
     Number one;
-    if (kind == 0)
+    if (kind == KIND_FLOAT)
         return ((const float *)numbers)[at];
     const unsigned half = ((const unsigned short *)numbers)[at];
-    if (kind == 2) {
+    if (kind == KIND_BF16) {
         one.bits = half << 16;
         return one.value;
     }
@@ -50,7 +38,8 @@ __device__ float number(const void *numbers, size_t at, int kind)
     return one.value;
 }
 
-// Rows [tokens, width] to directions of the same shape. One warp for each token.
+// Scales each of `rows` [tokens, width] to length DIRECTION_ONE and rounds it to `unit` [tokens, width]. A row that is
+// zero or not finite has no direction and becomes zeros. One warp for each token.
 extern "C" __global__ void directions(const void *rows, short *unit, int width, int kind)
 {
     const size_t first = (size_t)blockIdx.x * width;
@@ -64,10 +53,12 @@ extern "C" __global__ void directions(const void *rows, short *unit, int width, 
     const double length = sqrt(sum);
     const bool sound = length > 0 && length - length == 0;
     for (int i = threadIdx.x; i < width; i += 32)
-        unit[first + i] = sound ? (short)rint(number(rows, first + i, kind) * (DIRECTION_ONE / length)) : 0;
+        unit[first + i] = sound ? (short)rint(number(rows, first + i, kind) * ((double)DIRECTION_ONE / length)) : 0;
 }
 
-// Directions [tiles, tokens, width] to cosines [tiles, tokens, tokens]. `words` is width / 2: two numbers at a time.
+// Multiplies the directions `unit` [tiles, tokens, width] of each tile with each other, to `result` [tiles, tokens,
+// tokens]. A word holds two numbers of 16 bits, so `words` is width / 2. One thread for each cosine; blockIdx.z is the
+// tile.
 extern "C" __global__ void cosines(const int *unit, int *result, int tokens, int words)
 {
     __shared__ int left[EDGE][EDGE + 1], right[EDGE][EDGE + 1];
@@ -90,7 +81,7 @@ extern "C" __global__ void cosines(const int *unit, int *result, int tokens, int
         result[((size_t)blockIdx.z * tokens + row + y) * tokens + column + x] = sum;
 }
 
-// The finalizer of MurmurHash3.
+// The finalizer of MurmurHash3 (Austin Appleby, public domain).
 __device__ unsigned mix(unsigned bits)
 {
     bits = (bits ^ bits >> 16) * 0x85EBCA6Bu;
@@ -98,11 +89,12 @@ __device__ unsigned mix(unsigned bits)
     return bits ^ bits >> 16;
 }
 
-// The `keep` tokens of each tile, ascending, as rows among all tokens: places [tiles, keep]. One warp for each tile.
+// Writes the `keep` tokens that `method` takes of each tile, ascending, as rows among the tokens of all tiles: `places`
+// [tiles, keep]. METHOD_RANDOM reads `rows` alone, the others `cosines` alone. One warp for each tile.
 extern "C" __global__ void choose(const void *rows, const int *cosines, int *places, int tokens, int width, int kind,
                                   int keep, int method)
 {
-    // Each thread reads and writes its own tokens only.
+    // Each thread reads and writes only its own tokens, so shared memory needs no barrier.
     __shared__ int importance[MOST_TOKENS], nearest[MOST_TOKENS];
     __shared__ bool taken[MOST_TOKENS];
     const int lane = threadIdx.x;
@@ -111,7 +103,7 @@ extern "C" __global__ void choose(const void *rows, const int *cosines, int *pla
     for (int i = lane; i < tokens; i += 32) {
         taken[i] = false;
         nearest[i] = 0;
-        if (method == 0) {
+        if (method == METHOD_RANDOM) {
             Number one;
             one.value = number(rows, (first + i) * width, kind);
             importance[i] = mix(one.bits ^ (unsigned)i * RANDOM_SEED) >> 1;
@@ -126,13 +118,13 @@ extern "C" __global__ void choose(const void *rows, const int *cosines, int *pla
     for (int step = 0; step < keep; ++step) {
         long long best = -0x7fffffffffffffffll;
         for (int i = lane; i < tokens; i += 32) {
-            if (step && method) {
+            if (step && method != METHOD_RANDOM) {
                 const int distance = COSINE_ONE - tile[(size_t)last * tokens + i];
                 nearest[i] = step == 1 || distance < nearest[i] ? distance : nearest[i];
-                if (method == 1)
+                if (method == METHOD_DIVERSITY)
                     importance[i] = 0;
             }
-            // The value, and below it the place, so that of equal values the first is the largest.
+            // The value, and in the bits below it the place, so that the first of equal values is the largest.
             const long long key = ((long long)importance[i] + nearest[i]) * MOST_TOKENS + (MOST_TOKENS - 1 - i);
             if (!taken[i] && key > best)
                 best = key;
@@ -155,7 +147,7 @@ extern "C" __global__ void choose(const void *rows, const int *cosines, int *pla
     }
 }
 
-// Row places[blockIdx.x] of `rows`; a row is `row` times 16 bytes.
+// Copies row places[i] of `rows` to row i of `result`, where i is blockIdx.x. `row` counts words of 16 bytes.
 extern "C" __global__ void gather(const uint4 *rows, const int *places, uint4 *result, int row)
 {
     const uint4 *from = rows + (size_t)places[blockIdx.x] * row;
@@ -163,39 +155,3 @@ extern "C" __global__ void gather(const uint4 *rows, const int *places, uint4 *r
     for (int i = threadIdx.x; i < row; i += blockDim.x)
         to[i] = from[i];
 }
-"""  # fmt: skip
-
-
-class SelectionKernels:
-    """The kernels for tiles of one shape, enqueued on the device's stream. All addresses are of device memory."""
-
-    def __init__(self, device: CudaDevice, tokens: int, width: int, kind: str) -> None:
-        """`tokens` a tile, at most MOST_TOKENS, of an even `width` of `kind`. Raises EngineError."""
-        self._device = device
-        self._tokens, self._width, self._kind = tokens, width, KINDS[kind]
-        self._module = device.driver.module_from_buffer(compile_kernels(SOURCE, device.compute_capability))
-        kinds = {"directions": "PPii", "cosines": "PPii", "choose": "PPPiiiii", "gather": "PPPi"}
-        self._kernels = {name: self._module.get_function(name).prepare(of) for name, of in kinds.items()}
-
-    def compare(self, tiles: int, rows: int, unit: int, cosines: int) -> None:
-        """Cosines int32 [tiles, T, T] of visual tokens [tiles, T, H], by way of directions int16 [tiles, T, H]."""
-        blocks = -(-self._tokens // _EDGE)
-        self._call("directions", (tiles * self._tokens, 1), (_WARP, 1, 1), rows, unit, self._width, self._kind)
-        self._call("cosines", (blocks, blocks, tiles), (_EDGE, _EDGE, 1), unit, cosines, self._tokens, self._width // 2)
-
-    def choose(self, method: str, keep: int, tiles: int, rows: int, cosines: int, places: int) -> None:
-        """Places int32 [tiles, keep] among all tokens. Random choice reads no cosines."""
-        numbers = self._tokens, self._width, self._kind, keep, METHODS[method]
-        self._call("choose", (tiles, 1), (_WARP, 1, 1), rows, cosines, places, *numbers)
-
-    def gather(self, count: int, rows: int, places: int, result: int, row_bytes: int) -> None:
-        """Copies `count` rows, whose bytes are a multiple of 16."""
-        self._call("gather", (count, 1), (_COPYING, 1, 1), rows, places, result, row_bytes // 16)
-
-    def close(self) -> None:
-        """Unloads the kernels."""
-        self._kernels.clear()
-        del self._module
-
-    def _call(self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: int) -> None:
-        self._kernels[name].prepared_async_call(grid, block, self._device.stream, *arguments)

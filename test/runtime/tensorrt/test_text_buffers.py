@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from litevlm_ros.runtime.tensorrt.shape_buckets import chunks, power_of_two, prompt_tokens
+from litevlm_ros.runtime.tensorrt.text_buffers import chunks, power_of_two, prompt_tokens
 
 
 @pytest.mark.parametrize("most", [1, 63, 96, 300, 2048, 4000])
