@@ -1,4 +1,4 @@
-"""The node beside cameras that show it a rendered street, or a video:
+"""Starts the node, and cameras that show it a rendered street or a video:
 
 ros2 launch litevlm_ros demo.launch.py
 ros2 launch litevlm_ros demo.launch.py video:=/path/to/drive.mp4 cameras:=front

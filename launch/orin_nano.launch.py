@@ -1,4 +1,4 @@
-"""The node on a Jetson Orin Nano (8 GB), with config/orin_nano.yaml:
+"""Starts the node on a Jetson Orin Nano (8 GB), with config/orin_nano.yaml:
 
 ros2 launch litevlm_ros orin_nano.launch.py cameras:=front camera_topics:=/camera/image_raw
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from launch import LaunchDescription
 from litevlm_ros.launching.board import board_description
-from litevlm_ros.launching.presets import Preset
+from litevlm_ros.launching.preflight import Board
 
 
 def generate_launch_description() -> LaunchDescription:
-    flags = "--fp8 --max-tiles 6 --max-context 2048"
-    return board_description(Preset("Jetson Orin Nano", flags), "orin_nano.yaml")
+    return board_description(Board("Jetson Orin Nano", "orin_nano.yaml", "--fp8 --max-tiles 6 --max-context 2048"))

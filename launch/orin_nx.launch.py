@@ -1,4 +1,4 @@
-"""The node on a Jetson Orin NX (16 GB), with config/orin_nx.yaml:
+"""Starts the node on a Jetson Orin NX (16 GB), with config/orin_nx.yaml:
 
 ros2 launch litevlm_ros orin_nx.launch.py cameras:=front camera_topics:=/camera/image_raw
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from launch import LaunchDescription
 from litevlm_ros.launching.board import board_description
-from litevlm_ros.launching.presets import Preset
+from litevlm_ros.launching.preflight import Board
 
 
 def generate_launch_description() -> LaunchDescription:
-    return board_description(Preset("Jetson Orin NX", "--fp8"), "orin_nx.yaml")
+    return board_description(Board("Jetson Orin NX", "orin_nx.yaml", "--fp8"))

@@ -1,6 +1,10 @@
-"""Views and a question to a streamed answer with its timings.
+"""Answers questions about camera views, in the five stages of LiteVLM (arXiv 2506.07416):
 
-The stages are LiteVLM's (arXiv 2506.07416): select views -> encode -> select tokens -> prefill -> decode.
+1. select views: leave out the views that the question does not need
+2. encode: cut the views into tiles and run the vision encoder
+3. select tokens: drop visual tokens
+4. prefill: have the text decoder read the prompt
+5. decode: generate the answer token by token
 
 A pipeline belongs to one thread. After any exception, also one that a callback raised, it can be used as before.
 """
@@ -23,30 +27,28 @@ from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.text.draft_sources import load_drafts
 from litevlm_ros.text.drafts import DraftSource
-from litevlm_ros.text.generation import Generation
-from litevlm_ros.text.prefix import Prefix
-from litevlm_ros.text.prompt import PromptBuilder
+from litevlm_ros.text.prompt import Prefix, PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.speculator import Speculator
-from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
+from litevlm_ros.text.tokenizer import GrowingAnswer, TextTokenizer
 from litevlm_ros.types import Answer, FinishReason, OnText, Reuse, Speculation, Timings, TokenCounts, View
-from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
-from litevlm_ros.vision.view_selection import load_view_selector
+from litevlm_ros.vision.learned_view_selection import load_view_selector
+from litevlm_ros.vision.view_encoder import ViewEncoder, ViewTokens, milliseconds_since
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedViews(VisibleViews):
-    """Some views as the text decoder sees them. Further questions about the same object reuse its keys and values."""
+class EncodedViews(ViewTokens):
+    """Views as the text decoder reads them. Further questions about the same object reuse its keys and values."""
 
     cameras: tuple[str, ...]
     prefix: Prefix
     """The prompt up to the newline behind the last image."""
     select_ms: float
-    """Of choosing visual tokens."""
+    """Time that token selection took, in milliseconds."""
 
 
 class Pipeline:
-    """A loaded model."""
+    """A loaded model that answers questions about views."""
 
     def __init__(
         self,
@@ -56,10 +58,9 @@ class Pipeline:
         backend: Backend,
         drafts: DraftSource | None = None,
     ) -> None:
-        """`drafts` takes the place of the source that `config.speculation` names.
+        """`drafts` replaces the source of drafts that `config.speculation` names.
 
-        Raises ConfigError where the settings do not fit the model, and EngineError without the graph they
-        need.
+        Raises ConfigError if the settings do not fit the model, and EngineError if a graph that they need is missing.
         """
         if config.max_tiles > 1 and model.max_dynamic_tiles == 1:
             raise ConfigError(f"max_tiles is {config.max_tiles}; allowed: 1, as this model sees each view whole. Use 1")
@@ -67,30 +68,37 @@ class Pipeline:
         self.model = model
         self.tokenizer = tokenizer
         self.backend = backend
+        self.stop_ids = tokenizer.stop_ids
+        """The tokens that end an answer. They may be replaced between two questions."""
+        self.token_selector: TokenSelector | None = None
+        """Drops visual tokens. It may be replaced between two questions."""
+        self.speculator: Speculator | None = None
+        """Decodes greedy answers with drafts. It may be replaced between two questions."""
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
-        self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
         self._view_selector = load_view_selector(config.view_selection, config.model_dir)
-        self.token_selector: TokenSelector | None = None
-        """Drops visual tokens. Another may take its place between two questions."""
+        self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
         if config.token_selection.method != "off":
             self.token_selector = backend.token_selector(config.token_selection)
-        self._in_cache: EncodedViews | None = None
-        self._speculator: Speculator | None = None
         drafts = drafts or load_drafts(config, model, backend.text, tokenizer.stop_ids)
         if drafts is not None:
-            self._speculator = Speculator(backend.text, drafts, config.speculation.most_tokens)
+            self.speculator = Speculator(backend.text, drafts, config.speculation.most_tokens)
+        self._cached: EncodedViews | None = None
+        """The views whose prefix the decoder's cache begins with."""
 
     @classmethod
     def from_config(cls, config: PipelineConfig, drafts: DraftSource | None = None) -> Pipeline:
-        """Loads model and backend. Raises ConfigError, CheckpointError or EngineError."""
+        """Loads the model and its backend. Raises ConfigError, CheckpointError or EngineError."""
         model = ModelConfig.from_directory(config.model_dir)
         tokenizer = TextTokenizer.from_directory(config.model_dir)
         return cls(config, model, tokenizer, load_backend(config, model), drafts)
 
     def change(self, config: PipelineConfig) -> None:
-        """Takes over `sampling` and what `view_selection` and `token_selection` have beside their methods, from the
-        next answer on; all other settings must be the present ones."""
+        """Applies `config` from the next answer on.
+
+        It may differ from the present one in `sampling`, and in the settings of `view_selection` and `token_selection`
+        other than their methods.
+        """
         before, self.config = self.config, config
         if self._view_selector is not None:
             self._view_selector = self._view_selector.changed(config.view_selection)
@@ -98,7 +106,7 @@ class Pipeline:
             self.token_selector = self.backend.token_selector(config.token_selection)
 
     def close(self) -> None:
-        """Gives the model's memory back. Called on the pipeline's thread, and nothing may be called after it."""
+        """Frees the model's memory. It must be called on the pipeline's thread, and no other method after it."""
         self.backend.close()
 
     def generate(
@@ -111,13 +119,13 @@ class Pipeline:
         *,
         all_views: bool = False,
     ) -> Answer:
-        """Selects views, encodes them and answers the question about them. See `encode` and `answer`.
+        """Runs all stages and returns the answer to a question about views. See `encode` and `answer`.
 
-        With `all_views`, such as when somebody chose them, none is left out.
+        `all_views` skips view selection, such as for views that somebody chose.
         """
         started = time.perf_counter()
-        chosen = views if all_views else self._choose(views, question)
-        select_ms = _milliseconds_since(started)
+        chosen = views if all_views else self._select_views(views, question)
+        select_ms = milliseconds_since(started)
         encoded = self.encode(chosen)
         answer = self.answer(encoded, question, sampling, on_text, cancel)
         timings = replace(
@@ -125,36 +133,39 @@ class Pipeline:
             preprocess=encoded.preprocess_ms,
             vision=encoded.vision_ms,
             select=select_ms + encoded.select_ms,
-            total=_milliseconds_since(started),
+            total=milliseconds_since(started),
         )
         return replace(answer, timings=timings)
 
-    def _choose(self, views: Sequence[View], question: str) -> Sequence[View]:
-        """The views that the question needs."""
+    def _select_views(self, views: Sequence[View], question: str) -> Sequence[View]:
+        """Stage 1: returns the views that the question needs."""
         if self._view_selector is None or len(views) < 2:
             return views
         cameras = self._view_selector.select(question, tuple(view.camera for view in views))
         return [view for view in views if view.camera in cameras]
 
     def encode(self, views: Sequence[View]) -> EncodedViews:
-        """Runs the vision encoder on the tiles of all views, but those whose frames it has seen lately; selects tokens.
+        """Stages 2 and 3: runs the vision encoder on the views that it has not seen lately, and selects tokens.
 
-        Raises ConfigError without views, ImageError that names the camera, and EngineError.
+        Raises ConfigError without views, ImageError, which names the camera, and EngineError.
         """
         if not views:
             raise ConfigError("there are no views; give at least one image")
         cameras = tuple(view.camera for view in views)
-        seen = self._view_encoder.encode(views)
-        tiles = (rows // self.model.vision.tokens_per_tile for rows in seen.rows)
+        tokens = self._view_encoder.encode(views)
+        tiles = (rows // self.model.vision.tokens_per_tile for rows in tokens.rows)
         ids = self._prompt.prefix(list(zip(cameras, tiles, strict=True)))
-        prefix = Prefix.whole(ids, self.model.text.vocab_size)
         started = time.perf_counter()
-        if self.token_selector is not None:
-            selection = self.token_selector.select(seen.visual)
-            prefix = prefix.keep(selection.places)
-            rows = tuple(rows * selection.visual.count // seen.visual.count for rows in seen.rows)
-            seen = replace(seen, visual=selection.visual, rows=rows)
-        return EncodedViews(**vars(seen), cameras=cameras, prefix=prefix, select_ms=_milliseconds_since(started))
+        tokens, prefix = self._select_tokens(tokens, Prefix.whole(ids, self.model.text.vocab_size))
+        return EncodedViews(**vars(tokens), cameras=cameras, prefix=prefix, select_ms=milliseconds_since(started))
+
+    def _select_tokens(self, tokens: ViewTokens, prefix: Prefix) -> tuple[ViewTokens, Prefix]:
+        """Stage 3: returns the visual tokens to keep, and the prefix without the others."""
+        if self.token_selector is None:
+            return tokens, prefix
+        selection = self.token_selector.select(tokens.visual)
+        rows = tuple(rows * selection.visual.count // tokens.visual.count for rows in tokens.rows)
+        return replace(tokens, visual=selection.visual, rows=rows), prefix.keep(selection.places)
 
     def answer(
         self,
@@ -164,54 +175,52 @@ class Pipeline:
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """Answers a question about encoded views.
+        """Stages 4 and 5: answers a question about encoded views.
 
-        `sampling` defaults to the configured one. `cancel` is looked at before prefill and before each token. The
-        timings are those of this call, so encoding is not in them. Where the context ends before `max_new_tokens`, the
-        answer ends there. Raises ConfigError for an empty question, ContextOverflowError, EngineError, and whatever
+        `sampling` defaults to the configured one. `cancel` is checked before prefill and before each token. The
+        timings are those of this call, so they leave out encoding. If the context ends before `max_new_tokens`, so
+        does the answer. Raises ConfigError for an empty question, ContextOverflowError, EngineError, and whatever
         `on_text` raises.
         """
-        sampling = sampling or self.config.sampling
+        sampling, cancel = sampling or self.config.sampling, cancel or threading.Event()
         started = time.perf_counter()
-        suffix = self._suffix(question)
-        prompt_length = len(encoded.prefix.ids) + len(suffix)
+        if not question.strip():
+            raise ConfigError("the question is empty; ask something")
+        suffix = np.array(self._prompt.suffix(question), np.int64)
         most_tokens = min(sampling.max_new_tokens, self._room(encoded, len(suffix)))
-        generation = Generation(Detokenizer(self.tokenizer), on_text)
-        speculator = self._speculator if sampling.greedy else None
+        answer = GrowingAnswer(self.tokenizer, on_text)
+        speculator = self.speculator if sampling.greedy else None
         prefill_ms = decode_ms = 0.0
-        in_cache, speculation = 0, Speculation()
-        if _is_set(cancel):
-            generation.finish_reason = FinishReason.CANCELLED
+        cached, speculation = 0, Speculation()
+        if cancel.is_set():
+            answer.finish(FinishReason.CANCELLED)
         else:
-            in_cache = self._shared(encoded)
-            output = self._prefill(encoded, suffix, in_cache)
-            prefill_ms = _milliseconds_since(started)
+            cached = self._cached_tokens(encoded)
+            output = self._prefill(encoded, suffix, cached)
+            prefill_ms = milliseconds_since(started)
             decode_started = time.perf_counter()
             if speculator is not None:
                 speculator.begin([*encoded.prefix.words, *suffix.tolist()], topic=(encoded.cameras, question))
-            position = encoded.prefix.end + len(suffix)
-            self._decode(generation, output, position, most_tokens, sampling, cancel)
-            decode_ms = _milliseconds_since(decode_started)
+            self._decode(answer, output, encoded.prefix.end + len(suffix), most_tokens, sampling, cancel)
+            decode_ms = milliseconds_since(decode_started)
             if speculator is not None:
-                speculation = speculator.finish(complete=generation.finish_reason is not FinishReason.CANCELLED)
+                speculation = speculator.finish(complete=answer.finish_reason is not FinishReason.CANCELLED)
         return Answer(
-            text=generation.text,
+            text=answer.text,
             prompt=question,
             cameras=encoded.cameras,
-            finish_reason=generation.finish_reason,
-            tokens=TokenCounts(prompt_length, encoded.visual.count, len(generation.tokens)),
-            timings=Timings(prefill=prefill_ms, decode=decode_ms, total=_milliseconds_since(started)),
+            finish_reason=answer.finish_reason,
+            tokens=TokenCounts(len(encoded.prefix.ids) + len(suffix), encoded.visual.count, len(answer.tokens)),
+            timings=Timings(prefill=prefill_ms, decode=decode_ms, total=milliseconds_since(started)),
             speculation=speculation,
-            reuse=Reuse(encoded.reused, in_cache),
+            reuse=Reuse(encoded.reused, cached),
         )
 
-    def _suffix(self, question: str) -> TokenIds:
-        if not question.strip():
-            raise ConfigError("the question is empty; ask something")
-        return np.array(self._prompt.suffix(question), np.int64)
-
     def _room(self, encoded: EncodedViews, suffix: int) -> int:
-        """Tokens that an answer may have."""
+        """Returns the number of tokens that an answer may have. Raises ContextOverflowError if it is 0.
+
+        `suffix` is the number of tokens behind the prefix.
+        """
         capacity, most_positions = self.backend.text.cache.capacity, self.model.text.max_position_embeddings
         needed, end = len(encoded.prefix.ids) + suffix, encoded.prefix.end + suffix
         room = min(capacity - needed, most_positions - end)
@@ -224,74 +233,64 @@ class Pipeline:
             )
         return room
 
-    def _shared(self, encoded: EncodedViews) -> int:
-        """How many tokens of the prefix the cache holds: up to the first other word, or the first other picture."""
-        held = self._in_cache
-        if held is encoded:
+    def _cached_tokens(self, encoded: EncodedViews) -> int:
+        """Returns the number of prefix tokens in the decoder's cache: those before the first other word or picture."""
+        cached = self._cached
+        if cached is encoded:
             return len(encoded.prefix.ids)
-        if held is None or not self.config.reuse.frames:
+        if cached is None or not self.config.reuse.frames:
             return 0
-        same_views = itertools.takewhile(bool, map(operator.eq, held.frames, encoded.frames))
-        return held.prefix.shared(encoded.prefix, sum(map(operator.mul, encoded.rows, same_views)))
+        same_views = itertools.takewhile(bool, map(operator.eq, cached.frames, encoded.frames))
+        return cached.prefix.shared(encoded.prefix, sum(map(operator.mul, encoded.rows, same_views)))
 
-    def _prefill(self, encoded: EncodedViews, suffix: TokenIds, in_cache: int) -> DecoderOutput:
-        """Reads the prompt behind the tokens that the cache holds."""
+    def _prefill(self, encoded: EncodedViews, suffix: TokenIds, cached: int) -> DecoderOutput:
+        """Stage 4: reads the prompt, except for the `cached` tokens at its start."""
         text = self.backend.text
-        if self._in_cache is not encoded:
-            self._in_cache = None
-        text.cache.truncate(in_cache)
-        new = np.concatenate((encoded.prefix.ids[in_cache:], suffix))
-        positions = np.concatenate((encoded.prefix.positions[in_cache:], encoded.prefix.end + np.arange(len(suffix))))
+        if self._cached is not encoded:
+            self._cached = None
+        text.cache.truncate(cached)
+        new = np.concatenate((encoded.prefix.ids[cached:], suffix))
+        positions = np.concatenate((encoded.prefix.positions[cached:], encoded.prefix.end + np.arange(len(suffix))))
         visual = encoded.visual if new.max() >= self.model.text.vocab_size else None
         output = text.forward(new, positions, visual)
-        self._in_cache = encoded
+        self._cached = encoded
         return output
 
     def _decode(
         self,
-        generation: Generation,
+        answer: GrowingAnswer,
         output: DecoderOutput,
         position: int,
         most_tokens: int,
         sampling: SamplingConfig,
-        cancel: threading.Event | None,
+        cancel: threading.Event,
     ) -> None:
-        """One token at a time until a stop token, `most_tokens` or cancellation."""
+        """Stage 5: appends one token at a time, until a stop token, `most_tokens` or cancellation."""
         if sampling.greedy:
             tokens = self._greedy(output, position, most_tokens)
         else:
-            tokens = self._sampled(output, position, Sampler(sampling), generation.tokens)
-        while not _is_set(cancel):
+            tokens = self._sampled(output, position, Sampler(sampling), answer.tokens)
+        while not cancel.is_set():
             token = next(tokens)
-            if token in self.tokenizer.stop_ids:
-                return generation.finish(FinishReason.STOP)
-            generation.add(token)
-            if len(generation.tokens) == most_tokens:
-                return generation.finish(FinishReason.LENGTH)
-        generation.finish(FinishReason.CANCELLED)
+            if token in self.stop_ids:
+                return answer.finish(FinishReason.STOP)
+            answer.add(token)
+            if len(answer.tokens) == most_tokens:
+                return answer.finish(FinishReason.LENGTH)
+        answer.finish(FinishReason.CANCELLED)
 
     def _greedy(self, output: DecoderOutput, position: int, most_tokens: int) -> Iterator[int]:
-        """The backend's own choices, which it need not wait for us to make."""
-        if self._speculator is not None:
-            first = self._speculator.start(output)
-            yield first
-            yield from self._speculator.decode(first, position, most_tokens - 1)
+        """Yields the decoder's own choices, which it may compute ahead."""
+        if self.speculator is None:
+            first, decode = int(output.next_tokens[-1]), self.backend.text.decode_greedy
         else:
-            first = int(output.next_tokens[-1])
-            yield first
-            yield from self.backend.text.decode_greedy(first, position, most_tokens - 1)
+            first, decode = self.speculator.start(output), self.speculator.decode
+        yield first
+        yield from decode(first, position, most_tokens - 1)
 
     def _sampled(self, output: DecoderOutput, position: int, sampler: Sampler, said: Sequence[int]) -> Iterator[int]:
-        """Drawn from the logits; `said` are the answer's tokens so far."""
+        """Yields tokens that are drawn from the logits. `said` holds the answer's tokens so far."""
         for place in itertools.count(position):
             token = sampler.draw(output.logits()[-1], said)
             yield token
             output = self.backend.text.forward(np.array([token]), np.array([place]))
-
-
-def _is_set(event: threading.Event | None) -> bool:
-    return event is not None and event.is_set()
-
-
-def _milliseconds_since(started: float) -> float:
-    return 1e3 * (time.perf_counter() - started)

@@ -307,8 +307,8 @@ def test_a_failing_prefill_behind_a_shared_beginning_harms_no_later_answer() -> 
 
 def speculating(source: str = "ngram") -> Pipeline:
     pipe = pipeline(config={"speculation": SpeculationConfig(source)})
-    if pipe._speculator is not None:  # every draft is worth verifying where time does not pass
-        pipe._speculator = Speculator(pipe.backend.text, NGramDrafts(), 15, clock=lambda: 0.0)
+    if pipe.speculator is not None:  # every draft is worth verifying where time does not pass
+        pipe.speculator = Speculator(pipe.backend.text, NGramDrafts(), 15, clock=lambda: 0.0)
     return pipe
 
 
@@ -526,7 +526,7 @@ def test_a_prompt_that_fills_the_context_is_refused_with_figures_and_remedies() 
     with pytest.raises(ContextOverflowError) as caught:
         pipe.generate(views, "What is there?")
     encoded = pipe.encode(views)
-    needed = len(encoded.prefix.ids) + len(pipe._prompt.suffix("What is there?"))
+    needed = pipeline().answer(encoded, "What is there?", SamplingConfig(1)).tokens.prompt
     message = str(caught.value)
     assert f"needs {needed} tokens (24 of them visual tokens of 6 views" in message
     assert "max_context is 100" in message

@@ -35,8 +35,8 @@ def picture(seed: int, width: int = 150, height: int = 100) -> Any:
 
 def endless(model: Path, **settings: Any) -> Pipeline:
     """A pipeline that no token stops."""
-    pipe = Pipeline.from_config(PipelineConfig(model, **settings))
-    pipe.tokenizer.stop_ids = frozenset()
+    pipe = Pipeline.from_config(PipelineConfig(model, **{"threads": 1, **settings}))
+    pipe.stop_ids = frozenset()
     return pipe
 
 

@@ -1,7 +1,7 @@
-"""Bytes of a sensor_msgs image to an RGB array, without ROS types.
+"""Decodes the bytes of a sensor_msgs image to an RGB array. This module needs no ROS types.
 
 Encoding names are those of sensor_msgs/image_encodings.hpp. Every row may be padded (`step` larger than the pixels
-need). 16-bit values keep their upper byte, that is value / 256: fine for mono cameras, nearly black for depth in
+need). Of 16-bit values the upper byte is kept, that is value / 256: fine for mono cameras, nearly black for depth in
 millimetres. YUV is read as BT.601 with limited range, as OpenCV does.
 """
 
@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from litevlm_ros.errors import printable
-from litevlm_ros.images import header as image_header
-from litevlm_ros.images import via_cv_bridge as bridge_decoding
-from litevlm_ros.images.faults import ImageFault, MalformedImageError
+from litevlm_ros.errors import ImageFault, MalformedImageError, printable
+from litevlm_ros.images import via_cv_bridge
+from litevlm_ros.images.header import ImageHeader, read_header
 from litevlm_ros.types import RgbImage
 
 Buffer = Any
@@ -29,7 +28,7 @@ Plane = npt.NDArray[np.uint8]
 """uint8 [rows, bytes of a row], possibly a strided view of the message."""
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused: no robot camera has them, and a broken header would ask for gigabytes."""
+"""The most pixels of an image. No robot camera makes larger ones, and a broken header would ask for gigabytes."""
 
 
 def _packed(plane: Plane, width: int, height: int, *, channels: int, code: int | None) -> RgbImage:
@@ -46,7 +45,7 @@ def _convert(pixels: Plane, code: int) -> RgbImage:
 
 
 def _nv24(plane: Plane, width: int, height: int) -> RgbImage:
-    """OpenCV lacks NV24; with every luma doubled both ways it is the NV12 of an image of twice the size."""
+    """Converts NV24, which OpenCV lacks: with each luma doubled both ways it is NV12 of an image of twice the size."""
     doubled = np.empty((3 * height, 2 * width), np.uint8)
     doubled[: 2 * height] = plane[:height].repeat(2, axis=0).repeat(2, axis=1)
     doubled[2 * height :] = plane[height:].reshape(height, 2 * width)
@@ -55,20 +54,20 @@ def _nv24(plane: Plane, width: int, height: int) -> RgbImage:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the pixels of one encoding lie in memory and become RGB."""
+    """The memory layout of one encoding, and its conversion to RGB."""
 
     samples: int
-    """Samples in a row for each pixel."""
+    """Number of samples in a row for each pixel."""
     convert: Callable[[Plane, int, int], RgbImage]
-    """(8-bit plane [height * rows, width * samples], width, height) -> RGB."""
+    """Converts (8-bit plane [height * rows, width * samples], width, height) to RGB."""
     wide: bool = False
-    """16-bit samples."""
+    """True for 16-bit samples."""
     rows: float = 1.0
-    """Rows of memory for each row of the image: luma and chroma."""
+    """Number of rows in memory for each row of the image, luma and chroma together."""
     multiple: tuple[int, int] = (1, 1)
     """Width and height must be multiples of these, because pixels share chroma."""
     minimum: int = 1
-    """Least width and height."""
+    """Smallest width and height in pixels."""
 
 
 def _layouts() -> dict[str, _Layout]:
@@ -104,10 +103,10 @@ def _layouts() -> dict[str, _Layout]:
 
 _LAYOUTS = _layouts()
 ENCODINGS = tuple(_LAYOUTS)
-"""The encodings that decode_raw knows."""
+"""The encodings that `decode_raw` knows."""
 
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
-"""OpenCV 4.11 and later decode straight to RGB."""
+"""The flag that makes imdecode() return RGB; None before OpenCV 4.11."""
 
 
 def decode_raw(
@@ -130,7 +129,7 @@ def decode_raw(
     layout, rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
     needed = step * (rows - 1) + row_bytes
     if step == row_bytes:
-        bridged = bridge_decoding.decode(encoding, width, height, buffer[:needed], is_bigendian)
+        bridged = via_cv_bridge.decode(encoding, width, height, buffer[:needed], is_bigendian)
         if bridged is not None:
             return bridged
     plane: Plane = np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
@@ -142,14 +141,17 @@ def decode_raw(
 def check_raw(
     encoding: str, width: int, height: int, step: int, data_bytes: int, *, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Raises what decode_raw would raise for an image with so many bytes of data, in microseconds."""
+    """Raises what `decode_raw` would raise for an image with `data_bytes` bytes of data. Takes microseconds."""
     _shape(encoding, width, height, step, data_bytes, max_pixels)
 
 
 def _shape(
     encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int
 ) -> tuple[_Layout, int, int]:
-    """Layout, rows in memory and bytes of a row without its padding."""
+    """Returns the layout, the number of rows in memory and the bytes of a row without padding.
+
+    Raises MalformedImageError.
+    """
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise MalformedImageError(
@@ -216,15 +218,15 @@ def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_
     return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb
 
 
-def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> image_header.ImageHeader:
-    """Reads the header, without decoding. Raises what decode_compressed would raise, except for damage further in."""
+def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Reads the header only. Raises what `decode_compressed` would raise, except for damage behind the header."""
     if "compresseddepth" in image_format.lower():
         raise MalformedImageError(
             ImageFault.UNKNOWN_ENCODING,
             f"format '{printable(image_format)}' is a depth image; subscribe to a colour or mono camera's topic",
         )
     try:
-        header = image_header.read(_as_array(data).tobytes())
+        header = read_header(_as_array(data).tobytes())
     except MalformedImageError as error:
         raise MalformedImageError(
             error.fault, f"compressed image (format '{printable(image_format)}'): {error}"

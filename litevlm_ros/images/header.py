@@ -1,6 +1,6 @@
-"""Size of a JPEG or PNG from its first bytes, and whether its data is all there.
+"""Reads the size of a JPEG or PNG from its header, and checks that its data does not end early.
 
-OpenCV has no call that reads a header alone, and decodes a truncated JPEG to a picture that is partly grey.
+OpenCV has no call that reads a header alone, and it decodes a truncated JPEG to a picture that is partly grey.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from litevlm_ros.images.faults import ImageFault, MalformedImageError
+from litevlm_ros.errors import ImageFault, MalformedImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_AROUND_CHUNK = 12
-"""Bytes of a chunk besides its data: length, name and checksum."""
+"""Number of bytes of a chunk besides its data: length, name and checksum."""
 _JPEG_START_OF_SCAN = 0xDA
 # SOF0 to SOF15 carry the size; C4, C8 and CC in that range are other segments.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class ImageHeader(NamedTuple):
-    """What a compressed image says of itself."""
+    """The header of a compressed image. `width` and `height` are in pixels."""
 
     codec: str
     width: int
     height: int
 
 
-def read(data: bytes) -> ImageHeader:
+def read_header(data: bytes) -> ImageHeader:
     """Reads the header of a whole JPEG or PNG.
 
     Raises MalformedImageError for anything else, for a size of 0 and for data that ends early.

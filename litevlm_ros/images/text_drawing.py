@@ -1,7 +1,7 @@
-"""Text in any language on images.
+"""Draws text in any language on images.
 
-OpenCV 5 brings fonts with Latin, Cyrillic, Greek, Hangul, Chinese and Japanese characters. Before it there are only
-Hershey's plotter fonts, which know no more than ASCII, so there Pillow draws with the best font that the system has.
+OpenCV 5 brings fonts with Latin, Cyrillic, Greek, Hangul, Chinese and Japanese characters. Earlier versions have only
+Hershey's plotter fonts, which know no more than ASCII; with those, Pillow draws with the best font of the system.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ _PREFERRED = (
     "NotoSansCJK-Regular", "NotoSansCJKkr-Regular", "NotoSansKR-Regular", "NanumGothic", "UnDotum", "wqy-microhei",
     "wqy-zenhei", "DroidSansFallbackFull", "DroidSansFallback", "NotoSans-Regular", "DejaVuSans",
 )  # fmt: skip
-"""File names without their endings, those with Hangul first."""
+"""Names of font files without their suffixes, those with Hangul first."""
 
 
 def draw_text(canvas: RgbImage, text: str, x: int, y: int, colour: Colour, size: int) -> None:
-    """Writes one line onto `canvas`, which changes. `x` is its left end and `y` its base line, in pixels; `size` is the
-    height of the letters in about the same way as in print."""
+    """Draws one line of text onto `canvas`, in place.
+
+    `x` is the left end of the line and `y` its base line, both in pixels. `size` is the font size in pixels.
+    """
     if not text:
         return
     if _opencv_font() is not None:
@@ -47,7 +49,7 @@ def draw_text(canvas: RgbImage, text: str, x: int, y: int, colour: Colour, size:
 
 
 def text_width(text: str, size: int) -> int:
-    """Pixels that draw_text() takes for a line."""
+    """Returns the width in pixels of a line that draw_text() draws."""
     if not text:
         return 0
     if _opencv_font() is not None:
@@ -57,7 +59,7 @@ def text_width(text: str, size: int) -> int:
 
 
 def wrap(text: str, width: int, size: int) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels, words longer than that included."""
+    """Breaks a text into lines of at most `width` pixels. Words that are wider are broken too."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -74,7 +76,7 @@ def wrap(text: str, width: int, size: int) -> list[str]:
 
 
 def _fitting(text: str, width: int, size: int) -> int:
-    """How many of its first characters fit."""
+    """Returns the number of first characters of `text` that fit into `width` pixels."""
     return bisect.bisect_right(range(1, len(text)), width, key=lambda end: text_width(text[:end], size))
 
 

@@ -1,7 +1,7 @@
-"""Raw images through cv_bridge, where it is installed and works.
+"""Decodes raw images with cv_bridge, if it is installed and works.
 
-A cv_bridge built for numpy 1 fails under numpy 2 in many ways, from an ImportError to a crash of the process. So it is
-tried once, in a process of its own when numpy is 2 or later, and dropped for good at its first failure.
+A cv_bridge that was built for numpy 1 fails under numpy 2 in many ways, from an ImportError to a crash of the process.
+So it is tried once, in a process of its own if numpy is 2 or later, and is not used again after its first failure.
 """
 
 from __future__ import annotations
@@ -19,38 +19,33 @@ import numpy.typing as npt
 
 from litevlm_ros.types import RgbImage
 
-# Where cv_bridge and the numpy path agree (mono16 up to rounding). rgb8 is absent: a view beats any conversion.
-_ENCODINGS = frozenset({
+ENCODINGS = frozenset({
     "bgr8", "rgba8", "bgra8", "mono8", "mono16", "yuv422", "yuv422_yuy2",
     "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8",
 })  # fmt: skip
+"""The encodings that cv_bridge decodes as `decoding` does, mono16 up to rounding. rgb8 needs no conversion at all."""
 _PROBE = "from litevlm_ros.images.via_cv_bridge import probe; probe()"
 _PROBE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
 def decode(encoding: str, width: int, height: int, data: npt.NDArray[np.uint8], is_bigendian: bool) -> RgbImage | None:
-    """Decodes checked data without row padding, or returns None where cv_bridge is of no use."""
-    if encoding not in _ENCODINGS:
+    """Decodes checked data without row padding. Returns None if cv_bridge cannot be used."""
+    if encoding not in ENCODINGS:
         return None
-    bridge = _bridge()
-    if bridge is None:
+    bridges = _find()
+    if not bridges:
         return None
     try:
-        return _convert(bridge, encoding, width, height, data, is_bigendian)
+        return _convert(bridges[0], encoding, width, height, data, is_bigendian)
     except Exception as error:
         _log.warning("cv_bridge failed on %s (%s); using OpenCV instead from now on", encoding, error)
-        _disable()
+        bridges.clear()
         return None
-
-
-def available() -> bool:
-    """Whether raw images go through cv_bridge."""
-    return _bridge() is not None
 
 
 def probe() -> None:
-    """Converts one pixel with cv_bridge. Raises if that does not work."""
+    """Converts one pixel with cv_bridge. Raises an exception of any kind if that does not work."""
     from cv_bridge import CvBridge  # type: ignore[import-not-found, unused-ignore]
 
     rgb = _convert(CvBridge(), "bgr8", 1, 1, np.array([1, 2, 3], np.uint8), False)
@@ -60,7 +55,7 @@ def probe() -> None:
 
 @lru_cache(maxsize=1)
 def _find() -> list[Any]:
-    """A list that holds the bridge, or nothing."""
+    """Returns a list that holds the bridge, or an empty list if there is none that works."""
     if find_spec("cv_bridge") is None:
         return []
     try:
@@ -72,15 +67,6 @@ def _find() -> list[Any]:
         _log.warning("cv_bridge is installed but does not work (%s); using OpenCV instead", error)
         return []
     return [CvBridge()]
-
-
-def _bridge() -> Any | None:
-    found = _find()
-    return found[0] if found else None
-
-
-def _disable() -> None:
-    _find().clear()
 
 
 def _convert(

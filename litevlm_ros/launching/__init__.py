@@ -1,1 +1,1 @@
-"""What the launch files share. The modules that import ROS's launch are not imported by the node."""
+"""The parts that the launch files share. Only `preflight` works without ROS's launch; the node imports none of them."""

@@ -1,4 +1,4 @@
-"""The arguments of the launch files."""
+"""The arguments that the launch files share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launch.substitutions import LaunchConfiguration
 
 @dataclass(frozen=True)
 class Argument:
-    """One `name:=value` of `ros2 launch`; `choices` are all it may be, if there are any."""
+    """One `name:=value` of `ros2 launch`. An argument without `choices` may have any value."""
 
     name: str
     default: str
@@ -20,7 +20,7 @@ class Argument:
     choices: tuple[str, ...] = ()
 
     def declare(self) -> DeclareLaunchArgument:
-        """The action that makes it an argument of the launch file."""
+        """Returns the action that declares the argument in a launch file."""
         return DeclareLaunchArgument(
             self.name,
             default_value=self.default,
@@ -46,7 +46,7 @@ NODE_ARGUMENTS = (
         "log_level", "info", "Least severity that the node logs.", ("debug", "info", "warn", "error", "fatal")
     ),
 )  # fmt: skip
-"""Of every launch file that starts the node; `params_file` has a default of each file's own."""
+"""The arguments of every launch file, beside `params_file`, whose default differs between them."""
 
 CAMERA_ARGUMENTS = (
     Argument(
@@ -62,18 +62,19 @@ CAMERA_ARGUMENTS = (
         ("v4l2_camera", "usb_cam"),
     ),
 )  # fmt: skip
+"""The arguments of launch files that can start camera drivers."""
 
 
 def params_file(default: str) -> Argument:
-    """The argument that names the file of parameters."""
+    """Returns the argument that names the file of parameters."""
     return Argument("params_file", default, "YAML file with the node's parameters.")
 
 
 def values(context: LaunchContext, arguments: Sequence[Argument]) -> Mapping[str, str]:
-    """What the person who launches gave, or the defaults, without spaces around."""
+    """Returns the value of each argument by its name, without white space around it."""
     return {argument.name: LaunchConfiguration(argument.name).perform(context).strip() for argument in arguments}
 
 
 def is_true(value: str) -> bool:
-    """Whether an argument of FLAGS is true."""
+    """Returns whether the value of an argument with the choices FLAGS is 'true'."""
     return value == "true"

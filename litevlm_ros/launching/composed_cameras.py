@@ -1,4 +1,4 @@
-"""Camera drivers as components of one container."""
+"""Starts camera drivers as components of one container."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _DRIVERS = {
     "v4l2_camera": ("v4l2_camera::V4L2Camera", "camera_frame_id"),
     "usb_cam": ("usb_cam::UsbCamNode", "frame_id"),
 }
-"""Package → component, and its parameter that names the frame in the headers of its images."""
+"""Package → name of its component, and of the parameter for the frame_id in the headers of its images."""
 _CONTAINER_PACKAGE = "rclcpp_components"
-CONTAINER = "litevlm_cameras"
-"""Name of the container, for `ros2 component load`."""
+_CONTAINER = "litevlm_cameras"
+"""The name of the container, for `ros2 component load`."""
 
 
 def composed_cameras(devices: Mapping[str, str], driver: str, namespace: str) -> ComposableNodeContainer:
-    """A container in `namespace` with a driver for each camera name of `devices`, which publishes NAME/image_raw there.
+    """Returns a container in `namespace` with a driver for each camera.
 
-    Components of the container pass images on within the process; the node, which is Python and so cannot be one, gets
-    them through shared memory. Raises ConfigError if a package is not installed.
+    `devices` maps the name of each camera to its device. The driver publishes NAME/image_raw in `namespace`. Components
+    of the container pass images on within the process. The node cannot be one of them, because it is in Python, and
+    gets the images through shared memory. Raises ConfigError if a package is not installed.
     """
     for package in (driver, _CONTAINER_PACKAGE):
         _require(package)
@@ -42,9 +43,9 @@ def composed_cameras(devices: Mapping[str, str], driver: str, namespace: str) ->
     ]
     return ComposableNodeContainer(
         package=_CONTAINER_PACKAGE,
-        # One thread a driver: a camera that waits for its device must not hold up the others.
+        # One thread for each driver: a camera that waits for its device must not hold up the others.
         executable="component_container_isolated",
-        name=CONTAINER,
+        name=_CONTAINER,
         namespace=namespace,
         composable_node_descriptions=drivers,
         output="screen",

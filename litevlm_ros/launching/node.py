@@ -1,4 +1,4 @@
-"""The node as launch files start it."""
+"""The actions by which launch files start the node."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
-from litevlm_ros.launching.presets import DEMO_MODEL, camera_names, read_parameters
+from litevlm_ros.launching.preflight import DEMO_MODEL, camera_names, read_parameters
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS 2 and Fast DDS 3 look for a profile."""
+"""The environment variables in which Fast DDS 2 and Fast DDS 3 look for a profile."""
 
 
 def shared_file(name: str) -> Path:
-    """A file of the installed package, such as config/demo.yaml."""
+    """Returns the path of a file in the share directory of the installed package, such as config/demo.yaml."""
     return Path(get_package_share_directory("litevlm_ros")) / name
 
 
 def shared_memory_profile() -> list[LaunchDescriptionEntity]:
-    """Gives everything that is launched after it room for several cameras in Fast DDS's shared memory.
+    """Returns actions that make Fast DDS's shared memory large enough for several cameras.
 
-    Nothing if the person who launches has a profile already. Other middlewares do not look at it.
+    They affect all processes that are launched after them, and no other middleware. Returns none if the environment
+    names a profile already.
     """
     if any(variable in os.environ for variable in _PROFILE_VARIABLES):
         return []
@@ -37,7 +38,7 @@ def shared_memory_profile() -> list[LaunchDescriptionEntity]:
 
 
 def parameter_overrides(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """Node parameters that NODE_ARGUMENTS set; those that are empty are left to the file."""
+    """Returns the node parameters that NODE_ARGUMENTS set. Empty arguments leave the parameter to the file."""
     overrides: dict[str, Any] = {}
     for argument in ("cameras", "camera_topics"):
         if arguments[argument]:
@@ -46,26 +47,26 @@ def parameter_overrides(arguments: Mapping[str, str]) -> dict[str, Any]:
         if arguments[argument]:
             overrides[parameter] = str(Path(arguments[argument]).expanduser().absolute())
     if arguments["model"] == DEMO_MODEL:
-        # It has one kind of graph and a context of its own, whatever the file names.
+        # The demo model has one kind of graph and a context of its own, whatever the file says.
         demo = {"vision_precision": "auto", "text_precision": "auto", "max_context": 0}
         overrides |= {"model_dir": str(shared_file("models/demo")), **demo}
     return overrides
 
 
 def effective_parameters(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What the node will read: its file and, above that, `overrides`. Raises ConfigError."""
+    """Returns the parameters that the node will read: its file with `overrides` on top. Raises ConfigError."""
     return {**read_parameters(Path(arguments["params_file"])), **overrides}
 
 
 def end_all(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-    """For `on_exit`: ends what was launched with this process, unless it is ending already."""
+    """Shuts the launch down, unless it is shutting down already. Meant for `on_exit` of an action."""
     return None if context.is_shutdown else Shutdown(reason=f"{event.process_name} has ended")
 
 
 def litevlm_node(arguments: Mapping[str, str], overrides: Mapping[str, Any]) -> Node:
-    """The action that runs the node; all that is launched ends with it.
+    """Returns the action that runs the node. When the node exits, the launch shuts down.
 
-    Raises ConfigError if the file of parameters is not one: launch itself would start the node without.
+    Raises ConfigError if the file of parameters cannot be read; ROS's launch would start the node without it.
     """
     read_parameters(Path(arguments["params_file"]))
     return Node(

@@ -1,8 +1,8 @@
 """Drafts of a small trained head on the decoder's hidden states (EAGLE, arXiv 2401.15077), on ONNX Runtime.
 
-The head reads the answer's tokens, each with the state from which the decoder chose it, and guesses the next token and
-its state; from there on it reads its own guesses. It has keys and values of the answer alone: the prompt is in the
-states.
+The head reads the answer's tokens, each with the hidden state from which the decoder chose it, and guesses the next
+token and its state; from there on it reads its own guesses. It keeps keys and values of the answer only, because the
+hidden states carry the prompt.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from litevlm_ros.backend import HiddenState
+from litevlm_ros.config import MOST_DRAFT_TOKENS, MOST_LOGITS
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.kv_cache import HostKVCache, bucket
@@ -22,24 +23,21 @@ from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, open_session
 from litevlm_ros.text.drafts import Offer
 
 HEAD = 0
-"""`Offer.kind` of a head's drafts."""
-
-_MOST_DRAFTED = 15
-_MOST_READ = 16
-"""Tokens that one call reads."""
+"""`Offer.kind` of the head's drafts."""
 
 
 class HeadDrafts:
-    """`draft_head.onnx` and its cache."""
+    """A source of drafts that runs `draft_head.onnx` with a KV cache of its own."""
 
     reads_hidden = True
 
     def __init__(
         self, file: Path, text: TextConfig, capacity: int, options: Any, stop_ids: Collection[int] = ()
     ) -> None:
-        """For answers of up to `capacity` tokens, ended by one of `stop_ids`; `options` are onnxruntime.SessionOptions.
+        """Loads the graph in `file`, which was trained for the decoder `text`.
 
-        Raises EngineError if the graph is damaged or of another model.
+        Answers have at most `capacity` tokens and end with one of `stop_ids`. `options` are
+        onnxruntime.SessionOptions. Raises EngineError if the graph is damaged or belongs to another model.
         """
         row = ("C", text.num_kv_heads, text.head_dim)
         cache = dict.fromkeys(("past_key", "past_value", "new_key", "new_value"), row)
@@ -54,7 +52,7 @@ class HeadDrafts:
         self._dtype = np.dtype(next(DTYPES[v.type] for v in self._session.get_inputs() if v.name == "hidden"))
         self._width = text.hidden_size
         self._stop_ids = stop_ids
-        self._cache = HostKVCache(replace(text, num_layers=1), capacity + _MOST_DRAFTED, self._dtype)
+        self._cache = HostKVCache(replace(text, num_layers=1), capacity + MOST_DRAFT_TOKENS, self._dtype)
         self._kept: dict[tuple[int, int], _Call] = {}
         self._tokens: list[int] = []
         self._states: list[HiddenState] = []
@@ -65,7 +63,7 @@ class HeadDrafts:
         self._forget()
 
     def add(self, token: int, hidden: HiddenState | None) -> None:
-        """See `DraftSource.add`. Without its state a token cannot be read, and drafts begin anew behind it."""
+        """See `DraftSource.add`. A token without a state cannot be read, so drafts begin anew behind it."""
         if hidden is None:
             self._forget()
         else:
@@ -74,13 +72,13 @@ class HeadDrafts:
 
     def offer(self) -> Offer:
         """See `DraftSource.offer`."""
-        return Offer(_MOST_DRAFTED if self._tokens else 0, HEAD)
+        return Offer(MOST_DRAFT_TOKENS if self._tokens else 0, HEAD)
 
     def draft(self, count: int) -> Sequence[int]:
         """See `DraftSource.draft`."""
         self._cache.truncate(self._said)
-        for first in range(0, len(self._tokens), _MOST_READ):
-            end = first + _MOST_READ
+        for first in range(0, len(self._tokens), MOST_LOGITS):
+            end = first + MOST_LOGITS
             token, state = self._read(self._tokens[first:end], np.stack(self._states[first:end]))
         self._said = self._cache.length
         self._tokens.clear()
@@ -94,7 +92,7 @@ class HeadDrafts:
         return guesses
 
     def remember(self) -> None:
-        """See `DraftSource.remember`. What it knows, it learnt in training."""
+        """See `DraftSource.remember`. The head learns nothing from an answer."""
 
     def _forget(self) -> None:
         self._said = 0
@@ -102,7 +100,10 @@ class HeadDrafts:
         self._states.clear()
 
     def _read(self, tokens: Sequence[int], states: Array) -> tuple[int, Array]:
-        """Appends the tokens to the cache; the next one, and its state [1, width] until the next call."""
+        """Appends the tokens to the cache. Returns the next token and its state [1, width].
+
+        The state is valid until the next call. Raises EngineError.
+        """
         count, rows = len(tokens), bucket(self._cache.length, self._cache.capacity)
         new_rows = self._cache.next(count)
         if (count, rows) not in self._kept:
@@ -139,7 +140,7 @@ class HeadDrafts:
 
 @dataclass(frozen=True)
 class _Call:
-    """A binding and what it binds."""
+    """The buffers of one call of the graph, and the binding that names them to ONNX Runtime."""
 
     inputs: dict[str, Array]
     outputs: dict[str, Array]

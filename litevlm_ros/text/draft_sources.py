@@ -1,4 +1,4 @@
-"""The source of drafts that a configuration names."""
+"""Makes the source of drafts that a configuration names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litevlm_ros.text.drafts import LONGEST_MATCH, DraftSource, NGramDrafts, Off
 
 
 class CombinedDrafts:
-    """What followed a long match of words if there is one, and the guesses of a head if not."""
+    """Drafts from a match of LONGEST_MATCH tokens if there is one, else from the draft head."""
 
     reads_hidden = True
 
@@ -54,9 +54,10 @@ class CombinedDrafts:
 def load_drafts(
     config: PipelineConfig, model: ModelConfig, text: TextDecoder, stop_ids: Collection[int]
 ) -> DraftSource | None:
-    """For drafts of answers that end with one of `stop_ids`; None where speculation is off.
+    """Returns the source of drafts that `config.speculation` names, None for 'off'.
 
-    Raises ConfigError where the head cannot be used, and EngineError.
+    `stop_ids` are the tokens that end an answer. Raises ConfigError if 'head' is asked for and there is none that can
+    be used, and EngineError if it is damaged.
     """
     source = config.speculation.source
     if source == "off":
@@ -74,7 +75,7 @@ def load_drafts(
 
 
 def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
-    """Why there are no drafts of a head, with the fix."""
+    """Returns why the draft head cannot be used, with the fix, or None if it can."""
     if not text.gives_hidden:
         return (
             "the text decoder gives no hidden states. TensorRT engines and quantized graphs never do; for the "
@@ -91,7 +92,7 @@ def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
 
 
 def _load_head(config: PipelineConfig, model: ModelConfig, text: TextDecoder, stop_ids: Collection[int]) -> DraftSource:
-    # Here, because ONNX Runtime need not be installed for other sources.
+    # Imported here, because the other sources work without ONNX Runtime.
     from litevlm_ros.runtime.onnx.session import session_options
     from litevlm_ros.text.draft_head import HeadDrafts
 

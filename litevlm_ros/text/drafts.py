@@ -1,4 +1,4 @@
-"""Where drafts come from: guesses at the next tokens that cost almost nothing to make."""
+"""Sources of drafts, which are cheap guesses at the next tokens, and the one that looks n-grams up."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Protocol
 from litevlm_ros.backend import HiddenState
 
 LONGEST_MATCH = 4
-"""Tokens of the text that a lookup compares; longer matches are not told apart."""
+"""The most tokens that a lookup compares. Longer matches are not told apart."""
 
 _MOST_TOPICS = 64
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A draft that can be had, of up to `most` tokens; 0 where there is no guess.
+    """An offer to draft up to `most` tokens; 0 if the source has no guess.
 
-    `kind` groups drafts that are about equally trustworthy. Acceptance is measured for each kind on its own.
+    `kind` groups drafts that are about equally trustworthy. The acceptance of each kind is measured on its own.
     """
 
     most: int = 0
@@ -28,46 +28,48 @@ class Offer:
 
 
 class DraftSource(Protocol):
-    """Guesses how an answer goes on. An offer costs next to nothing; making the draft may take its time."""
+    """Guesses how an answer goes on. An offer costs next to nothing, while making the draft may take time."""
 
     @property
     def reads_hidden(self) -> bool:
-        """Whether it works on the decoder's hidden states."""
+        """True if the source needs the decoder's hidden states."""
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
-        """An answer starts. `prompt` is its text without visual tokens; answers of one `topic` are often alike."""
+        """Starts an answer. `prompt` is its text without visual tokens. Answers of one `topic` are often alike."""
 
     def add(self, token: int, hidden: HiddenState | None) -> None:
-        """The answer goes on with this token, which may be the one that stops it.
+        """Appends a token to the answer; it may be the one that stops the answer.
 
-        `hidden` is the state from which the decoder chose it, valid within this call; None where nobody asked for it.
+        `hidden` is the hidden state from which the decoder chose the token, or None if it was not computed. It is valid
+        during this call only.
         """
 
     def offer(self) -> Offer:
-        """What could be drafted now."""
+        """Returns the draft that could be made now."""
 
     def draft(self, count: int) -> Sequence[int]:
-        """The first `count` tokens of what was offered last, or fewer where the guess is that the answer ends.
+        """Returns the first `count` tokens of the last offer, or fewer if the guess is that the answer ends there.
 
-        The token that ends it is never drafted: a verification gives the token behind the draft anyway, and of what
-        would come after the end there is no use. Raises EngineError.
+        The token that ends the answer is never drafted: a verification gives the token behind the draft anyway, and
+        tokens behind the end are of no use. Raises EngineError.
         """
 
     def remember(self) -> None:
-        """The answer is complete."""
+        """Ends an answer that is complete, from which the source may learn."""
 
 
 class NGramDrafts:
     """Looks the last tokens up in the previous answer of the topic, in this answer and in its prompt.
 
-    What followed them there is the draft: prompt lookup decoding (github.com/apoorvumang/prompt-lookup-decoding), with
-    the caption that the same camera had before as a further text to look in. `Offer.kind` is the length of the match.
+    The draft is the text that followed them there. This is prompt lookup decoding
+    (github.com/apoorvumang/prompt-lookup-decoding) with one more text to look in, such as the previous caption of the
+    same camera. `Offer.kind` is the length of the match in tokens.
     """
 
     reads_hidden = False
 
     def __init__(self, stop_ids: Collection[int] = ()) -> None:
-        """For answers that end with one of `stop_ids`."""
+        """`stop_ids` are the tokens that end an answer; no draft goes beyond them."""
         self._stop_ids = stop_ids
         self._previous: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
         self._offered: Sequence[int] = ()
@@ -98,7 +100,7 @@ class NGramDrafts:
 
     def remember(self) -> None:
         """See `DraftSource.remember`."""
-        # With the prompt's last tokens, the first token of the next answer is enough for a long match.
+        # The prompt's last tokens are kept too, so that the first token of the next answer makes a long match.
         self._previous[self._topic] = tuple(self._text.tokens[max(0, self._prompt_length - LONGEST_MATCH) :])
         self._previous.move_to_end(self._topic)
         if len(self._previous) > _MOST_TOPICS:
@@ -115,7 +117,7 @@ class NGramDrafts:
 
 
 class _Text:
-    """Tokens, and where each n-gram of them was last followed by something."""
+    """A sequence of tokens, and an index of the places behind its n-grams."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens: list[int] = []
@@ -130,4 +132,5 @@ class _Text:
         self.tokens.append(token)
 
     def place_after(self, gram: tuple[int, ...]) -> int | None:
+        """Returns the index of the token behind the last occurrence of `gram` that is followed by a token."""
         return self._places.get(gram)

@@ -1,11 +1,11 @@
-"""Chat template per model family, and where the visual tokens go.
+"""Builds the prompt: the chat template of each model family, with the visual tokens in their places.
 
-The prompt is built as token ids, piece by piece: special tokens by name, everything else as plain text. So nothing that
-a person writes can become a special token. It comes in two parts, so that the keys and values of the first can be kept
-for further questions about the same views: the prefix, up to the newline behind the last image, and the suffix.
+A prompt is built as token ids, piece by piece: special tokens by name, everything else as plain text. So nothing that a
+person writes can become a special token. It has two parts, the prefix up to the newline behind the last image and the
+suffix with the question, so that the keys and values of the prefix can be kept for further questions about the views.
 
-Source of the templates: OpenGVLab/InternVL, internvl_chat/internvl/conversation.py, and the model cards for how several
-images are numbered.
+Source of the templates: OpenGVLab/InternVL, internvl_chat/internvl/conversation.py. Source of the numbering of several
+images: the model cards.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from litevlm_ros.backend import TokenIds
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import HERMES_TEMPLATE, INTERNVL2_5_TEMPLATE
 
 DEMO_TEMPLATE = "litevlm-demo"
-"""Prompt family of the model that ships with the package."""
+"""The prompt family of the model that ships with the package."""
 
 START, END = "<|im_start|>", "<|im_end|>"
 IMAGE_START, IMAGE_END = "<img>", "</img>"
@@ -26,16 +29,19 @@ IMAGE_START, IMAGE_END = "<img>", "</img>"
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """One prompt family. Labels stand before an image and may name its `{index}`, from 1, and its `{camera}`."""
+    """The chat template of one prompt family.
+
+    A label is the text before an image. It may contain `{index}`, which counts images from 1, and `{camera}`.
+    """
 
     system_message: str
-    """'' for no system turn."""
+    """The text of the system turn; '' for none."""
     turn_separator: str
-    """Text between the end of a turn and the start of the next."""
+    """The text between the end of a turn and the start of the next."""
     label_of_one: str
-    """Before the image if there is only one."""
+    """The label if there is one image."""
     label_of_several: str
-    """Before each image if there are more."""
+    """The label of each image if there are more."""
 
 
 TEMPLATES: Mapping[str, ChatTemplate] = {
@@ -60,17 +66,17 @@ TEMPLATES: Mapping[str, ChatTemplate] = {
 
 
 class Tokenizer(Protocol):
-    """What the prompt needs of a tokenizer."""
+    """The part of a tokenizer that the prompt needs."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; what looks like a special token in it is text too."""
+        """Returns the ids of plain text. Special tokens in it are read as text too."""
 
     def special(self, token: str) -> int:
-        """Id of a special token."""
+        """Returns the id of a special token."""
 
 
 class PromptBuilder:
-    """Camera names and questions to token ids. Visual token i of the prompt has the id `vocab_size` + i."""
+    """Turns camera names and questions into token ids. Visual token i of the prompt has the id `vocab_size` + i."""
 
     def __init__(
         self,
@@ -98,7 +104,7 @@ class PromptBuilder:
         self._system_message = self.template.system_message if system_prompt is None else system_prompt
 
     def prefix(self, views: Sequence[tuple[str, int]]) -> list[int]:
-        """Everything up to the newline behind the last image, of views given as camera name and number of tiles."""
+        """Returns the ids up to the newline behind the last image. `views` are camera names and numbers of tiles."""
         ids = self._system()
         ids.append(self._start)
         text, row = "user\n", self._vocab_size
@@ -111,7 +117,7 @@ class PromptBuilder:
         return ids + self._text(text)
 
     def suffix(self, question: str) -> list[int]:
-        """The question, without space around it, and the header of the answer."""
+        """Returns the ids of the question, without white space around it, and of the answer's header."""
         return [
             *self._text(question.strip()),
             self._end,
@@ -125,3 +131,49 @@ class PromptBuilder:
             return []
         text = self._text("system\n" + self._system_message)
         return [self._start, *text, self._end, *self._text(self.template.turn_separator)]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The prefix of a prompt: its tokens in the order in which they are read, and their rotary positions.
+
+    Ids from `vocab_size` on are visual tokens, numbered in order. Visual tokens that were dropped leave gaps in
+    `positions`. `end` is the position of the token that follows the prefix.
+    """
+
+    ids: TokenIds
+    positions: TokenIds
+    vocab_size: int
+    end: int
+
+    @classmethod
+    def whole(cls, ids: Sequence[int], vocab_size: int) -> Prefix:
+        """Returns the prefix of these ids, with no token dropped."""
+        return cls(np.array(ids, np.int64), np.arange(len(ids)), vocab_size, len(ids))
+
+    @property
+    def words(self) -> list[int]:
+        """The ids that are text."""
+        return [int(token) for token in self.ids[self.ids < self.vocab_size]]
+
+    def keep(self, places: TokenIds) -> Prefix:
+        """Returns the prefix without the visual tokens whose numbers are not in `places`.
+
+        The tokens that stay keep their positions; the visual ones are numbered anew.
+        """
+        number = self.ids - self.vocab_size
+        stays = np.flatnonzero((number < 0) | np.isin(number, places))
+        ids = self.ids[stays]
+        ids[ids >= self.vocab_size] = self.vocab_size + np.arange(len(places))
+        return Prefix(ids, self.positions[stays], self.vocab_size, self.end)
+
+    def shared(self, other: Prefix, same: int) -> int:
+        """Returns the number of tokens that both prefixes begin with.
+
+        `same` is the number of visual tokens at the start of both that were made from the same pictures.
+        """
+        length = min(len(self.ids), len(other.ids))
+        differs = self.ids[:length] != other.ids[:length]
+        differs |= self.positions[:length] != other.positions[:length]
+        differs |= other.ids[:length] >= self.vocab_size + same
+        return int(differs.argmax()) if differs.any() else length

@@ -1,4 +1,4 @@
-"""From logits to the next token: greedy, temperature, top-k, top-p and repetition penalty."""
+"""Chooses the next token from logits: greedy, temperature, top-k, top-p and repetition penalty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from litevlm_ros.config import SamplingConfig
 
 Row = npt.NDArray[np.float32]
-"""float32 [V]."""
+"""float32 [V]: the logits of one token."""
 
 
 class Sampler:
@@ -21,22 +21,22 @@ class Sampler:
         self._random = np.random.default_rng(config.seed)
 
     def draw(self, logits: Row, generated: Sequence[int]) -> int:
-        """The next token. `generated` is the answer so far, to which the repetition penalty applies."""
+        """Returns the next token. The repetition penalty applies to the tokens in `generated`, the answer so far."""
         config = self._config
         if config.repetition_penalty != 1:
             logits = _penalise(logits, generated, config.repetition_penalty)
         if config.temperature == 0:
             return int(logits.argmax())
         tokens, probabilities = candidates(logits, config)
-        # The inverse of the cumulative distribution: one uniform number per token, whatever the limits are.
+        # The inverse of the cumulative distribution takes one uniform number per token, whatever the limits are.
         drawn = np.searchsorted(probabilities.cumsum(), self._random.random(), side="right")
         return int(tokens[min(int(drawn), len(tokens) - 1)])
 
 
 def candidates(logits: Row, config: SamplingConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens that may be drawn, likeliest first, and their probabilities, which add up to 1.
+    """Returns the tokens that may be drawn, the likeliest first, and their probabilities, which add up to 1.
 
-    The token that makes the sum of probabilities reach `top_p` is still among them, so there is always one.
+    The token with which the sum of probabilities reaches `top_p` is still among them, so there is at least one.
     """
     keep = min(config.top_k, len(logits)) or len(logits)
     top = np.argpartition(logits, -keep)[-keep:] if keep < len(logits) else np.arange(len(logits))

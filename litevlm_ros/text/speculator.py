@@ -1,8 +1,8 @@
-"""Greedy decoding that guesses several tokens and has the decoder check them in one call (arXiv 2211.17192).
+"""Speculative decoding: greedy decoding that drafts several tokens and verifies them in one call (arXiv 2211.17192).
 
-The answer is the plain one: a guess counts only where it is what the decoder says anyway, and the rows of wrong ones
-are cut from the cache. What can differ is rounding: a token that is read among others has logits that differ in the
-last bits from the same token read alone, so two tokens whose logits are equal up to that may change places.
+The answer is that of plain decoding: a drafted token counts only if the decoder chooses the same, and the cache rows of
+wrong ones are cut off. Only rounding can make a difference. The logits of a token that is read among others differ in
+the last bits from those of the same token read alone, so two tokens whose logits are equal up to that may swap places.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from litevlm_ros.types import Speculation
 
 
 class Speculator:
-    """Decodes the answers of one decoder, and learns on which drafts it pays."""
+    """Decodes the answers of one decoder with drafts, and learns which drafts pay."""
 
     def __init__(
         self,
@@ -29,10 +29,10 @@ class Speculator:
         most_tokens: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """At most `most_tokens` are drafted at a time, and no more than `text` can verify.
+        """Drafts at most `most_tokens` tokens at a time, and no more than `text` can verify.
 
-        A `source` that reads hidden states needs a `text` that gives them. Raises ConfigError if no draft can be
-        verified, and EngineError.
+        A `source` that reads hidden states needs a `text` that gives them. `clock` returns seconds. Raises ConfigError
+        if `text` cannot verify drafts, and EngineError.
         """
         if text.most_logits < 2:
             raise ConfigError(
@@ -48,26 +48,27 @@ class Speculator:
         text.prepare(self._policy.sizes)
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
-        """An answer starts; see `DraftSource.begin`. `start` gives its first token."""
+        """Starts an answer; see `DraftSource.begin`."""
         self.source.begin(prompt, topic)
         self._counts = Speculation(acceptance=self._acceptance.rate)
 
     def finish(self, complete: bool) -> Speculation:
-        """The answer ended, by itself or from outside. What drafting did for it."""
+        """Ends the answer, which is `complete` unless it was cancelled. Returns what drafting did for it."""
         if complete:
             self.source.remember()
         return self._counts
 
     def start(self, output: DecoderOutput) -> int:
-        """The answer's first token, from what the decoder found out about its prompt."""
+        """Returns the first token of the answer. `output` is the decoder's output for the prompt."""
         token = int(output.next_tokens[-1])
         self.source.add(token, output.hidden()[-1] if self.source.reads_hidden else None)
         return token
 
     def decode(self, token: int, position: int, limit: int) -> Iterator[int]:
-        """Like `TextDecoder.decode_greedy`, but the cache may hold tokens beyond the one that was given last.
+        """Yields the tokens that `TextDecoder.decode_greedy` yields. Raises EngineError.
 
-        `source` knows the answer up to `token`, and is given the rest from here. Raises EngineError.
+        In contrast to that, the cache may hold tokens beyond the last one that was yielded. `source` knows the answer
+        up to `token` and learns the rest from here.
         """
         end = position + limit
         stretch, ahead = 1, 0
@@ -80,11 +81,11 @@ class Speculator:
                 stretch, ahead = 1, 0
             elif self.source.reads_hidden and self._policy.pays:
                 given = self._read(token, position)
-                ahead = 0  # what runs ahead knows nothing of this token
+                ahead = 0  # steps that run ahead know nothing of this token
             else:
                 if not ahead:
-                    # A backend runs ahead within a stretch, and a draft that comes in the middle has to wait for that.
-                    # Right behind a wrong guess the next one is often near, so stretches begin short.
+                    # A backend runs ahead within a stretch of plain steps, and a draft in the middle of it has to wait.
+                    # Right behind a wrong draft the next one is often near, so stretches begin short.
                     ahead = min(stretch, end - position) if self._policy.pays else end - position
                     plain = self._text.decode_greedy(token, position, ahead)
                     stretch *= 2
@@ -96,7 +97,7 @@ class Speculator:
                 yield token
 
     def _choose(self, room: int, interrupts: bool) -> Offer:
-        """What is worth drafting and verifying now."""
+        """Returns the draft that is worth making and verifying now."""
         offer = self.source.offer()
         offer = Offer(min(offer.most, room, self._policy.sizes[-1] - 1), offer.kind)
         return Offer(self._policy.length(offer, interrupts), offer.kind)
@@ -108,7 +109,7 @@ class Speculator:
         return [(token, None)]
 
     def _read(self, token: int, position: int) -> Sequence[tuple[int, HiddenState | None]]:
-        """A plain step whose hidden state is kept where the source reads it."""
+        """Takes a plain step by `forward`, which gives the hidden state if the source reads it."""
         started = self._clock()
         output = self._text.forward(np.array([token]), np.array([position]))
         self._policy.stepped(self._clock() - started)
@@ -117,7 +118,10 @@ class Speculator:
     def _verify(
         self, token: int, position: int, draft: Offer, interrupts: bool
     ) -> Sequence[tuple[int, HiddenState | None]]:
-        """The draft as far as it is right, and the token behind that; a plain step where nothing is drafted."""
+        """Returns the draft as far as it is right, and the decoder's token behind that.
+
+        Takes a plain step if the source drafts nothing.
+        """
         started = self._clock()
         guesses = self.source.draft(draft.most)
         drafted = self._clock()

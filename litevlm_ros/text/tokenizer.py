@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, and the incremental detokenizer for streaming."""
+"""The tokenizer of a checkpoint, and the text of an answer as it grows."""
 
 from __future__ import annotations
 
@@ -9,37 +9,41 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from litevlm_ros.config_json import read_config
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import read_config
 from litevlm_ros.model_directory import TEXT
+from litevlm_ros.types import FinishReason, OnText
 
 _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How Qwen2 (arXiv 2407.10671) splits text before byte-pair merging; tokenizer.json holds it, merges.txt does not."""
+"""The pattern by which Qwen2 (arXiv 2407.10671) splits text before byte-pair merging.
+
+tokenizer.json holds it; checkpoints with merges.txt do not have it anywhere.
+"""
 
 _REPLACEMENT = "\ufffd"
-"""What incomplete UTF-8 decodes to."""
+"""The character that incomplete UTF-8 is decoded to."""
 
 
 class TextTokenizer:
-    """Text to ids and back. `stop_ids` end an answer."""
+    """Converts text to token ids and back. `stop_ids` are the tokens that end an answer."""
 
     def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int] = ()) -> None:
-        """`tokenizer` must be a byte-level one, as Qwen2's is. Raises CheckpointError if it is not."""
+        """Raises CheckpointError if `tokenizer` is not a byte-level one, as Qwen2's is."""
         parts = json.loads(tokenizer.to_str())
         if (parts["decoder"] or {}).get("type") != "ByteLevel":
             raise CheckpointError("the tokenizer is not a byte-level one; use the tokenizer.json of a Qwen2 checkpoint")
         self._tokenizer = tokenizer
-        # A second one that knows no special tokens, for what people write.
+        # A second tokenizer without special tokens, for text that people write.
         self._plain = Tokenizer.from_str(json.dumps(parts | {"added_tokens": [], "post_processor": None}))
         self.stop_ids = frozenset(stop_ids)
 
     @classmethod
     def from_directory(cls, model: str | Path) -> TextTokenizer:
-        """Reads the tokenizer below `model`/text_decoder: tokenizer.json, or else vocab.json and merges.txt.
+        """Reads the tokenizer in `model`/text_decoder: tokenizer.json, or else vocab.json and merges.txt.
 
-        Stop ids come from generation_config.json and tokenizer_config.json, plus <|im_end|>, which ends every turn.
+        Stop ids come from generation_config.json and tokenizer_config.json, and <|im_end|>, which ends every turn.
         Raises CheckpointError if a file is missing or damaged.
         """
         directory = Path(model) / TEXT
@@ -51,11 +55,11 @@ class TextTokenizer:
         return cls(tokenizer, [stop for stop in stops if isinstance(stop, int)])
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; what looks like a special token in it is text too. Broken Unicode becomes '?'."""
+        """Returns the ids of plain text. Special tokens in it are read as text too, and broken Unicode as '?'."""
         return list(self._plain.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
 
     def special(self, token: str) -> int:
-        """Id of a special token. Raises CheckpointError if there is none."""
+        """Returns the id of a special token. Raises CheckpointError if the tokenizer lacks it."""
         found = self._tokenizer.token_to_id(token)
         if found is None:
             raise CheckpointError(
@@ -64,32 +68,46 @@ class TextTokenizer:
         return int(found)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special tokens."""
+        """Returns the text of ids, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-class Detokenizer:
-    """Text of an answer as it grows. The pieces never hold part of a character and add up to the decoded whole."""
+class GrowingAnswer:
+    """An answer while it is decoded: its tokens, its text, and why it ended.
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    `on_text` is called with each new piece of the text. A piece never holds part of a character, and the pieces add up
+    to the text. `tokenizers.decoders.DecodeStream` gives the same pieces, but not the rest of an answer that was cut
+    inside a character.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, on_text: OnText | None = None) -> None:
+        self.tokens: list[int] = []
+        self.text = ""
+        self.finish_reason = FinishReason.LENGTH
         self._tokenizer = tokenizer
+        self._on_text = on_text
         self._pending: list[int] = []
 
-    def add(self, token: int) -> str:
-        """The text that is complete now, often ''."""
+    def add(self, token: int) -> None:
+        """Appends a token. Raises whatever `on_text` raises."""
+        self.tokens.append(token)
         self._pending.append(token)
-        text = self._tokenizer.decode(self._pending)
+        piece = self._tokenizer.decode(self._pending)
         # Byte-level tokens decode independently of each other wherever a character ends.
-        if text.endswith(_REPLACEMENT):
-            return ""
-        self._pending.clear()
-        return text
+        if not piece.endswith(_REPLACEMENT):
+            self._emit(piece)
 
-    def flush(self) -> str:
-        """What is left at the end, with U+FFFD for incomplete characters."""
-        text = self._tokenizer.decode(self._pending)
+    def finish(self, reason: FinishReason) -> None:
+        """Ends the answer, with U+FFFD for a character that is incomplete. Raises whatever `on_text` raises."""
+        self.finish_reason = reason
+        self._emit(self._tokenizer.decode(self._pending))
+
+    def _emit(self, piece: str) -> None:
         self._pending.clear()
-        return text
+        if piece:
+            self.text += piece
+            if self._on_text is not None:
+                self._on_text(piece, len(self.tokens))
 
 
 def _read(directory: Path, settings: Mapping[str, Any]) -> Tokenizer:
@@ -107,7 +125,7 @@ def _read(directory: Path, settings: Mapping[str, Any]) -> Tokenizer:
 
 
 def _qwen2(vocabulary: Path, merges: Path, settings: Mapping[str, Any]) -> Tokenizer:
-    """Qwen2's tokenizer from the files of older checkpoints, whose special tokens are in tokenizer_config.json."""
+    """Builds Qwen2's tokenizer from the files of older checkpoints; tokenizer_config.json lists the special tokens."""
     added = {int(number): token for number, token in settings.get("added_tokens_decoder", {}).items()}
     if not added:
         raise CheckpointError("tokenizer_config.json lists no added_tokens_decoder")
@@ -135,5 +153,5 @@ def _optional(file: Path) -> Mapping[str, Any]:
 
 
 def _content(token: Any) -> str:
-    """A token of tokenizer_config.json, which is a text or an object with the text inside."""
+    """Returns the text of a token in tokenizer_config.json, which is a string or an object that holds the string."""
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")

@@ -1,1 +1,1 @@
-"""Camera images: tiling, and the selection of views and visual tokens."""
+"""Camera views: selection, tiling, encoding to visual tokens, and selection of those."""

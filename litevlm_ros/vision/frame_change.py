@@ -1,7 +1,7 @@
-"""Whether a view changed: a glance at two frames that costs far less than a caption.
+"""Detects that a view changed, at a small fraction of the cost of a caption.
 
-Frames are compared as small mosaics of mean colours. A change of the whole view shows in the mean difference, a small
-thing that came, went or moved in the largest difference of one cell, which the mean of a picture would drown.
+Two frames are compared as small mosaics of mean colours. A change of the whole view shows in the mean difference. A
+small thing that came, went or moved shows in the largest difference of one cell; the mean would drown it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy.typing as npt
 from litevlm_ros.types import RgbImage
 
 Mosaic = npt.NDArray[np.int16]
-"""int16 [rows, columns, 3]: mean colours of the cells of a frame, 0 to 255."""
+"""int16 [rows, columns, 3]: the mean colour of each cell of a frame, 0 to 255."""
 
 _CELLS = 80
-"""Cells along the longer side: 24 pixels each at 1920 x 1080."""
+"""Number of cells along the longer side. At 1920 x 1080 a cell is 24 pixels wide."""
 _SAMPLES = 4
-"""Pixels that are looked at in a cell, along each side; the others are skipped."""
+"""Number of pixels that are read along each side of a cell; the others are skipped."""
 _WHOLE = 4.0
-"""How many times more a difference of the whole view counts than the same difference of one cell."""
+"""Weight of a difference of the whole view; the same difference of one cell has the weight 1."""
 
 
 def mosaic(image: RgbImage) -> Mosaic:
-    """The mosaic of a frame. Takes 0.2 ms of a core at 1920 x 1080."""
+    """Returns the mosaic of a frame. Takes 0.2 ms of one core at 1920 x 1080."""
     step = max(1, math.ceil(max(image.shape[:2]) / (_CELLS * _SAMPLES)))
     samples = np.ascontiguousarray(image[::step, ::step])
     height, width = samples.shape[:2]
@@ -35,9 +35,9 @@ def mosaic(image: RgbImage) -> Mosaic:
 
 
 def change(before: Mosaic, after: Mosaic) -> float:
-    """How different two frames are, in levels from 0 to 255 of the colour of one cell; beyond if all of it changed.
+    """Returns the difference of two frames, in levels from 0 to 255 of the colour of one cell.
 
-    Frames of other sizes are infinitely different.
+    It is above 255 if the whole view changed a lot, and infinite if the frames differ in size.
     """
     if before.shape != after.shape:
         return math.inf
@@ -46,21 +46,22 @@ def change(before: Mosaic, after: Mosaic) -> float:
 
 
 class ChangeGate:
-    """Lets a camera's frame through if the view changed since the last one that was used, or after a while."""
+    """Lets a frame of one camera through if the view changed since the last frame that was used, or after a while."""
 
     def __init__(self) -> None:
         self._used: Mosaic | None = None
         self._used_at = -math.inf
 
     def opens(self, frame: Mosaic, now: float, threshold: float, max_hold: float) -> bool:
-        """Whether to use a frame at this time, in seconds on any clock that only goes forward.
+        """Returns whether to use the frame.
 
-        `threshold` is a `change` from which on a view counts as changed; `max_hold` is in seconds.
+        `now` is the time in seconds of any clock that only goes forward. A view counts as changed from a `change` of
+        `threshold` on. After `max_hold` seconds without a used frame, every frame is let through.
         """
         if self._used is None or now - self._used_at >= max_hold:
             return True
         return change(self._used, frame) >= threshold
 
     def used(self, frame: Mosaic, now: float) -> None:
-        """This frame was used: the next ones are compared with it, so that slow changes add up."""
+        """Notes that the frame was used. The next frames are compared with it, so slow changes add up."""
         self._used, self._used_at = frame, now

@@ -1,8 +1,8 @@
-"""The learned part of LiteVLM's patch selection (arXiv 2506.07416): a small text transformer beside the lexical score.
+"""View selection with a small text transformer, the learned part of LiteVLM's patch selection (arXiv 2506.07416).
 
-Its graph reads words only, so it runs on ONNX Runtime on the CPU, whatever runs the model. Graph: `words` int64 [S],
-rows of its own table of words → `logits` fp32 [C], one for each camera that it was trained for. Its metadata `cameras`
-and `vocabulary` are JSON lists of texts.
+The graph reads words only, so it runs on ONNX Runtime on the CPU, whatever runs the model. Its input `words` int64 [S]
+holds rows of its own table of words, its output `logits` fp32 [C] has one number for each camera that it was trained
+for, and its metadata `cameras` and `vocabulary` are JSON lists of texts.
 """
 
 from __future__ import annotations
@@ -20,31 +20,40 @@ import numpy.typing as npt
 
 from litevlm_ros.config import ViewSelectionConfig
 from litevlm_ros.errors import EngineError
-from litevlm_ros.vision.view_selection import NAMED, LexicalSelector, keep
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
+from litevlm_ros.vision.view_selection import NAMED, LexicalSelector, ViewSelector, cameras_above
 
 PADDING = 0
-"""Row of no word; the vocabulary's words follow in order."""
+"""The row that stands for no word; the words of the vocabulary follow in order."""
 MOST_WORDS = 48
-"""Words of the longest question that the graph reads."""
+"""The most words of a question that the graph reads."""
 
 _TRAIN = "ros2 run litevlm_ros train_view_selector"
 _LOGGER = logging.getLogger(__name__)
 
 
-class LearnedSelector:
-    """Adds the graph's logits to the lexical scores. The threshold is the lexical selector's.
+def load_view_selector(config: ViewSelectionConfig, model_dir: Path) -> ViewSelector | None:
+    """Returns the selector that the settings ask for, None for 'off'. Raises EngineError if 'learned' cannot run."""
+    if config.method == "off":
+        return None
+    lexical = LexicalSelector(config.threshold, config.phrases)
+    return LearnedSelector(model_dir / VIEW_SELECTOR_GRAPH, lexical) if config.method == "learned" else lexical
 
-    In doubt it chooses as the lexical selector does: for cameras that the graph does not know and questions that name
-    one, for questions that are longer than MOST_WORDS or have a word that it never read, and where nothing reaches the
-    threshold. What the lexical selector takes for a question about all views keeps all.
+
+class LearnedSelector:
+    """Adds the graph's logits to the scores of a lexical selector, whose threshold it uses.
+
+    In doubt it chooses as the lexical selector does: if the graph knows none of the cameras, if the question names a
+    camera that the graph does not know, if the question is longer than MOST_WORDS or has a word that the graph never
+    read, and if no camera reaches the threshold. A question that is about all views for the lexical selector keeps all.
     """
 
     def __init__(self, file: Path, lexical: LexicalSelector) -> None:
-        """Raises EngineError where ONNX Runtime or the graph is missing, and for a graph that is none of this kind."""
+        """Raises EngineError if ONNX Runtime or the graph is missing, or if `file` holds another kind of graph."""
         self._file, self._lexical = file, lexical
         self._session = _open(file)
         self.cameras, vocabulary = _metadata(file, self._session)
-        """Those that the graph was trained for."""
+        """The cameras that the graph was trained for."""
         self._rows = word_rows(vocabulary)
         self._warned = False
 
@@ -60,17 +69,20 @@ class LearnedSelector:
             return by_words
         logits = dict(zip(self.cameras, self.logits(words), strict=True))
         scores = {camera: score + float(logits[camera]) for camera, score in lexical.items() if camera in logits}
-        learned = keep(scores, self._lexical.threshold)
+        learned = cameras_above(self._lexical.threshold, scores)
         return tuple(camera for camera in cameras if camera in learned or camera in unknown) if learned else by_words
 
     def changed(self, config: ViewSelectionConfig) -> LearnedSelector:
-        """See `ViewSelector.changed`. Shares the graph."""
+        """See `ViewSelector.changed`. Both selectors share the graph."""
         other = copy.copy(self)
         other._lexical = self._lexical.changed(config)
         return other
 
     def logits(self, words: Sequence[int]) -> npt.NDArray[np.float32]:
-        """float32 [C]: what speaks for each of `self.cameras`, negative against it. `words` is 1 to MOST_WORDS rows."""
+        """Returns float32 [C], the evidence for each of `self.cameras`; a negative number speaks against the camera.
+
+        `words` holds 1 to MOST_WORDS rows. Raises EngineError.
+        """
         try:
             return self._session.run(["logits"], {"words": np.array(words, np.int64)})[0]
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
@@ -90,17 +102,17 @@ class LearnedSelector:
 
 
 def split_words(text: str) -> list[str]:
-    """In lower case, without punctuation."""
+    """Returns the words of a text in lower case, without punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
 def word_rows(vocabulary: Sequence[str]) -> dict[str, int]:
-    """The row of each word that a graph knows."""
+    """Returns the row of each word that a graph knows."""
     return {word: row for row, word in enumerate(vocabulary, start=PADDING + 1)}
 
 
 def encode_words(text: str, rows: Mapping[str, int]) -> list[int]:
-    """The row of each word, PADDING for those that are not known."""
+    """Returns the row of each word of a text, PADDING for words that are not in `rows`."""
     return [rows.get(word, PADDING) for word in split_words(text)]
 
 
@@ -126,7 +138,7 @@ def _open(file: Path) -> Any:
 
 
 def _metadata(file: Path, session: Any) -> tuple[tuple[str, ...], list[str]]:
-    """Cameras and vocabulary."""
+    """Returns the cameras and the vocabulary. Raises EngineError if the graph has no such metadata."""
     entries = session.get_modelmeta().custom_metadata_map
     try:
         cameras, vocabulary = (json.loads(entries[name]) for name in ("cameras", "vocabulary"))

@@ -1,6 +1,6 @@
-"""A view to the tiles that InternVL sees: dynamic tiling and thumbnail (arXiv 2404.16821, section 3.3).
+"""Cuts a view into the tiles that InternVL sees: dynamic tiling and thumbnail (arXiv 2404.16821, section 3.3).
 
-The pixels are those of the published preprocessing, which resizes with Pillow's bicubic filter. Normalisation is part
+The pixels equal those of the published preprocessing, which resizes with Pillow's bicubic filter. Normalisation is part
 of the vision encoder's graph.
 """
 
@@ -14,14 +14,14 @@ from litevlm_ros.errors import ImageError
 from litevlm_ros.types import RgbImage
 
 Grid = tuple[int, int]
-"""Columns and rows of tiles."""
+"""Number of columns and number of rows of tiles."""
 
 
 def choose_grid(width: int, height: int, max_tiles: int, size: int) -> Grid:
-    """The grid of at most `max_tiles` tiles of `size` pixels whose aspect ratio is closest to the image's.
+    """Returns the grid of at most `max_tiles` tiles of `size` pixels whose aspect ratio is closest to the image's.
 
-    Of grids equally close, such as 1x1 and 2x2, the largest is taken that the image fills more than half, counted in
-    pixels; if it fills none, the smallest.
+    If several grids are equally close, such as 1x1 and 2x2, the largest one wins of whose pixels the image has more
+    than half; if there is none such, the smallest grid.
     """
     grids = [
         (columns, rows)
@@ -35,18 +35,14 @@ def choose_grid(width: int, height: int, max_tiles: int, size: int) -> Grid:
     return filled[-1] if filled else tied[0]
 
 
-def tile_count(width: int, height: int, max_tiles: int, size: int, use_thumbnail: bool) -> int:
-    """Tiles that `make_tiles` returns for an image of this size."""
-    columns, rows = choose_grid(width, height, max_tiles, size)
-    return columns * rows + int(use_thumbnail and columns * rows > 1)
-
-
 def make_tiles(image: RgbImage, max_tiles: int, size: int, use_thumbnail: bool) -> npt.NDArray[np.uint8]:
-    """Tiles of one view row by row, and the thumbnail last if there is more than one: uint8 [N, size, size, 3].
+    """Returns the tiles of one view as uint8 [N, size, size, 3], row by row.
+
+    If there is more than one, and `use_thumbnail`, the whole view on one tile comes last.
 
     Raises ImageError if `image` is not uint8 [height, width, 3] with at least one pixel.
     """
-    check_image(image)
+    _check_image(image)
     height, width = image.shape[:2]
     columns, rows = choose_grid(width, height, max_tiles, size)
     picture = Image.fromarray(np.ascontiguousarray(image))
@@ -57,7 +53,7 @@ def make_tiles(image: RgbImage, max_tiles: int, size: int, use_thumbnail: bool) 
     return np.ascontiguousarray(tiles)
 
 
-def check_image(image: RgbImage) -> None:
+def _check_image(image: RgbImage) -> None:
     """Raises ImageError if `image` is not uint8 [height, width, 3] with at least one pixel."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__

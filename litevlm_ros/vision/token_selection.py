@@ -1,19 +1,20 @@
-"""Token selection: which visual tokens of each tile the language model gets to see, chosen behind the projector.
+"""Token selection: chooses, behind the projector, the visual tokens of each tile that the language model reads.
 
-LiteVLM (arXiv 2506.07416) scores tokens with a small trained network. Beside that stand methods without training, for
+LiteVLM (arXiv 2506.07416) scores tokens with a small trained network. The other methods need no training and work with
 any weights. Each tile keeps the same number of tokens, so no view starves and shapes are fixed.
 
-All methods are one greedy choice: take the token of the highest value, where the value of a token is its importance,
-plus its distance to the nearest token already taken:
+All methods make the same greedy choice: take the token of the highest value, again and again. The value of a token is
+its importance plus its distance to the nearest token already taken:
 
 * `diversity`: importance is the mean distance to all others for the first token, and nothing from then on. This is
   farthest-point sampling (T. F. Gonzalez, 1985).
 * `similarity`: that importance stays, as in maximal marginal relevance (Carbonell and Goldstein, 1998).
-* `scorer`: importance is what a trained network says, and distances do not count.
-* `random`: importance is a hash of place and content. It is the control: what is no better is not worth its time.
+* `scorer`: importance is the score of a trained network, and distances do not count.
+* `random`: importance is a hash of place and content. It is the control: a method that is no better is not worth its
+  time.
 
-Distances are 1 - cosine in fixed point, of directions rounded to integers. So one tile has one answer, whoever adds in
-whichever order, on the host as on a GPU.
+Distances are 1 - cosine in fixed point, of directions rounded to integers. Such sums do not depend on their order, so
+the host and a GPU choose exactly the same tokens of a tile.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ import numpy as np
 import numpy.typing as npt
 
 DIRECTION_ONE = 1 << 14
-"""1 in the fixed point of directions."""
+"""The number that stands for 1 in the fixed point of directions."""
 COSINE_ONE = DIRECTION_ONE**2
-"""1 in the fixed point of cosines."""
+"""The number that stands for 1 in the fixed point of cosines."""
 
 RANDOM_SEED = 0x9E3779B9
-"""Of `hashes`."""
+"""Seed of `hashes`."""
 
 Rows = npt.NDArray[Any]
 """float [N, T, H]: visual tokens tile by tile."""
 Values = npt.NDArray[np.int64]
-"""int64 [N, T]."""
+"""int64 [N, T]: one number for each token of each tile."""
 Directions = npt.NDArray[np.float64]
 """float64 [N, T, H], all integers: sums of their products stay below 2^53, so they are exact in any order."""
 Kept = npt.NDArray[np.int64]
@@ -42,12 +43,12 @@ Kept = npt.NDArray[np.int64]
 
 
 def tokens_kept(share: float, tokens_per_tile: int) -> int:
-    """Tokens of each tile that a share stands for: at least one."""
+    """Returns the number of tokens of each tile that a share stands for, at least one."""
     return max(1, round(share * tokens_per_tile))
 
 
 def directions(rows: Rows) -> Directions:
-    """Unit vectors times DIRECTION_ONE, rounded; zeros for tokens without a direction (zeros, or not finite)."""
+    """Returns unit vectors times DIRECTION_ONE, rounded, and zeros for tokens that are zero or not finite."""
     wide = rows.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         lengths = np.sqrt(np.square(wide).sum(-1, keepdims=True))
@@ -57,7 +58,7 @@ def directions(rows: Rows) -> Directions:
 
 
 def mean_distances(unit: Directions) -> Values:
-    """Importance of the methods without training: the mean distance to the tokens of the tile, rounded down."""
+    """Returns the mean distance of each token to the tokens of its tile, rounded down."""
     tokens = unit.shape[1]
     cosines = np.einsum("nth,nh->nt", unit, unit.sum(1)).astype(np.int64)
     values: Values = (tokens * COSINE_ONE - cosines) // tokens
@@ -65,7 +66,7 @@ def mean_distances(unit: Directions) -> Values:
 
 
 def hashes(rows: Rows) -> Values:
-    """31 random bits for each token, the same whenever its place in the tile and its first number are the same."""
+    """Returns 31 pseudo-random bits for each token, which depend on its place in the tile and its first number only."""
     bits = np.ascontiguousarray(rows[..., 0].astype(np.float32)).view(np.uint32)
     places = np.arange(rows.shape[1], dtype=np.uint32)
     mixed = bits ^ (places * np.uint32(RANDOM_SEED))
@@ -78,7 +79,7 @@ def hashes(rows: Rows) -> Values:
 
 
 def choose(rows: Rows, method: str, keep: int) -> Kept:
-    """The `keep` tokens of each tile that `random`, `diversity` or `similarity` takes."""
+    """Returns the `keep` tokens of each tile that `method` takes: 'random', 'diversity' or 'similarity'."""
     if method == "random":
         return highest(hashes(rows), keep)
     unit = directions(rows)
@@ -86,13 +87,13 @@ def choose(rows: Rows, method: str, keep: int) -> Kept:
 
 
 def highest(importance: npt.NDArray[Any], keep: int) -> Kept:
-    """The tokens of the highest importance, [N, T]; of equal ones the first."""
+    """Returns the `keep` tokens of the highest importance, given as [N, T]. Of equal tokens it takes the first."""
     kept: Kept = np.sort(np.argsort(-importance, axis=1, kind="stable")[:, :keep], axis=1)
     return kept
 
 
 def farthest(unit: Directions, importance: Values, keep: int, *, importance_stays: bool) -> Kept:
-    """Token by token, the one of the highest value: see the head of this file. Of equal values the first."""
+    """Takes the token of the highest value `keep` times, as the head of this file says. Of equal tokens the first."""
     tiles = np.arange(len(unit))
     nearest = np.full(importance.shape, np.inf)
     values = importance.astype(np.float64)

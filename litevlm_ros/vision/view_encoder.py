@@ -1,10 +1,11 @@
-"""Views to visual tokens: tiles, the vision encoder, and the tokens of frames that it has seen lately."""
+"""From views to visual tokens: tiling, the vision encoder, and a store of the frames that were encoded lately."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,33 +16,33 @@ from litevlm_ros.backend import Tiles, VisionEncoder, VisualTokens
 from litevlm_ros.errors import ImageError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.types import View
-from litevlm_ros.vision.frame_store import FrameStore
 from litevlm_ros.vision.tiling import make_tiles
 
 _WORKERS = min(6, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
-class VisibleViews:
-    """The visual tokens of some views, view by view."""
+class ViewTokens:
+    """The visual tokens of several views, in the order of the views."""
 
     visual: VisualTokens
     rows: tuple[int, ...]
-    """Visual tokens of each view."""
+    """Number of visual tokens of each view."""
     frames: tuple[Hashable, ...]
-    """What each view shows: equal objects where it is the same picture."""
+    """One key for each view; two keys are equal if and only if the views show the same picture."""
     preprocess_ms: float
-    """0 where nothing was left to encode."""
+    """Time that tiling took, in milliseconds; 0 if every view was encoded before."""
     vision_ms: float
+    """Time that the vision encoder took, in milliseconds."""
     reused: int
-    """Views whose tokens were there already."""
+    """Number of views whose tokens came from the store."""
 
 
 class ViewEncoder:
-    """Encodes the views of one model, each named frame once as long as it is kept."""
+    """Encodes the views of one model. A view that names its frame is encoded once, as long as the frame is kept."""
 
     def __init__(self, vision: VisionEncoder, model: ModelConfig, max_tiles: int, frames: int) -> None:
-        """`frames` is how many frames' visual tokens are kept."""
+        """Keeps the visual tokens of the last `frames` frames."""
         self._vision = vision
         self._model = model
         self._max_tiles = max_tiles
@@ -49,25 +50,25 @@ class ViewEncoder:
         # Pillow resizes outside the interpreter's lock, and six views take six times as long as one.
         self._workers = ThreadPoolExecutor(_WORKERS, "tiling")
 
-    def encode(self, views: Sequence[View]) -> VisibleViews:
-        """Runs the vision encoder on the tiles of all views that are new. `views` must not be empty.
+    def encode(self, views: Sequence[View]) -> ViewTokens:
+        """Runs the vision encoder once, on the tiles of all views that are not in the store.
 
-        Raises ImageError that names the camera, and EngineError.
+        `views` must not be empty. Raises ImageError, which names the camera, and EngineError.
         """
         kept = [self._store.find(view) for view in views]
         started = time.perf_counter()
         fresh = [view for view, part in zip(views, kept, strict=True) if part is None]
         tiles = list(self._workers.map(self._tiles, fresh))
-        preprocess_ms = _milliseconds_since(started) if tiles else 0.0
+        preprocess_ms = milliseconds_since(started) if tiles else 0.0
         started = time.perf_counter()
         visual, parts = self._encode(tiles, kept)
-        vision_ms = _milliseconds_since(started)
+        vision_ms = milliseconds_since(started)
         for view, part in zip(views, parts, strict=True):
             self._store.keep(view, part)
-        return VisibleViews(
+        return ViewTokens(
             visual=visual,
             rows=tuple(part.count for part in parts),
-            frames=tuple(self._store.name(view) for view in views),
+            frames=tuple(self._store.key(view) for view in views),
             preprocess_ms=preprocess_ms,
             vision_ms=vision_ms,
             reused=len(views) - len(tiles),
@@ -76,7 +77,7 @@ class ViewEncoder:
     def _encode(
         self, tiles: Sequence[Tiles], kept: Sequence[VisualTokens | None]
     ) -> tuple[VisualTokens, list[VisualTokens]]:
-        """All visual tokens, and those of each view, which come from the next of `tiles` where they were not kept."""
+        """Returns all visual tokens, and those of each view. `tiles` has one item for each None in `kept`."""
         fresh: list[VisualTokens] = []
         if tiles:
             visual = self._vision.encode(np.concatenate(tiles))
@@ -97,5 +98,40 @@ class ViewEncoder:
             raise ImageError(f"{view.camera}: {error}") from None
 
 
-def _milliseconds_since(started: float) -> float:
+class FrameStore:
+    """Visual tokens of the frames that were used last, so that a further question about one need not encode it again.
+
+    Holds at most `most` frames and drops the one whose last use is the longest ago.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._frames: OrderedDict[Hashable, VisualTokens] = OrderedDict()
+
+    @staticmethod
+    def key(view: View) -> Hashable:
+        """Returns equal keys for views of the same picture. The key of a view without a frame equals no other key."""
+        return object() if view.frame is None else (view.camera, view.frame)
+
+    def find(self, view: View) -> VisualTokens | None:
+        """Returns the visual tokens of the view's frame, or None if they are not kept or the view names no frame."""
+        key = self.key(view)
+        if key not in self._frames:
+            return None
+        self._frames.move_to_end(key)
+        return self._frames[key]
+
+    def keep(self, view: View, visual: VisualTokens) -> None:
+        """Keeps the visual tokens of the view's frame. Does nothing for a view that names no frame."""
+        if view.frame is None:
+            return
+        key = self.key(view)
+        self._frames[key] = visual
+        self._frames.move_to_end(key)
+        while len(self._frames) > self._most:
+            self._frames.popitem(last=False)
+
+
+def milliseconds_since(started: float) -> float:
+    """Returns the milliseconds since `started`, a reading of time.perf_counter()."""
     return 1e3 * (time.perf_counter() - started)

@@ -1,7 +1,8 @@
-"""View selection: the cameras that a question needs, from its text alone, before any image is encoded.
+"""View selection by words: the cameras that a question needs, from its text alone, before any image is encoded.
 
-The lexical part of LiteVLM's patch selection (arXiv 2506.07416): a score for each camera and a threshold. It needs no
-training. In doubt more views are kept, and never none. The learned part is in `learned_view_selection.py`.
+This is the lexical part of LiteVLM's patch selection (arXiv 2506.07416): a score for each camera and a threshold. It
+needs no training. In doubt it keeps more views, and it always keeps at least one. The learned part is in
+`learned_view_selection.py`.
 """
 
 from __future__ import annotations
@@ -9,32 +10,73 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 from litevlm_ros.config import ViewSelectionConfig
-from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
-from litevlm_ros.vision.view_words import ANY_VIEW, DIRECTIONS, EVERYWHERE, NAME_PARTS, PLACES
 
 NAMED = 1.0
-"""Score of a camera that the question names, or whose side of the robot it names."""
+"""Score of a camera if the question names it, or names the side of the robot that it looks at."""
 HINTED = 0.4
-"""Score of a camera whose direction is mentioned, which may as well be a place within a picture."""
+"""Score of a camera if the question mentions its direction, which may as well be a place within a picture."""
+
+# The words by which people mean a direction, all cameras or any camera: defaults in English and Korean.
+
+DIRECTIONS: Mapping[str, tuple[str, ...]] = {
+    "front": ("front", "ahead", "forward", "in front", "앞", "전방", "정면"),
+    "back": ("back", "behind", "rear", "rearward", "뒤", "후방"),
+    "left": ("left", "왼쪽", "좌측"),
+    "right": ("right", "오른쪽", "우측"),
+    "top": ("top", "above", "up", "위"),
+    "bottom": ("bottom", "below", "down", "아래"),
+}
+"""Words for each direction. A camera looks in a direction if the direction is a part of the camera's name."""
+
+NAME_PARTS: Mapping[str, str] = {
+    "rear": "back",
+    "forward": "front",
+    "behind": "back",
+    "centre": "front",
+    "center": "front",
+    "l": "left",
+    "r": "right",
+}
+"""Other parts of camera names, and the direction that each stands for."""
+
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "front": ("in front of", "ahead of", "way ahead", "road ahead", "front view", "front camera"),
+    "back": ("behind", "at the back", "to the back", "rear view", "rear camera", "back view", "back camera"),
+    "left": ("left view", "left camera", "left side of the car", "to our left"),
+    "right": ("right view", "right camera", "right side of the car", "to our right"),
+}
+"""Phrases that name a side of the robot, where a direction alone may be a place within a picture."""
+
+EVERYWHERE = (
+    "around", "all views", "all cameras", "every view", "every camera", "each camera", "in total", "altogether",
+    "anywhere", "which camera", "what camera", "which view", "what view",
+    "주변", "전체", "모든", "어느 카메라", "어떤 카메라",
+)  # fmt: skip
+"""Phrases of questions that need all views."""
+
+ANY_VIEW = (
+    "weather", "raining", "snowing", "foggy", "day or night", "time of day", "daytime", "dark",
+    "날씨", "낮인가", "밤인가",
+)  # fmt: skip
+"""Phrases of questions that any one view answers."""
 
 
 class ViewSelector(Protocol):
-    """Chooses views."""
+    """Chooses the views that a question needs."""
 
     def select(self, question: str, cameras: Sequence[str]) -> tuple[str, ...]:
-        """At least one of `cameras`, in their order."""
+        """Returns at least one of `cameras`, in their order."""
 
     def changed(self, config: ViewSelectionConfig) -> ViewSelector:
-        """One that differs in what `config` has beside its method."""
+        """Returns a selector of the same method with the other settings of `config`."""
 
 
 @dataclass(frozen=True)
 class LexicalSelector:
-    """Looks for words. `phrases` adds some for a camera by its name, `everywhere` and `any_view` for those."""
+    """Looks for words in the question. `phrases` maps camera names to further words for that camera."""
 
     threshold: float = 0.5
     phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -50,11 +92,11 @@ class LexicalSelector:
         return replace(self, threshold=config.threshold, phrases=config.phrases)
 
     def pick(self, scores: Mapping[str, float]) -> tuple[str, ...]:
-        """Those named, or else those hinted at, or else all."""
-        return keep(scores, self.threshold) or keep(scores, 0.0) or tuple(scores)
+        """Returns the cameras above the threshold; if there are none, those with any score; else all."""
+        return cameras_above(self.threshold, scores) or cameras_above(0.0, scores) or tuple(scores)
 
     def scores(self, question: str, cameras: Sequence[str]) -> dict[str, float]:
-        """From 0, nothing in the question speaks for this camera, to NAMED."""
+        """Returns the score of each camera, from 0 (nothing in the question speaks for it) to NAMED."""
         text = question.casefold()
         if _find(text, self.everywhere):
             return dict.fromkeys(cameras, NAMED)
@@ -66,7 +108,10 @@ class LexicalSelector:
         return {camera: NAMED if camera in named else HINTED * (camera in hinted) for camera in cameras}
 
     def _named(self, text: str, cameras: Sequence[str]) -> tuple[set[str], str]:
-        """Cameras whose names or phrases are in the text, and what is left of it. Longer ones first: 'front left'."""
+        """Returns the cameras whose names or phrases are in the text, and the text without those.
+
+        Looks for longer names first, so that 'front left' is not taken for 'left'.
+        """
         known = [(phrase.casefold(), camera) for camera in cameras for phrase in self._names(camera)]
         named = set()
         for phrase, camera in sorted(known, key=lambda item: -len(item[0])):
@@ -85,7 +130,10 @@ class LexicalSelector:
 
     @staticmethod
     def _on_sides(text: str, cameras: Sequence[str], words: Mapping[str, Sequence[str]]) -> set[str]:
-        """The camera of exactly one mentioned direction where there is one, else all that look there too."""
+        """Returns the cameras that look in a direction whose words are in the text.
+
+        Where a camera looks in exactly that direction, those that look there among others are left out.
+        """
         found: set[str] = set()
         for direction, phrases in words.items():
             if _find(text, phrases):
@@ -94,21 +142,8 @@ class LexicalSelector:
         return found
 
 
-def load_view_selector(config: ViewSelectionConfig, model_dir: Path) -> ViewSelector | None:
-    """What the settings ask for; None for 'off'. Raises EngineError where 'learned' cannot run."""
-    if config.method == "off":
-        return None
-    lexical = LexicalSelector(config.threshold, config.phrases)
-    if config.method == "lexical":
-        return lexical
-    # Here, because it builds on this module and needs ONNX Runtime.
-    from litevlm_ros.vision.learned_view_selection import LearnedSelector
-
-    return LearnedSelector(model_dir / VIEW_SELECTOR_GRAPH, lexical)
-
-
-def keep(scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
-    """The cameras with a score above `threshold`, in the order of `scores`."""
+def cameras_above(threshold: float, scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Returns the cameras with a score above `threshold`, in the order of `scores`."""
     return tuple(camera for camera, score in scores.items() if score > threshold)
 
 
@@ -118,7 +153,7 @@ def _directions(camera: str) -> set[str]:
 
 
 def _foremost(cameras: Sequence[str]) -> str:
-    """The camera that looks ahead, or the first."""
+    """Returns the camera that looks ahead, or the first one."""
     return next((camera for camera in cameras if _directions(camera) == {"front"}), cameras[0])
 
 
@@ -127,6 +162,6 @@ def _find(text: str, phrases: Sequence[str]) -> bool:
 
 
 def _pattern(phrase: str) -> str:
-    """Whole words in Latin script; elsewhere words run into their endings."""
+    """Returns a pattern for whole words in Latin script. In other scripts words run into their endings."""
     escaped = re.escape(phrase)
     return rf"\b{escaped}\b" if phrase.isascii() else escaped

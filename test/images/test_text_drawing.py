@@ -14,7 +14,7 @@ KOREAN = "보행자 두 명"
 
 @pytest.fixture(params=["OpenCV", "Pillow"])
 def font(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which library draws."""
+    """The library that draws."""
     if request.param == "Pillow":
         monkeypatch.setattr(text_drawing, "_opencv_font", lambda: None)
     elif text_drawing._opencv_font() is None:

@@ -28,7 +28,7 @@ def description(name: str) -> Any:
 
 
 def start(name: str, **arguments: str) -> list[Any]:
-    """What is started, in order."""
+    """Returns the actions that start something, in order."""
     context = LaunchContext()
     context.launch_configurations.update(arguments)
     started: list[Any] = []

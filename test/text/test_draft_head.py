@@ -35,11 +35,13 @@ def drafts() -> HeadDrafts:
 
 @pytest.fixture(scope="module")
 def session() -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(GRAPH, options, providers=["CPUExecutionProvider"])
 
 
 def whole(session: onnxruntime.InferenceSession, first: int, end: int, count: int) -> list[int]:
-    """What the graph drafts behind the tokens from `first` to before `end`, read anew for each drafted token."""
+    """Returns the draft behind the tokens from `first` to before `end`, with all tokens read anew for each step."""
     tokens, states = TOKENS[first:end], STATES[first:end]
     rows = np.zeros((0, TEXT.num_kv_heads, TEXT.head_dim), np.float32)
     guesses: list[int] = []

@@ -25,7 +25,7 @@ def policy(step: float, costs: dict[int, float], acceptance: float, kind: int = 
 FLAT = {2: 1.1, 4: 1.1, 8: 1.2, 16: 1.3}
 """Milliseconds on a GPU, where one more token costs little."""
 STEEP = {2: 1.9, 4: 3.5, 8: 7.0, 16: 14.0}
-"""Where each token costs nearly as much as a step."""
+"""Milliseconds on a CPU, where each token costs nearly as much as a step."""
 
 
 def test_sizes_end_with_the_most_tokens() -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.text.prompt import TEMPLATES, PromptBuilder
+from litevlm_ros.text.prompt import TEMPLATES, Prefix, PromptBuilder
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 RAW = make_tokenizer()
@@ -109,3 +110,46 @@ def test_people_cannot_forge_special_or_visual_tokens(family: str) -> None:
 def test_unknown_family_is_refused_with_the_supported_ones() -> None:
     with pytest.raises(CheckpointError, match=r"'phi3-chat'; supported: Hermes-2, internvl2_5, litevlm-demo"):
         builder("phi3-chat")
+
+
+# --- prefixes with gaps
+
+FIRST = 100
+IDS = [7, 8, *range(100, 103), 9, *range(103, 106), 10]
+
+
+def whole() -> Prefix:
+    return Prefix.whole(IDS, FIRST)
+
+
+def test_a_whole_prefix_has_no_gaps() -> None:
+    prefix = whole()
+    assert prefix.ids.tolist() == IDS
+    assert prefix.positions.tolist() == list(range(10))
+    assert (prefix.end, prefix.words) == (10, [7, 8, 9, 10])
+
+
+def test_what_is_kept_stays_where_it_was_under_a_new_number() -> None:
+    prefix = whole().keep(np.array([1, 3, 5]))
+    assert prefix.ids.tolist() == [7, 8, FIRST, 9, FIRST + 1, FIRST + 2, 10]
+    assert prefix.positions.tolist() == [0, 1, 3, 5, 6, 8, 9]
+    assert (prefix.end, prefix.words) == (10, [7, 8, 9, 10])
+
+
+def test_keeping_all_changes_nothing() -> None:
+    prefix = whole().keep(np.arange(6))
+    assert prefix.ids.tolist() == IDS
+    assert prefix.positions.tolist() == list(range(10))
+
+
+def test_shared_tokens_end_at_another_word_place_or_picture() -> None:
+    prefix = whole().keep(np.array([1, 3]))
+    assert prefix.shared(whole().keep(np.array([1, 3])), 2) == 6
+    assert prefix.shared(prefix, 1) == 4, "the second picture is another"
+    assert prefix.shared(prefix, 0) == 2
+    assert prefix.shared(whole().keep(np.array([1, 4])), 2) == 4, "another token of the second picture"
+    assert prefix.shared(whole().keep(np.array([0, 3])), 2) == 2
+    assert prefix.shared(whole(), 6) == 2
+    other = Prefix.whole([7, 5, *IDS[2:]], FIRST)
+    assert whole().shared(other, 6) == 1
+    assert whole().shared(Prefix.whole(IDS[:4], FIRST), 6) == 4

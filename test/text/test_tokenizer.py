@@ -10,7 +10,8 @@ from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer, write_tokenizer
 from tokenizers import Tokenizer, decoders, models
 
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.text.tokenizer import Detokenizer, TextTokenizer
+from litevlm_ros.text.tokenizer import GrowingAnswer, TextTokenizer
+from litevlm_ros.types import FinishReason
 
 RAW = make_tokenizer()
 TOKENIZER = TextTokenizer(RAW)
@@ -46,21 +47,29 @@ def test_broken_unicode_is_text_too() -> None:
     assert TOKENIZER.decode(TOKENIZER.encode("a\ud800b")) == "a?b"
 
 
-def stream(ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(TOKENIZER)
-    return [*(detokenizer.add(token) for token in ids), detokenizer.flush()]
+def stream(ids: list[int]) -> list[tuple[str, int]]:
+    """The pieces of an answer, each with the number of tokens by then."""
+    told: list[tuple[str, int]] = []
+    answer = GrowingAnswer(TOKENIZER, lambda piece, tokens: told.append((piece, tokens)))
+    for token in ids:
+        answer.add(token)
+    assert answer.finish_reason is FinishReason.LENGTH
+    answer.finish(FinishReason.STOP)
+    assert answer.text == "".join(piece for piece, _ in told)
+    assert (answer.tokens, answer.finish_reason) == (ids, FinishReason.STOP)
+    return told
 
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, SIZE - 1), max_size=40))
 def test_pieces_of_any_tokens_add_up_to_the_whole(ids: list[int]) -> None:
-    assert "".join(stream(ids)) == TOKENIZER.decode(ids)
+    assert "".join(piece for piece, _ in stream(ids)) == TOKENIZER.decode(ids)
 
 
 @given(st.text())
 def test_no_piece_holds_part_of_a_character(text: str) -> None:
     whole = TOKENIZER.decode(TOKENIZER.encode(text))
-    pieces = stream(TOKENIZER.encode(text))
+    pieces = [piece for piece, _ in stream(TOKENIZER.encode(text))]
     assert "".join(pieces) == whole
     if "\ufffd" not in whole:
         assert not any("\ufffd" in piece for piece in pieces)
@@ -69,8 +78,9 @@ def test_no_piece_holds_part_of_a_character(text: str) -> None:
 def test_a_character_of_many_tokens_comes_at_once() -> None:
     ids = TOKENIZER.encode("車")
     assert len(ids) == 3
-    assert stream(ids) == ["", "", "車", ""]
-    assert stream(ids[:2]) == ["", "", "\ufffd"]
+    assert stream(ids) == [("車", 3)]
+    assert stream(ids[:2]) == [("\ufffd", 2)]
+    assert stream([*TOKENIZER.encode("a "), *ids])[-1] == ("車", len(TOKENIZER.encode("a ")) + 3)
 
 
 def test_stop_ids_come_from_all_files(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from package_files import DEMO_MODEL
 from litevlm_ros.config import ViewSelectionConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
-from litevlm_ros.vision.view_selection import LexicalSelector, load_view_selector
+from litevlm_ros.vision.learned_view_selection import load_view_selector
+from litevlm_ros.vision.view_selection import LexicalSelector
 
 pytest.importorskip("onnxruntime", reason="the selector's graph runs on ONNX Runtime")
 

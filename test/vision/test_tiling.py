@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from litevlm_ros.errors import ImageError
-from litevlm_ros.vision.tiling import choose_grid, make_tiles, tile_count
+from litevlm_ros.vision.tiling import choose_grid, make_tiles
 
 SIZES = [(w, h) for w in range(1, 3000, 97) for h in range(1, 2200, 89)] + [
     (640, 480), (1280, 720), (1920, 1080), (1920, 1200), (720, 1280), (448, 448), (896, 896), (897, 896), (3840, 2160),
@@ -110,9 +110,11 @@ def test_strided_images_are_taken() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (30, 40), (900, 100)])
 @pytest.mark.parametrize("use_thumbnail", [True, False])
-def test_count_is_known_without_pixels(width: int, height: int, use_thumbnail: bool) -> None:
-    count = tile_count(width, height, 6, 28, use_thumbnail)
-    assert len(make_tiles(picture(width, height), 6, 28, use_thumbnail)) == count
+def test_there_is_a_tile_for_each_cell_of_the_grid_and_a_thumbnail(
+    width: int, height: int, use_thumbnail: bool
+) -> None:
+    columns, rows = choose_grid(width, height, 6, 28)
+    assert len(make_tiles(picture(width, height), 6, 28, use_thumbnail)) == columns * rows + int(use_thumbnail)
 
 
 @pytest.mark.parametrize(

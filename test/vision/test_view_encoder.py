@@ -9,7 +9,7 @@ from scripted_backend import ScriptedVision, Sights
 from litevlm_ros.errors import ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.types import View
-from litevlm_ros.vision.view_encoder import ViewEncoder, VisibleViews
+from litevlm_ros.vision.view_encoder import FrameStore, ViewEncoder, ViewTokens
 
 MODEL = ModelConfig(
     vision=VisionConfig(32, 64, 2, 2, image_size=56, patch_size=14),
@@ -27,7 +27,7 @@ def view(shade: int, frame: int | None = None, camera: str = "front", width: int
     return View(camera, np.full((40, width, 3), shade, np.uint8), frame)
 
 
-def rows(seen: VisibleViews) -> tuple[str, ...]:
+def rows(seen: ViewTokens) -> tuple[str, ...]:
     assert isinstance(seen.visual, Sights)
     return seen.visual.rows
 
@@ -76,3 +76,46 @@ def test_a_malformed_image_names_its_camera_and_leaves_the_others_to_be_kept_lat
     with pytest.raises(ImageError, match=r"^back: the image is float64"):
         views.encode([view(1, 10), broken])
     assert views.encode([view(1, 10)]).reused == 0
+
+
+# --- the store of frames
+
+
+class Tokens:
+    """Stands for visual tokens, which a store never looks into."""
+
+
+def test_frames_are_found_by_camera_and_name() -> None:
+    store = FrameStore(4)
+    tokens: Any = Tokens()
+    store.keep(view(0, 7), tokens)
+    assert store.find(view(0, 7)) is tokens
+    assert store.find(view(0, 8)) is None
+    assert store.find(view(0, 7, "back")) is None
+
+
+def test_what_has_no_name_is_neither_kept_nor_found() -> None:
+    store = FrameStore(4)
+    tokens: Any = Tokens()
+    store.keep(view(0), tokens)
+    assert store.find(view(0)) is None
+    assert store.key(view(0)) != store.key(view(0))
+    assert store.key(view(0, 3)) == store.key(view(0, 3)) != store.key(view(0, 3, "back"))
+
+
+def test_the_frame_used_longest_ago_is_dropped() -> None:
+    store = FrameStore(2)
+    for frame in (1, 2):
+        tokens: Any = Tokens()
+        store.keep(view(0, frame), tokens)
+    store.find(view(0, 1))
+    tokens = Tokens()
+    store.keep(view(0, 3), tokens)
+    assert [frame for frame in (1, 2, 3) if store.find(view(0, frame))] == [1, 3]
+
+
+def test_a_store_of_none_keeps_nothing() -> None:
+    store = FrameStore(0)
+    tokens: Any = Tokens()
+    store.keep(view(0, 1), tokens)
+    assert store.find(view(0, 1)) is None
