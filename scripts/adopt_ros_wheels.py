@@ -21,13 +21,13 @@ LOCAL_SETUP = Path(__file__).with_name("wheels_local_setup.sh.in")
 
 
 def localise(text: str, include: str, site_packages: str) -> str:
-    """`text` with the builder's header and site-packages directories replaced."""
+    """Returns `text` with the builder's header and site-packages directories replaced."""
     text = BUILDER_INCLUDE.sub(lambda _: include, text)
     return BUILDER_SITE_PACKAGES.sub(lambda _: site_packages, text)
 
 
 def fix_exports(share: Path, include: str, site_packages: str) -> int:
-    """Rewrites the CMake files below `share` where they need it, and returns how many did."""
+    """Rewrites the CMake files below `share` that name the builder's directories, and returns their number."""
     fixed = 0
     for file in sorted(share.glob("**/*.cmake")):
         before = file.read_text(encoding="utf-8")

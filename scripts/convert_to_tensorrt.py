@@ -1,4 +1,4 @@
-"""`python scripts/convert_to_tensorrt.py`: the tool of that name, from a checkout that need not be installed."""
+"""Runs the tool build_engines from a checkout that need not be installed: `python scripts/convert_to_tensorrt.py`."""
 
 import sys
 from pathlib import Path

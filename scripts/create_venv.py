@@ -18,7 +18,7 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 
 
 def obstacle(system_ros: bool) -> str | None:
-    """What keeps this interpreter from carrying the environment, and the remedy; None where nothing does."""
+    """Returns the reason why this interpreter cannot have the environment, with the remedy; None if it can."""
     version = sys.version_info[:2]
     found = f"{sys.executable} is Python {version[0]}.{version[1]}"
     if version < OLDEST_PYTHON:
@@ -63,8 +63,8 @@ def install(venv: Path, requirements: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("venv", type=Path, help="directory of the environment")
-    parser.add_argument("--system-ros", action="store_true", help="ROS 2 is installed by apt: use that one")
-    parser.add_argument("--dev", action="store_true", help="install what tests and linters need as well")
+    parser.add_argument("--system-ros", action="store_true", help="use the ROS 2 that apt has installed")
+    parser.add_argument("--dev", action="store_true", help="also install the packages that tests and linters need")
     args = parser.parse_args(argv)
 
     problem = obstacle(args.system_ros)

@@ -1,4 +1,4 @@
-"""`python scripts/download_models.py`: the tool of that name, from a checkout that need not be installed."""
+"""Runs the tool download_models from a checkout that need not be installed: `python scripts/download_models.py`."""
 
 import sys
 from pathlib import Path

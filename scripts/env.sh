@@ -1,8 +1,8 @@
-# Source this from bash, for everything that builds or runs the package from this checkout:
+# Source this file in bash before you build or run the package from this checkout:
 #
 #     . scripts/env.sh
 #
-# It activates .venv, ROS 2 (the wheels in .venv, or /opt/ros) and install/, and keeps discovery on this machine.
+# It activates .venv, ROS 2 (the wheels in .venv, or /opt/ros) and install/, and limits DDS discovery to this machine.
 
 _litevlm_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -15,8 +15,8 @@ fi
 if [ -e "$_litevlm_root/.venv/local_setup.bash" ]; then
     . "$_litevlm_root/.venv/local_setup.bash"
 elif [ -z "${AMENT_PREFIX_PATH:-}" ]; then
-    # ROS 2 from apt, not sourced yet: the one named, or the newest there is.
-    # shellcheck disable=SC2086  # the pattern is meant to expand
+    # ROS 2 comes from apt and is not sourced yet: take the distribution in ROS_DISTRO, or the newest one.
+    # shellcheck disable=SC2086  # the shell must expand the pattern
     . "$(ls -1 /opt/ros/${ROS_DISTRO:-*}/setup.bash | tail -n 1)"
 fi
 

@@ -1,13 +1,15 @@
-"""What the documents name is there: files, headings, tools with their flags, parameters, arguments of launch files."""
+"""The documents name only things that exist: files, headings, tools and their flags, parameters, launch arguments."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import importlib
+import io
 import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ NODE = {"litevlm_node"}
 
 
 def anchors(document: Path) -> set[str]:
-    """What GitHub makes of the headings."""
+    """Returns the anchors that GitHub makes of the headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -39,7 +41,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """`ros2 run litevlm_ros TOOL ARGUMENTS` and `ros2 launch litevlm_ros FILE ARGUMENTS` in the documents."""
+    """Yields each `ros2 run` or `ros2 launch` command of the documents: its verb and the words after `litevlm_ros`."""
     for document in DOCUMENTS:
         for verb, rest in re.findall(r"ros2 (run|launch) litevlm_ros ([^`\n]+(?:\\\n[^`\n]+)*)", document.read_text()):
             text = re.split(r"\s#|\s&&\s|;|\)", rest.replace("\\\n", " "))[0]
@@ -50,12 +52,14 @@ RUNS = [words for verb, words in commands() if verb == "run"]
 LAUNCHES = [words for verb, words in commands() if verb == "launch"]
 
 
+@cache
 def flags(tool: str) -> set[str]:
-    """Those that the source of a tool's parser has."""
-    module = executables()[tool].partition(":")[0]
-    source = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
-    texts = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return {text for text in texts if re.fullmatch(r"--[a-z0-9-]+", text)} | {"--help"}
+    """Returns the flags that `--help` of a tool lists."""
+    module, _, function = executables()[tool].partition(":")
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
+        getattr(importlib.import_module(module), function)(["--help"])
+    return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text.getvalue(), re.MULTILINE))
 
 
 def test_documents_show_commands() -> None:
@@ -87,11 +91,11 @@ def test_launch_files_take_the_arguments_they_are_shown_with(words: list[str]) -
 def test_parameters_exist(document: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
-    known = importlib.import_module("litevlm_ros.node.parameter_changes").ALL_PARAMETERS
+    known = importlib.import_module("litevlm_ros.node.parameters").PARAMETERS
     text = document.read_text()
     named = set(re.findall(r"-p (\w+):=", text)) | set(re.findall(r"ros2 param \w+ /litevlm ([a-z_]+)", text))
     if document.parent.name == "docs" and document.name != "architecture.md":
-        # Words with an underscore, alone or with a value, in code: parameters, or something that is listed here.
+        # Words in code that have an underscore, alone or with a value, are parameters, tools or among OTHER_WORDS.
         words = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?:: [\w.]+)?`", text))
         named |= words - set(executables()) - OTHER_WORDS
     assert named <= set(known)
