@@ -13,6 +13,7 @@ PYTHON := $(if $(SYSTEM_ROS),/usr/bin/python3,python3)
 DEMO_SECONDS := 60
 VIDEO :=
 PYTEST_ARGS :=
+WORKERS := 2
 
 VENV_DONE := .venv/.runtime-done
 DEV_DONE := .venv/.dev-done
@@ -53,8 +54,9 @@ demo: setup ## run cameras and node, ask questions (DEMO_SECONDS=60, VIDEO=file)
 		python -m litevlm_ros.tools.demo --seconds $(DEMO_SECONDS) --output demo_out/ $(if $(VIDEO),--video "$(VIDEO)")
 
 # ROS from apt brings pytest plugins for older pytests: only ours are loaded.
-test: setup lint ## lint, then run all tests (PYTEST_ARGS="-k node -x")
-	$(ENV); PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python -m pytest -p pytest_timeout -p _hypothesis_pytestplugin $(PYTEST_ARGS)
+test: setup lint ## lint, then run all tests (PYTEST_ARGS="-k node -x", WORKERS=0 for a debugger)
+	$(ENV); PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python -m pytest -p pytest_timeout -p _hypothesis_pytestplugin \
+		-p xdist.plugin --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(DEV_DONE) ## ruff and mypy
 	.venv/bin/ruff check .

@@ -16,7 +16,8 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from rclpy.serialization import serialize_message
 from robot import SUPPORT, TOPIC, Robot
-from ros_process import Client, image, next_domain, process
+from ros_domains import next_domain
+from ros_process import Client, image, process
 from sensor_msgs.msg import Image
 
 from litevlm_ros.msg import Caption

@@ -1,4 +1,4 @@
-"""What a question or a camera's name says stays text: it cannot end a turn, begin another or stand for an image."""
+"""The text of questions and camera names stays text: it cannot end a turn, begin another or stand for an image."""
 
 from __future__ import annotations
 

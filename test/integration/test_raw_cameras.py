@@ -12,10 +12,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_process import Client, next_domain, process
+from ros_domains import next_domain
+from ros_process import Client, process
 from sensor_msgs.msg import Image
 
-from litevlm_ros.lab.world.scene import CAMERAS
+from litevlm_ros.config import DEMO_CAMERAS
 
 pytestmark = pytest.mark.ros
 ROUNDS = 6
@@ -27,7 +28,7 @@ def test_no_image_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     domain = next_domain()
     client = Client(domain)
     qos = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-    arrived = {name: client.listen(Image, f"/{name}/image_raw", qos) for name in CAMERAS}
+    arrived = {name: client.listen(Image, f"/{name}/image_raw", qos) for name in DEMO_CAMERAS}
 
     def cameras_by_stamp() -> Counter[tuple[int, int]]:
         stamps = [
@@ -36,7 +37,7 @@ def test_no_image_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         return Counter(stamps)
 
     def complete() -> int:
-        return list(cameras_by_stamp().values()).count(len(CAMERAS))
+        return list(cameras_by_stamp().values()).count(len(DEMO_CAMERAS))
 
     arguments = ["-m", "litevlm_ros.tools.demo_cameras", "--rate=3", "--seed=1"]
     with process(arguments, tmp_path / "log", domain):
@@ -44,5 +45,5 @@ def test_no_image_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     client.close()
     counts = [count for _, count in sorted(cameras_by_stamp().items())]
     # Before discovery is over, cameras are missing; the last round may be cut off.
-    first = counts.index(len(CAMERAS))
-    assert set(counts[first:-1]) == {len(CAMERAS)}
+    first = counts.index(len(DEMO_CAMERAS))
+    assert set(counts[first:-1]) == {len(DEMO_CAMERAS)}

@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
-from ros_process import ROOT, Client, image, next_domain, process, wait_for
+from ros_domains import next_domain
+from ros_process import ROOT, Client, image, process, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 

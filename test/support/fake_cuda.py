@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-from host_kernels import run_kernel
+from host_kernels import run_kernel, with_macros
 
 _ALIGNMENT = 256
 
@@ -117,7 +117,7 @@ class FakeCuda:
 
     @property
     def depth(self) -> int:
-        """How often a context was made current on this thread."""
+        """The number of contexts that are current on this thread."""
         return getattr(self._current, "depth", 0)
 
     def _retain(self) -> Any:
@@ -157,7 +157,7 @@ class FakeCuda:
         stream.enqueue(lambda: ctypes.memmove(target, source, size))
 
     def check_range(self, address: int, size: int) -> None:
-        """That these bytes lie in one live allocation."""
+        """Raises Error unless these bytes lie in one live allocation."""
         if not any(start <= address and address + size <= start + block.size for start, block in self.live.items()):
             raise Error(f"an illegal memory access: {size} bytes at {address}")
 
@@ -259,18 +259,27 @@ class FakeCuda:
             cuCtxPopCurrent=pop,
         )
 
-        def create(source: bytes, name: bytes, count: int, headers: Any, names: Any) -> tuple[Any, bytes]:
-            return done, source
+        def create(source: bytes, name: bytes, count: int, headers: Any, names: Any) -> tuple[Any, _Program]:
+            return done, _Program(source)
 
-        def copy(source: bytes, buffer: bytes) -> tuple[Any, ...]:
-            ctypes.memmove(buffer, source, len(source))
+        def build(program: _Program, count: int, options: list[bytes]) -> tuple[Any, ...]:
+            assert count == len(options)
+            architecture, *macros = (option.decode() for option in options)
+            assert architecture == "--gpu-architecture=sm_90"
+            assert all(macro.startswith("-D") for macro in macros)
+            defined = dict(macro[2:].split("=", 1) for macro in macros)
+            program.code = with_macros(program.source.decode(), defined).encode()
+            return (done,)
+
+        def copy(program: _Program, buffer: bytes) -> tuple[Any, ...]:
+            ctypes.memmove(buffer, program.code, len(program.code))
             return (done,)
 
         vars(nvrtc).update(
             nvrtcResult=SimpleNamespace(NVRTC_SUCCESS=done),
             nvrtcCreateProgram=create,
-            nvrtcCompileProgram=lambda program, count, options: (done,),
-            nvrtcGetCUBINSize=lambda program: (done, len(program)),
+            nvrtcCompileProgram=build,
+            nvrtcGetCUBINSize=lambda program: (done, len(program.code)),
             nvrtcGetCUBIN=copy,
             nvrtcDestroyProgram=lambda program: (done,),
         )
@@ -280,6 +289,14 @@ class FakeCuda:
         self.check_current()
         for stream in self.streams.values():
             stream.synchronize()
+
+
+class _Program:
+    """A program of NVRTC, whose machine code is the source with its macros."""
+
+    def __init__(self, source: bytes) -> None:
+        self.source = source
+        self.code = b""
 
 
 class _Function:

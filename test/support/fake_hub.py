@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine: the two requests that a download makes, and the ways in which they go wrong."""
+"""A Hugging Face hub on this machine, which answers the two requests of a download and can go wrong in many ways."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class FakeHub:
     licence: str = "mit"
     url: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Path and Range header of every request for a file's bytes."""
+    """The path and Range header of every request for a file's bytes."""
     cuts: dict[str, list[int]] = field(default_factory=dict)
-    """File name → after how many bytes its next transfers are cut off."""
+    """For each file name the numbers of bytes after which its next transfers are cut off."""
     corrupt: set[str] = field(default_factory=set)
-    """Files whose bytes are not those that the listing promises."""
+    """Names of files whose bytes do not have the listed hash."""
     status: int = 0
-    """If not 0, the answer to every request."""
+    """HTTP status of the answer to every request; 0 for right answers."""
     page: bytes = b""
-    """If not empty, the answer to every listing, as from a portal that wants a login."""
+    """Answer to every listing, as from a portal that wants a login; empty for right answers."""
 
     def publish(self, repository: str, directory: Path, commit: str, branch: str = "main") -> None:
-        """Offer the files of `directory`, with their subdirectories, as a commit at the head of a branch."""
+        """Offers the files of `directory`, with their subdirectories, as a commit at the head of a branch."""
         files = {
             file.relative_to(directory).as_posix(): file.read_bytes() for file in directory.rglob("*") if file.is_file()
         }
@@ -46,6 +46,7 @@ class FakeHub:
         self.branches[repository, branch] = commit
 
     def listing(self, repository: str, revision: str, blobs: bool) -> dict[str, Any] | None:
+        """Returns the JSON of a listing, with sizes and hashes if `blobs`; None for an unknown revision."""
         commit = self.branches.get((repository, revision), revision)
         files = self.repositories[repository].get(commit)
         if files is None:
@@ -108,12 +109,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = 0 <= cut < len(body)
 
     def log_message(self, *arguments: Any) -> None:
-        """Silent."""
+        """Logs nothing."""
 
 
 @contextmanager
 def serve() -> Iterator[FakeHub]:
-    """A hub without repositories, until the block ends."""
+    """Yields a hub without repositories that runs until the block ends."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -99,11 +99,6 @@ def write_engines(model: Path, directory: Path, precision: str = "fp16", **chang
         EngineSidecar(**{**facts, **changes}).write(directory)
 
 
-class _Mode(enum.Enum):
-    INPUT = 1
-    OUTPUT = 2
-
-
 class _Strategy(enum.Enum):
     USER_MANAGED = 2
 
@@ -135,7 +130,6 @@ def _module(cuda: FakeCuda, rtx: bool) -> ModuleType:
         ILogger=ILogger,
         Runtime=Runtime,
         ExecutionContextAllocationStrategy=_Strategy,
-        TensorIOMode=_Mode,
         DynamicShapesKernelSpecializationStrategy=_Kernels,
     )
     return module
@@ -161,9 +155,6 @@ class _Engine:
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.all)[index]
-
-    def get_tensor_mode(self, name: str) -> _Mode:
-        return _Mode.INPUT if name in self.inputs else _Mode.OUTPUT
 
     def get_tensor_shape(self, name: str) -> list[int]:
         return [size if isinstance(size, int) else -1 for size in self.all[name].shape]

@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ struct uint4 { unsigned x, y, z, w; };
 
 @functools.cache
 def compile_kernels(source: str) -> Any:
-    """The kernels of CUDA `source` as a shared library. Skips the test without a C++ compiler."""
+    """Compiles the kernels of CUDA `source` to a shared library. Skips the test without a C++ compiler."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("runs CUDA kernels on the host: needs a C++ compiler")
@@ -79,10 +80,15 @@ def compile_kernels(source: str) -> Any:
         return ctypes.CDLL(str(library))
 
 
+def with_macros(source: str, macros: Mapping[str, str]) -> str:
+    """Returns CUDA `source` as a compiler sees it that is called with -DNAME=VALUE for each macro."""
+    return "".join(f"#define {name} {value}\n" for name, value in macros.items()) + source
+
+
 def run_kernel(
     source: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[tuple[str, int]]
 ) -> None:
-    """All blocks, one after the other. Arguments are ('P', address) or ('i', number).
+    """Runs all blocks, one after the other. Arguments are ('P', address) or ('i', number).
 
     Threads that wait for each other run at the same time, others one after the other.
     """
@@ -104,5 +110,5 @@ def run_kernel(
 
 
 def _body(source: str, name: str) -> str:
-    """From the kernel's name to the next kernel."""
+    """Returns the source from the kernel's name to the next kernel."""
     return source.partition(f"void {name}(")[2].partition("__global__")[0]

@@ -9,7 +9,8 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_process import Client, next_domain, wait_for
+from ros_domains import next_domain
+from ros_process import Client, wait_for
 from scripted_pipeline import ScriptedPipeline
 
 from litevlm_ros.node.lifecycle import LiteVLMNode
@@ -62,7 +63,7 @@ class Bench:
         self.stopping.set()
         if hasattr(self, "node"):
             self.executor.create_task(self.node.close)
-            wait_for(lambda: self.node._inference_thread is None)
+            wait_for(lambda: not self.node.holds_model)
             self.executor.shutdown()
             self._spinning.join(5)
             self.node.destroy_node()

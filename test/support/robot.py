@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ros_process import ROOT, Client, next_domain, process, wait_for
+from ros_domains import next_domain
+from ros_process import ROOT, Client, process, wait_for
 
 SUPPORT = ROOT / "test" / "support"
 TOPIC = "/front/image_raw"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import itertools
 import os
 import subprocess
 import sys
@@ -16,12 +15,6 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-_domains = itertools.count()
-
-
-def next_domain() -> int:
-    """Another domain for each test, so that one that ends late is not seen by the next."""
-    return 1 + (int(os.environ["ROS_DOMAIN_ID"]) + 17 * next(_domains)) % 101
 
 
 def image(value: int = 0, stamp: tuple[int, int] = (0, 0), **changes: Any) -> Any:

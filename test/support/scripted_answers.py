@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from litevlm_ros.lab.evaluation.exercises import Exercise
+from litevlm_ros.lab.world.exercises import Exercise
 from litevlm_ros.lab.world.questions import Question
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
