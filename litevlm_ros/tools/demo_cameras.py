@@ -1,7 +1,7 @@
 """Publish camera images without cameras: rendered street views, a video file, or a folder of photos.
 
 Each camera NAME has NAME/image_raw (sensor_msgs/Image) and NAME/image_raw/compressed (sensor_msgs/CompressedImage), in
-the namespace of this node. What is true of rendered views goes to demo_cameras/ground_truth there, as JSON in a
+the namespace of this node. The ground truth of rendered views goes to demo_cameras/ground_truth there, as JSON in a
 std_msgs/String, once per scene.
 """
 
@@ -12,49 +12,49 @@ import math
 import signal
 import sys
 import threading
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.lab.demo.ground_truth import TOPIC
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.tools.command import new_parser, run_command
 
 if TYPE_CHECKING:
-    from litevlm_ros.lab.demo.sources import Shot, Source
+    from litevlm_ros.lab.demo.sources import Source
 
 _DEFAULT_CAMERA = "front"
-_JPEG_QUALITY = 90
 _MOST_PIXELS = 64_000_000
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Publishes until SIGINT or SIGTERM. Returns 0, or 2 for settings that cannot work."""
     options, ros_arguments = _parser().parse_known_args(argv)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())
+    status = run_command(lambda: _run(options, ros_arguments, stop), prefix="demo_cameras: ", failed=2)
+    if status == 0:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # launch repeats them while Python ends
+    return status
+
+
+def _run(options: argparse.Namespace, ros_arguments: Sequence[str], stop: threading.Event) -> None:
+    _check(options)
+    source = _source(options)
     try:
-        _check(options)
-        source = _source(options)
-    except LiteVLMError as error:
-        print(f"demo_cameras: {error}", file=sys.stderr)
-        return 2
-    try:
-        _run(source, options.rate, ros_arguments, stop)
-    except LiteVLMError as error:
-        print(f"demo_cameras: {error}", file=sys.stderr)
-        return 2
+        # Imported late, so that --help and the checks of options work without ROS.
+        from litevlm_ros.lab.demo.publisher import publish
+
+        publish(source, options.rate, ros_arguments, stop)
     finally:
         source.close()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # launch repeats them while Python ends
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="demo_cameras", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("demo_cameras", __doc__)
     pictures = parser.add_mutually_exclusive_group()
     pictures.add_argument("--video", type=Path, metavar="FILE", help="play this video in a loop")
     pictures.add_argument("--photos", type=Path, metavar="DIR", help="show the photos of this folder in turn")
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scene-seconds", type=float, default=10.0, metavar="S", help="seconds of each scene or photo (10)"
     )
-    parser.add_argument("--width", type=int, default=640, metavar="W", help="of rendered images, in pixels (640)")
-    parser.add_argument("--height", type=int, default=480, metavar="H", help="of rendered images, in pixels (480)")
+    parser.add_argument("--width", type=int, default=640, metavar="W", help="width of rendered images in pixels (640)")
+    parser.add_argument("--height", type=int, default=480, metavar="H", help="their height in pixels (480)")
     return parser
 
 
@@ -83,13 +83,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    # Here, so that --help works without OpenCV and Pillow.
+    # Imported late, so that --help works without OpenCV.
     from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile
-    from litevlm_ros.lab.world.scene import CAMERAS
 
     rendered = options.video is None and options.photos is None
     cameras = [name.strip() for name in options.cameras.split(",") if name.strip()]
-    cameras = cameras or (list(CAMERAS) if rendered else [_DEFAULT_CAMERA])
+    cameras = cameras or (list(DEMO_CAMERAS) if rendered else [_DEFAULT_CAMERA])
     if len(set(cameras)) != len(cameras):
         raise ConfigError(f"--cameras has a name twice: {', '.join(cameras)}")
     if options.video is not None:
@@ -97,76 +96,6 @@ def _source(options: argparse.Namespace) -> Source:
     if options.photos is not None:
         return PhotoFolder(options.photos, cameras, options.scene_seconds)
     return RenderedStreets(cameras, options.seed, options.scene_seconds, options.width, options.height)
-
-
-def _run(source: Source, rate: float, ros_arguments: list[str], stop: threading.Event) -> None:
-    import rclpy
-    from rclpy.exceptions import InvalidTopicNameException
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import try_shutdown
-
-    rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("demo_cameras")
-    try:
-        publishers = _Publishers(node, source.cameras)
-        node.get_logger().info(f"{rate:g} images a second from each of {', '.join(source.cameras)}")
-        start = time.monotonic()
-        tick = 0
-        while not stop.wait(max(0.0, start + tick / rate - time.monotonic())):
-            publishers.publish(source.next(time.monotonic() - start))
-            # A tick that was missed is missed: frames must not pile up.
-            tick = max(tick + 1, int((time.monotonic() - start) * rate))
-    except InvalidTopicNameException as error:
-        raise ConfigError(f"--cameras: a name does not make a topic: {error}") from None
-    finally:
-        node.destroy_node()
-        try_shutdown()
-
-
-class _Publishers:
-    """The topics of all cameras, and the ground truth."""
-
-    def __init__(self, node: Any, cameras: tuple[str, ...]) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import CompressedImage, Image
-        from std_msgs.msg import String
-
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        # Whoever comes later still learns about the scene that shows.
-        kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._clock = node.get_clock()
-        self._raw = {name: node.create_publisher(Image, f"{name}/image_raw", newest) for name in cameras}
-        self._compressed = {
-            name: node.create_publisher(CompressedImage, f"{name}/image_raw/compressed", newest) for name in cameras
-        }
-        self._truth = node.create_publisher(String, TOPIC.lstrip("/"), kept)
-
-    def publish(self, shot: Shot) -> None:
-        """Publishes a shot under one stamp. A topic that nobody subscribes to costs nothing."""
-        import cv2
-        import numpy as np
-        from sensor_msgs.msg import CompressedImage, Image
-        from std_msgs.msg import Header, String
-
-        from litevlm_ros.lab.demo.sources import truth_message
-
-        stamp = self._clock.now().to_msg()
-        if shot.truth is not None:
-            self._truth.publish(String(data=truth_message(shot.truth, stamp.sec, stamp.nanosec)))
-        for name, image in shot.images.items():
-            header = Header(stamp=stamp, frame_id=name)
-            height, width = image.shape[:2]
-            if self._raw[name].get_subscription_count():
-                message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
-                # rclpy takes an array as it is, and checks bytes one by one.
-                message.data.frombytes(np.ascontiguousarray(image).data)
-                self._raw[name].publish(message)
-            if self._compressed[name].get_subscription_count():
-                quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-                _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
-                jpeg = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-                jpeg.data.frombytes(data.tobytes())
-                self._compressed[name].publish(jpeg)
 
 
 if __name__ == "__main__":

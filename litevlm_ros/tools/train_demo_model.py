@@ -8,15 +8,34 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from litevlm_ros.tools.command import new_parser, run_command, say
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="train_demo_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0, or 1 after an error that it has explained on stderr."""
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Imported late, so that --help works without PyTorch.
+    from litevlm_ros.lab.training.trainer import Training, TrainingConfig
+
+    options.work.mkdir(parents=True, exist_ok=True)
+    done = Training(TrainingConfig(**vars(options))).run()
+    say("training is complete" if done else "stopped at the time limit; the same command continues")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("train_demo_model", __doc__)
     parser.add_argument("--output", type=Path, default=Path("models/demo"), help="model directory to write")
-    parser.add_argument("--work", type=Path, default=Path("demo_training"), help="checkpoint, log and loss curve")
+    parser.add_argument(
+        "--work", type=Path, default=Path("demo_training"), help="directory of checkpoint, log and loss curve"
+    )
     parser.add_argument("--steps", type=int, default=8400, help="optimizer steps in all")
     parser.add_argument("--scenes", type=int, default=48, help="scenes (of six views) per step")
     parser.add_argument("--buffer", type=int, default=40000, help="scenes kept on the device for reuse")
@@ -27,20 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="", help="cuda or cpu; the default is cuda where there is one")
     parser.add_argument("--compile", action="store_true", help="compile the training step")
-    arguments = parser.parse_args(argv)
-
-    # Here, so that --help works without PyTorch.
-    import torch
-
-    from litevlm_ros.lab.training.trainer import Training, TrainingConfig
-
-    settings = vars(arguments)
-    settings["device"] = settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    done = Training(TrainingConfig(**settings)).run()
-    print("training is complete" if done else "stopped at the time limit; the same command continues")
-    return 0
+    return parser
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -2,8 +2,8 @@
 
 ros2 run litevlm_ros train_view_selector --output models/demo/view_selector.onnx
 
-Seeded; takes a few minutes on one CPU core. It draws questions only about scenes that no evaluation uses. What the
-selector keeps and costs, `evaluate --view-selection` tells. Needs the packages of the `convert` extra.
+Seeded; takes a few minutes on one CPU core. It draws questions only about scenes that no evaluation uses. `evaluate
+--view-selection` measures what the selector keeps and costs. Needs the packages of the `convert` extra.
 """
 
 from __future__ import annotations
@@ -13,52 +13,40 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
+from litevlm_ros.tools.command import add_threads_option, new_parser, require_positive, run_command, say
+
+_NEEDS_TORCH = "training needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    try:
-        _run(options)
-    except LiteVLMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: _run(options), missing=_NEEDS_TORCH)
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name in ("scenes", "steps", "threads"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"--{name} is {getattr(options, name)}; allowed: from 1")
-    try:
-        import torch
-
-        from litevlm_ros.lab.training import view_selector_training
-    except ImportError as error:
-        raise ConfigError(f"training needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`") from error
+    require_positive(options, "scenes", "steps", "threads")
+    # Imported late, so that --help works without PyTorch.
     from litevlm_ros.lab.training.view_choices import training_choices
+    from litevlm_ros.lab.training.view_selector import save, train, vocabulary
 
-    torch.set_num_threads(options.threads)
     choices = training_choices(options.scenes, options.seed)
-    words = view_selector_training.vocabulary(choices)
-    print(f"{len(choices)} questions, {len(words)} words", flush=True)
-    model = view_selector_training.train(choices, words, options.steps, options.seed, print)
-    view_selector_training.save(model, words, options.output)
-    print(f"{options.output}: {options.output.stat().st_size / 1e3:.0f} kB")
+    words = vocabulary(choices)
+    say(f"{len(choices)} questions, {len(words)} words")
+    model = train(choices, words, options.steps, options.seed, say, options.threads)
+    save(model, words, options.output)
+    say(f"{options.output}: {options.output.stat().st_size / 1e3:.0f} kB")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train_view_selector", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("train_view_selector", __doc__)
     default = Path("models") / "demo" / VIEW_SELECTOR_GRAPH
     parser.add_argument("--output", type=Path, default=default, metavar="FILE", help="graph to write (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, metavar="N", help="scenes to ask about (%(default)s)")
     parser.add_argument("--steps", type=int, default=2500, metavar="N", help="optimizer steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes and weights (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (%(default)s)")
+    add_threads_option(parser)
     return parser
 
 

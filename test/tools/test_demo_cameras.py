@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import pytest
 from package_files import ROOT
+from ros_domains import next_domain
 
 from litevlm_ros.lab.demo.ground_truth import TOPIC
 from litevlm_ros.tools.demo_cameras import main
@@ -44,15 +45,15 @@ def test_it_publishes_both_kinds_of_images_and_the_truth_and_ends_on_ctrl_c() ->
 
     from litevlm_ros.images.decoding import decode_compressed, decode_raw
 
-    domain = 1 + os.getpid() % 100
+    domain = next_domain()
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(domain),
         "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),
     }
     command = [sys.executable, "-m", "litevlm_ros.tools.demo_cameras", "--cameras", "front,back", "--rate", "10"]
-    command += ["--scene-seconds", "1.5", "--width", "160", "--height", "120"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command += ["--scene-seconds", "1", "--width", "160", "--height", "120"]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node("viewer", context=context)
@@ -77,7 +78,7 @@ def test_it_publishes_both_kinds_of_images_and_the_truth_and_ends_on_ctrl_c() ->
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown(context=context)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert process.returncode == 0
     assert "Traceback" not in errors
     raw, jpeg = got["front raw"][-1], got["front jpeg"][-1]

@@ -14,7 +14,6 @@ from litevlm_ros.tools.train_token_scorer import main
 
 def test_what_it_writes_selects_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="trains: pip install 'litevlm_ros[convert]'")
-    pytest.importorskip("transformers", reason="the prompt's vocabulary comes with the demo model's training")
     for entry in demo_model_directory().iterdir():
         if entry.name != "token_scorer.onnx":
             (tmp_path / entry.name).symlink_to(entry)
@@ -32,7 +31,6 @@ def test_what_it_writes_selects_tokens(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_mistakes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="trains: pip install 'litevlm_ros[convert]'")
-    pytest.importorskip("transformers", reason="the prompt's vocabulary comes with the demo model's training")
     assert main(["--seed", "5000"]) == 1
     assert "seed is 5000; allowed: 0 to 999" in capsys.readouterr().err
     assert main(["--model", "nowhere"]) == 1

@@ -1,1 +1,1 @@
-"""A procedural street world with ground truth: scenes, renderer, questions."""
+"""The demonstration: camera images without cameras, and a client that shows captions and asks questions."""

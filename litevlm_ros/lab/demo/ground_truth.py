@@ -1,13 +1,19 @@
-"""What was really there: the scenes that demo_cameras announces, found again by the stamps of images."""
+"""The ground truth of rendered scenes: demo_cameras announces it, and the demo finds it by the stamps of images."""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.lab.world.captions import caption
+from litevlm_ros.lab.world.questions import draw_questions
+from litevlm_ros.lab.world.scene import Scene
 
 TOPIC = "/demo_cameras/ground_truth"
 """std_msgs/String, one JSON object for each new scene:
@@ -17,6 +23,10 @@ TOPIC = "/demo_cameras/ground_truth"
 """
 
 Nanoseconds = int
+"""A stamp as one number."""
+
+_QUESTIONS = 6
+"""Questions that are announced with each scene."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,31 @@ class SceneTruth:
     questions: tuple[TrueAnswer, ...]
 
 
+def scene_facts(scene: Scene, cameras: Sequence[str]) -> dict[str, Any]:
+    """Returns the cameras' captions, and questions about them with their answers, as JSON values."""
+    questions = draw_questions(scene, cameras, _QUESTIONS, np.random.default_rng(scene.seed))
+    return {
+        "scene_seed": scene.seed,
+        "captions": {camera: caption(scene, camera) for camera in cameras},
+        "questions": [
+            {
+                "question": question.text,
+                "answer": question.answer,
+                "cameras": list(question.cameras),
+                "kind": question.kind,
+            }
+            for question in questions
+        ],
+    }
+
+
+def announcement(facts: Mapping[str, Any], sec: int, nanosec: int) -> str:
+    """Returns the message of TOPIC: the `scene_facts` with the stamp of the scene's first frames."""
+    return json.dumps({"stamp": {"sec": sec, "nanosec": nanosec}, **facts})
+
+
 def parse(text: str) -> SceneTruth:
-    """Reads an announcement. Raises LiteVLMError where it is not of the form that TOPIC has."""
+    """Reads an announcement. Raises LiteVLMError if it does not have the form of TOPIC's messages."""
     try:
         fields = json.loads(text)
         return SceneTruth(
@@ -57,23 +90,23 @@ def parse(text: str) -> SceneTruth:
 
 
 class SceneHistory:
-    """All scenes announced so far."""
+    """The scenes that have been announced so far."""
 
     def __init__(self) -> None:
         self._scenes: list[SceneTruth] = []
 
     def add(self, scene: SceneTruth) -> None:
-        """Announcements may come twice and in any order."""
+        """Adds a scene. Announcements may come twice and in any order."""
         if all(scene.start != known.start for known in self._scenes):
             self._scenes = sorted([*self._scenes, scene], key=lambda known: known.start)
 
     @property
     def newest(self) -> SceneTruth | None:
-        """The scene that started last."""
+        """The scene that started last, or None."""
         return self._scenes[-1] if self._scenes else None
 
     def at(self, stamps: Iterable[Nanoseconds]) -> SceneTruth | None:
-        """The one scene that images of all these stamps show; None if they show several, or one not announced."""
+        """Returns the scene that images of all these stamps show; None if they show several, or one not announced."""
         starts = [scene.start for scene in self._scenes]
         found = {bisect_right(starts, stamp) - 1 for stamp in stamps}
         index = found.pop() if len(found) == 1 else -1
@@ -81,13 +114,8 @@ class SceneHistory:
 
 
 def next_question(scene: SceneTruth, asked: Sequence[TrueAnswer]) -> TrueAnswer | None:
-    """A question about the scene that was not asked yet, of a kind asked as rarely as possible."""
+    """Returns a question that was not asked yet, of the kind asked least often; None if all were asked."""
     known = {answer.question for answer in asked}
     kinds = [answer.kind for answer in asked]
     fresh = [answer for answer in scene.questions if answer.question not in known]
     return min(fresh, key=lambda answer: kinds.count(answer.kind), default=None)
-
-
-def is_right(answer: str, truth: str) -> bool:
-    """Whether a short answer is the true one, upper and lower case alike."""
-    return answer.strip().casefold() == truth.strip().casefold()

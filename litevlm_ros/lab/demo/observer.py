@@ -1,4 +1,4 @@
-"""What a user of the node sees: its captions with the frames they are about, and answers to questions."""
+"""A client of the node, which receives captions with the frames they are about, and asks questions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from litevlm_ros.srv import Query
 from litevlm_ros.types import RgbImage
 
 _FRAMES_KEPT = 60
-"""For each camera: a caption comes a while after its frame."""
+"""Frames kept of each camera, since a caption arrives a while after its frame."""
 
 
 class Observer:
-    """A node of its own in a process of its own, reached only over topics and the query service."""
+    """A ROS node that reaches the VLM node only over topics and the query service, as a user's would."""
 
     def __init__(self, cameras: Sequence[str], on_caption: Callable[[Any], None]) -> None:
-        """`on_caption` takes each litevlm_ros/Caption, while spin() runs."""
+        """Joins the ROS domain. `on_caption` is called with each litevlm_ros/Caption, within spin()."""
         self.scenes = SceneHistory()
         self._frames: dict[str, OrderedDict[Nanoseconds, Any]] = defaultdict(OrderedDict)
         self._context = Context()
@@ -54,15 +54,15 @@ class Observer:
         self._context.try_shutdown()
 
     def spin(self, seconds: float) -> None:
-        """Handles what has arrived, or waits until something does, or until `seconds` have passed."""
+        """Handles one message, for which it waits up to `seconds`."""
         self._executor.spin_once(timeout_sec=seconds)
 
     def ask(self, question: str) -> Any:
-        """The future litevlm_ros/Query response; None where the node does not offer the service yet."""
+        """Returns the future litevlm_ros/Query response; None if the node does not offer the service yet."""
         return self._query.call_async(Query.Request(question=question)) if self._query.service_is_ready() else None
 
     def frame(self, camera: str, stamp: Nanoseconds) -> RgbImage | None:
-        """The image of that stamp, or the last one before it."""
+        """Returns the image of that stamp, or the last one before it; None if no image has arrived."""
         frames = self._frames[camera]
         stamps = [known for known in frames if known <= stamp] or list(frames)[:1]
         if not stamps:
@@ -81,5 +81,5 @@ class Observer:
 
 
 def nanoseconds(stamp: Time) -> Nanoseconds:
-    """A stamp as one number."""
+    """Returns a stamp as one number."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

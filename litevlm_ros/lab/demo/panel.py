@@ -30,7 +30,7 @@ _LINE = 24
 
 @dataclass(frozen=True)
 class Captioned:
-    """A frame with what was said about it."""
+    """A frame with its caption."""
 
     camera: str
     image: RgbImage
@@ -51,7 +51,7 @@ class Answered:
 
 
 def draw(title: str, captioned: Sequence[Captioned], answered: Sequence[Answered]) -> RgbImage:
-    """Lays out a picture. The frames come in rows of three in the order given, the answers in a column beside them."""
+    """Draws frames in rows of three, in the order given, and answers in a column beside them."""
     columns = min(_COLUMNS, max(1, len(captioned)))
     rows = [captioned[start : start + columns] for start in range(0, len(captioned), columns)]
     heights = [max(_tile_height(tile) for tile in row) for row in rows]

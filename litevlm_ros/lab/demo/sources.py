@@ -1,8 +1,7 @@
-"""Where demo_cameras takes its pictures from: the rendered street world, a video file, or a folder of photos."""
+"""Sources of images for demo_cameras: the rendered street world, a video file, or a folder of photos."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,35 +11,30 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError, ImageError
-from litevlm_ros.lab.world.captions import caption
-from litevlm_ros.lab.world.questions import ask
+from litevlm_ros.lab.demo.ground_truth import scene_facts
 from litevlm_ros.lab.world.render import render
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, Scene, generate
+from litevlm_ros.lab.world.scene import Scene, generate
+from litevlm_ros.lab.world.splits import demo_seed
+from litevlm_ros.types import RgbImage
 
-RgbImage = npt.NDArray[np.uint8]
-"""uint8 [height, width, 3]."""
-
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 _PHASES = 3
-"""Pictures drawn of each view: enough that rain and snow are seen to fall, few enough for a small machine."""
+"""Pictures rendered of each view: enough for falling rain and snow, few enough for a small machine."""
 _PHASE_SECONDS = 0.35
-_QUESTIONS = 6
-_SCENES = 500_000_000
-"""Scenes before those that training validates on."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """What all cameras show at one moment. `truth` is set where a new scene begins."""
+    """The images of all cameras at one moment. `facts`, the ground truth, is set where a new rendered scene begins."""
 
     images: Mapping[str, RgbImage]
-    truth: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] | None = None
 
 
 class Source(Protocol):
@@ -49,25 +43,26 @@ class Source(Protocol):
     cameras: tuple[str, ...]
 
     def next(self, seconds: float) -> Shot:
-        """The shot `seconds` after the start. Called with growing times."""
+        """Returns the shot `seconds` after the start. The times of successive calls must not decrease."""
 
     def close(self) -> None:
-        """Ends what runs in the background."""
+        """Ends background work and closes files."""
 
 
 class RenderedStreets:
-    """A new scene of the street world every `scene_seconds`, from seeds that training never used."""
+    """A new scene of the street world every `scene_seconds`, from the held-out seeds of `splits.demo_seed`."""
 
     def __init__(self, cameras: Sequence[str], seed: int, scene_seconds: float, width: int, height: int) -> None:
-        """Raises ConfigError for a camera that the street world does not have, and for a seed out of range."""
-        unknown = [camera for camera in cameras if camera not in CAMERAS]
+        """Starts to render scene `seed`, `width` x `height` pixels for each camera.
+
+        Raises ConfigError for a camera that the street world does not have, and for a seed out of range.
+        """
+        unknown = [camera for camera in cameras if camera not in DEMO_CAMERAS]
         if unknown or not cameras:
             raise ConfigError(
                 f"--cameras: the street world has no camera {', '.join(unknown) or 'without a name'}; "
-                f"choose from {', '.join(CAMERAS)}"
+                f"choose from {', '.join(DEMO_CAMERAS)}"
             )
-        if not 0 <= seed < _SCENES:
-            raise ConfigError(f"--seed must be from 0 to {_SCENES - 1}, not {seed}")
         self.cameras = tuple(cameras)
         self._seed, self._scene_seconds, self._size = seed, scene_seconds, (width, height)
         # The next scene is drawn while this one shows.
@@ -78,21 +73,21 @@ class RenderedStreets:
 
     def next(self, seconds: float) -> Shot:
         number = int(seconds / self._scene_seconds)
-        truth = None
+        facts = None
         # On a machine too slow to draw in time, the old scene stays: better than frames that come late.
         if number != self._number and (self._coming.done() or not self._views):
             scene, self._views = self._coming.result()
-            truth = ground_truth(scene, self.cameras)
+            facts = scene_facts(scene, self.cameras)
             self._number = number
             self._coming = self._draw(number + 1)
         phase = int(seconds / _PHASE_SECONDS) % _PHASES
-        return Shot({camera: views[phase] for camera, views in self._views.items()}, truth)
+        return Shot({camera: views[phase] for camera, views in self._views.items()}, facts)
 
     def close(self) -> None:
         self._drawer.shutdown(wait=False, cancel_futures=True)
 
     def _draw(self, number: int) -> Future[tuple[Scene, dict[str, list[RgbImage]]]]:
-        return self._drawer.submit(self._draw_views, FIRST_HELD_OUT_SEED + (self._seed + number) % _SCENES)
+        return self._drawer.submit(self._draw_views, demo_seed(self._seed, number))
 
     def _draw_views(self, seed: int) -> tuple[Scene, dict[str, list[RgbImage]]]:
         scene = generate(seed)
@@ -103,31 +98,8 @@ class RenderedStreets:
         }
 
 
-def ground_truth(scene: Scene, cameras: Sequence[str]) -> dict[str, Any]:
-    """Captions of the cameras, and questions about them with their answers, as JSON values."""
-    questions = ask(scene, cameras, _QUESTIONS, np.random.default_rng(scene.seed))
-    return {
-        "scene_seed": scene.seed,
-        "captions": {camera: caption(scene, camera) for camera in cameras},
-        "questions": [
-            {
-                "question": question.text,
-                "answer": question.answer,
-                "cameras": list(question.cameras),
-                "kind": question.kind,
-            }
-            for question in questions
-        ],
-    }
-
-
-def truth_message(truth: Mapping[str, Any], sec: int, nanosec: int) -> str:
-    """JSON of a scene's ground truth with the stamp of its first frames."""
-    return json.dumps({"stamp": {"sec": sec, "nanosec": nanosec}, **truth})
-
-
 class VideoFile:
-    """The frames of a video, in a loop; every camera shows the same."""
+    """The frames of a video at its own speed, in a loop; every camera shows the same."""
 
     def __init__(self, path: Path, cameras: Sequence[str]) -> None:
         """Raises ImageError if the file is missing or is no video that OpenCV reads."""
@@ -136,7 +108,7 @@ class VideoFile:
         self.cameras = tuple(cameras)
         self._path = path
         self._open()
-        # 0 and less is what OpenCV reports where a container does not say.
+        # OpenCV reports 0 or less where the container has no frame rate.
         rate = self._video.get(cv2.CAP_PROP_FPS)
         self._rate = rate if rate > 0 else 25.0
         self._shown = -1
@@ -146,7 +118,7 @@ class VideoFile:
         wanted = int(seconds * self._rate)
         if self._shown < 0:
             self._shown = wanted
-        # Frames between two shots are passed over, so that the video plays at its own speed.
+        # Frames between two shots are skipped, so that the video plays at its own speed.
         while self._shown < wanted - 1:
             self._shown += 1
             if not self._video.grab():
@@ -181,11 +153,11 @@ class PhotoFolder:
             raise ImageError(f"--photos: there is no folder {path}")
         self.cameras = tuple(cameras)
         self._photo_seconds = photo_seconds
-        self._photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES)
+        self._photos = sorted(file for file in path.iterdir() if file.suffix.lower() in _PHOTO_SUFFIXES)
         self._images: dict[str, RgbImage] = {}
         self._number = -1
         if not self._photos:
-            raise ImageError(f"--photos: {path} has no photos; looked for {', '.join(sorted(PHOTO_SUFFIXES))}")
+            raise ImageError(f"--photos: {path} has no photos; looked for {', '.join(sorted(_PHOTO_SUFFIXES))}")
         self._path = path
 
     def next(self, seconds: float) -> Shot:
@@ -196,7 +168,7 @@ class PhotoFolder:
         return Shot(self._images)
 
     def close(self) -> None:
-        """Nothing runs in the background."""
+        """Does nothing: there is no background work."""
 
     def _load(self, number: int) -> RgbImage:
         while self._photos:

@@ -1,1 +1,1 @@
-"""Training of the demo model. PyTorch is imported here."""
+"""Training of the demo model, its tokenizer, its draft head, its token scorer and its view selector."""

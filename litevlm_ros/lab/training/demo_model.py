@@ -1,6 +1,6 @@
-"""The tiny InternVL model that ships with the package, as transformers' own classes, for training only.
+"""The tiny InternVL model that ships with the package, built from transformers' classes, for training only.
 
-What training writes has the layout of a downloaded checkpoint; the export then treats it as any other.
+It is saved in the layout of a downloaded checkpoint, so that the export treats it as any other.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import InternVLConfig, InternVLModel
 
-from litevlm_ros.lab.training.packing import COLOUR_CLASSES, DISTANCE_CLASSES, IGNORED, KIND_CLASSES
+from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD
+from litevlm_ros.files import replacing
+from litevlm_ros.lab.training.packing import COLOUR_CLASSES, DISTANCE_CLASSES, IGNORED, KIND_CLASSES, TOKENS_PER_VIEW
+from litevlm_ros.model_directory import WEIGHTS
 from litevlm_ros.text.prompt import DEMO_TEMPLATE
 
 IMAGE_SIZE = 224
-PATCH_SIZE = 14
-TOKENS_PER_VIEW = 64
-_MEAN = (0.485, 0.456, 0.406)
-_DEVIATION = (0.229, 0.224, 0.225)
+_PATCH_SIZE = 14
 
 
 def demo_config(vocabulary_size: int, image_token: int) -> InternVLConfig:
-    """About 6 million parameters: InternViT 192 wide with 6 layers, Qwen2 256 wide with 4."""
+    """Returns the configuration, of about 6 million parameters: InternViT 192 x 6 (width x layers), Qwen2 256 x 4."""
     return InternVLConfig(
         vision_config={
             "hidden_size": 192,
@@ -34,7 +34,7 @@ def demo_config(vocabulary_size: int, image_token: int) -> InternVLConfig:
             "num_attention_heads": 3,
             "intermediate_size": 768,
             "image_size": [IMAGE_SIZE, IMAGE_SIZE],
-            "patch_size": [PATCH_SIZE, PATCH_SIZE],
+            "patch_size": [_PATCH_SIZE, _PATCH_SIZE],
             "attention_bias": True,
             "layer_norm_eps": 1e-6,
         },
@@ -58,7 +58,10 @@ def demo_config(vocabulary_size: int, image_token: int) -> InternVLConfig:
 
 
 class DemoModel(nn.Module):
-    """InternVL with a loss over packed questions and, for training only, a per-token view of what stands where."""
+    """InternVL with two losses: one over packed questions, and one over what each visual token shows.
+
+    The second has a head of its own (`grid_head`), which is not saved.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -69,19 +72,19 @@ class DemoModel(nn.Module):
         self.internvl = InternVLModel(config)
         width = self._table.embedding_dim
         self.grid_head = nn.Linear(width, KIND_CLASSES + COLOUR_CLASSES + DISTANCE_CLASSES)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
 
     @property
     def _table(self) -> nn.Embedding:
         return cast(nn.Embedding, self.internvl.get_input_embeddings())
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Pixel values in 0..255, float [n, 3, size, size] -> visual tokens [n, T, width]."""
+        """Encodes pixel values from 0 to 255, float [n, 3, size, size], as visual tokens [n, T, width]."""
         return self.internvl.get_image_features((pixels - self.mean) / self.deviation).pooler_output
 
     def grid_loss(self, visual: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy of kind, colour and distance per visual token; labels int [n, T, 3]."""
+        """Returns the cross entropy of kind, colour and distance per visual token; labels int [n, T, 3]."""
         loss = visual.new_zeros(())
         scores = self.grid_head(visual).float().split([KIND_CLASSES, COLOUR_CLASSES, DISTANCE_CLASSES], dim=-1)
         for index, score in enumerate(scores):
@@ -91,7 +94,10 @@ class DemoModel(nn.Module):
         return loss / len(scores)
 
     def read(self, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor) -> Tensor:
-        """Logits [b, s, vocabulary] of packed sequences; `visual` [b, m, width] are the rows that ids address."""
+        """Returns logits [b, s, vocabulary] of packed sequences, int [b, s] each.
+
+        `visual` [b, m, width] are the rows that ids from the vocabulary's size on address.
+        """
         vocabulary = self._table.num_embeddings
         words = self._table(ids.clamp(max=vocabulary - 1))
         rows = (ids - vocabulary).clamp(min=0).unsqueeze(-1).expand(-1, -1, visual.shape[-1])
@@ -107,11 +113,11 @@ class DemoModel(nn.Module):
 
     @staticmethod
     def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy over the answers' tokens."""
+        """Returns the mean cross entropy over the answers' tokens."""
         return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
     def save(self, directory: Path) -> None:
-        """Write vision_encoder/ and text_decoder/ with fp16 safetensors and configurations."""
+        """Writes vision_encoder/ and text_decoder/ with fp16 safetensors and configurations."""
         weights = {name: value.detach().to("cpu", torch.float16) for name, value in self.internvl.state_dict().items()}
         text = {
             f"model.{n.removeprefix('language_model.')}": v
@@ -125,5 +131,6 @@ class DemoModel(nn.Module):
         for name, tensors, config in (("vision_encoder", vision, whole), ("text_decoder", text, qwen2)):
             folder = directory / name
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+            with replacing(folder / WEIGHTS) as unfinished:
+                save_file({n: t.contiguous() for n, t in tensors.items()}, unfinished, {"format": "pt"})
             (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

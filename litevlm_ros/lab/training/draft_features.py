@@ -1,4 +1,4 @@
-"""What a draft head learns from: the model's own greedy answers about training scenes, with their hidden states."""
+"""Training data of a draft head: the model's own greedy answers about training scenes, with their hidden states."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ import torch
 from torch import Tensor
 
 from litevlm_ros.backend import HiddenState
-from litevlm_ros.config import PipelineConfig
-from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.evaluation.exercises import MOST_SCENES
-from litevlm_ros.lab.world.questions import ask, ask_for_caption
+from litevlm_ros.config import DEMO_CAMERAS, PipelineConfig
+from litevlm_ros.lab.world.questions import draw_caption_prompt, draw_questions
 from litevlm_ros.lab.world.render import render
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, Scene, generate
+from litevlm_ros.lab.world.scene import Scene, generate
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.drafts import Offer
 from litevlm_ros.types import View
 
-_FIRST_SEED = 900_000_000
-"""Training's last seeds, which the demo model's own training does not come to."""
-_SEEDS_OF_A_RUN = 1_000_000
-_MOST_VALIDATION_SCENES = 20
-
 _SHORT_QUESTIONS = 2
-"""Of each group of views, besides a caption. Their answers have one or two words, of which there is little to learn."""
+"""Short questions about each group of views, besides a caption. Answers of one or two words teach little."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class AnswerStates:
 
 
 class Recorder:
-    """A source of drafts that drafts nothing and keeps what it is told."""
+    """A draft source that never drafts, and records the tokens and hidden states that it is given."""
 
     reads_hidden = True
 
@@ -62,36 +55,23 @@ class Recorder:
         return Offer()
 
     def draft(self, count: int) -> Sequence[int]:
-        """See `DraftSource.draft`. Never called, as there is no offer."""
+        """See `DraftSource.draft`. It is never called, as there is no offer."""
         return ()
 
     def remember(self) -> None:
         """See `DraftSource.remember`."""
 
     def last(self) -> AnswerStates:
-        """The answer that was given last."""
+        """Returns the last answer."""
         return AnswerStates(torch.tensor(self._tokens), torch.from_numpy(np.stack(self._hidden)))
 
 
-def training_seeds(seed: int, scenes: int) -> range:
-    """Of `scenes` scenes; other ones for each `seed`. Raises ConfigError if there are none."""
-    first = _FIRST_SEED + seed * _SEEDS_OF_A_RUN
-    if seed < 0 or scenes > _SEEDS_OF_A_RUN or first + scenes > FIRST_HELD_OUT_SEED:
-        raise ConfigError(
-            f"seed is {seed} with {scenes} scenes; allowed: 0 to 99, with at most {_SEEDS_OF_A_RUN} scenes"
-        )
-    return range(first, first + scenes)
-
-
-def validation_seeds(scenes: int) -> range:
-    """Of `scenes` scenes, or fewer, that neither training nor `evaluate` draws."""
-    first = FIRST_HELD_OUT_SEED + MOST_SCENES
-    return range(first, first + min(scenes, _MOST_VALIDATION_SCENES))
-
-
 def record_answers(model: Path, seeds: Sequence[int], threads: int) -> Iterator[AnswerStates]:
-    """Answers of the model in `model` about the scenes of these seeds: captions of each view and of one among all, and
-    short answers. Raises what `Pipeline.from_config` and `Pipeline.answer` raise."""
+    """Yields the answers of the model in directory `model` about the scenes of these seeds.
+
+    They are captions and short answers about each view alone and about all views together. Raises what
+    `Pipeline.from_config` and `Pipeline.answer` raise.
+    """
     recorder = Recorder()
     config = PipelineConfig(model, backend="onnxruntime", threads=threads)
     pipeline = Pipeline.from_config(config, drafts=recorder)
@@ -104,11 +84,11 @@ def record_answers(model: Path, seeds: Sequence[int], threads: int) -> Iterator[
 
 
 def _exercises(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[list[View], list[str]]]:
-    """Views of the scene, and what to ask about them."""
+    """Yields groups of the scene's views with the questions to ask about them."""
     phase = float(rng.uniform(0, 20))
-    views = [View(camera, render(scene, camera, phase=phase), frame=phase) for camera in CAMERAS]
+    views = [View(camera, render(scene, camera, phase=phase), frame=phase) for camera in DEMO_CAMERAS]
     for group in (*([view] for view in views), views):
         cameras = tuple(view.camera for view in group)
         described = cameras[int(rng.integers(len(cameras)))]
-        short = ask(scene, cameras, _SHORT_QUESTIONS, rng)
-        yield group, [ask_for_caption(described, cameras, rng), *(question.text for question in short)]
+        short = draw_questions(scene, cameras, _SHORT_QUESTIONS, rng)
+        yield group, [draw_caption_prompt(described, cameras, rng), *(question.text for question in short)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from torch.nn import functional
 from litevlm_ros.convert.checkpoint import load_text_decoder
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.qwen2 import MASKED
+from litevlm_ros.files import replacing
 from litevlm_ros.lab.training.draft_features import AnswerStates
-from litevlm_ros.model_directory import HEAD_DIRECTORY
+from litevlm_ros.model_directory import HEAD_DIRECTORY, WEIGHTS
+from litevlm_ros.types import Notify
 
 _PASSES = 3
 _BATCH_TOKENS = 256
@@ -31,26 +33,25 @@ _LEARNING_RATE = 1e-3
 _WARM_UP_STEPS = 50
 _LOG_EVERY = 50
 
-Notify = Callable[[str], object]
-"""Called with a line about the progress now and then."""
-
 
 @dataclass(frozen=True)
 class _Batch:
-    """Answers side by side, S tokens in all: what to read, what comes next, and who sees whom."""
+    """Answers side by side, S tokens in all, with the tokens and hidden states that follow each."""
 
     tokens: Tensor
+    """int64 [S], as `next_tokens`."""
     hidden: Tensor
+    """fp32 [S, H], as `next_hidden`."""
     next_tokens: Tensor
     next_hidden: Tensor
     places: Tensor
-    """int64 [S] in their answers."""
+    """int64 [S]: the place of each token in its answer."""
     mask: Tensor
-    """As `TextLayer` takes it: fp32 [S * heads per group, S]."""
+    """fp32 [S * heads per group, S], as `TextLayer` takes it: a token sees its own answer up to itself."""
 
     @classmethod
     def of(cls, answers: Sequence[AnswerStates], group: int) -> _Batch:
-        """`group` is the number of heads that share a key head."""
+        """Lays the answers side by side. `group` is the number of query heads that share a key head."""
         lengths = [len(answer.tokens) - 1 for answer in answers]
         places = torch.cat([torch.arange(length) for length in lengths])
         owner = torch.repeat_interleave(torch.arange(len(answers)), torch.tensor(lengths))
@@ -67,20 +68,24 @@ class _Batch:
 
 
 class HeadTraining:
-    """One run, the same for the same seed."""
+    """A training run of a draft head. The same seed gives the same head."""
 
-    def __init__(self, model: Path, seed: int) -> None:
-        """Raises CheckpointError if there is no decoder in `model`."""
+    def __init__(self, model: Path, seed: int, threads: int = 1) -> None:
+        """Starts from the last layer of the decoder in `model`, on that many CPU threads.
+
+        Raises CheckpointError if there is no decoder.
+        """
+        torch.set_num_threads(threads)
         torch.manual_seed(seed)
         self._random = random.Random(seed)
         text = load_text_decoder(model).requires_grad_(False)
         self.head = DraftHead(text)
-        # The last layer knows how to come from states to states already.
+        # The last layer maps hidden states to hidden states already.
         self.head.layer.load_state_dict(text.layers[-1].state_dict())
         self._group = text.config.num_heads // text.config.num_kv_heads
 
     def run(self, answers: Sequence[AnswerStates], steps: int, notify: Notify) -> None:
-        """Fits the head to the answers."""
+        """Fits the head to the answers in `steps` optimizer steps."""
         answers = [answer for answer in answers if len(answer.tokens) > 1]
         parameters = list(self.head.own.parameters())
         for parameter in parameters:
@@ -105,7 +110,7 @@ class HeadTraining:
 
     @torch.no_grad()
     def accuracy(self, answers: Sequence[AnswerStates]) -> list[float]:
-        """The share of right tokens in each pass: the first, second, ... drafted one where all before are right."""
+        """Returns the share of right tokens in each pass: of the first, second and third drafted token."""
         right = [0] * _PASSES
         answers = [answer for answer in answers if len(answer.tokens) > 1]
         for first in range(0, len(answers), 32):
@@ -119,10 +124,11 @@ class HeadTraining:
         directory = model / HEAD_DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
         weights = {stored_name(name): value.half().contiguous() for name, value in self.head.own.state_dict().items()}
-        save_file(weights, directory / "model.safetensors", {"format": "pt"})
+        with replacing(directory / WEIGHTS) as unfinished:
+            save_file(weights, unfinished, {"format": "pt"})
 
     def _loss(self, batch: _Batch) -> Tensor:
-        """Cross entropy of the tokens that the decoder chose, and distance from its states, as a mean of the passes."""
+        """Returns cross entropy of the decoder's tokens plus distance from its states, averaged over the passes."""
         losses = [
             functional.cross_entropy(self.head.text.logits(states), batch.next_tokens)
             + functional.smooth_l1_loss(states, batch.next_hidden)
@@ -131,7 +137,7 @@ class HeadTraining:
         return torch.stack(losses).mean()
 
     def _passes(self, batch: _Batch) -> list[Tensor]:
-        """The states that each pass guesses, [S, H]."""
+        """Returns the hidden states [S, H] that each pass predicts."""
         text = self.head.text
         cos, sin = text.rotary(batch.places, batch.hidden.dtype)
         none = batch.hidden.new_zeros(0, text.config.num_kv_heads, text.config.head_dim)
@@ -147,5 +153,5 @@ class HeadTraining:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Of the learning rate: warm-up, then a cosine."""
+    """Returns the factor of the learning rate at that step: a warm-up, then a cosine."""
     return min(1.0, (step + 1) / _WARM_UP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))

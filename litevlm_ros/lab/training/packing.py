@@ -12,31 +12,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from tokenizers import Tokenizer
 
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.lab.world.canvas import Canvas
 from litevlm_ros.lab.world.captions import caption
-from litevlm_ros.lab.world.questions import Question, ask, ask_for_caption
-from litevlm_ros.lab.world.render import Canvas, render
-from litevlm_ros.lab.world.scene import (
-    CAMERAS,
-    COLOURS,
-    HELD_OUT_USERS,
-    SIZE_METRES,
-    Distance,
-    Kind,
-    LightState,
-    Scene,
-)
+from litevlm_ros.lab.world.questions import Question, draw_caption_prompt, draw_questions
+from litevlm_ros.lab.world.render import render
+from litevlm_ros.lab.world.scene import COLOURS, HELD_OUT_USERS, SIZE_METRES, Distance, Kind, LightState, Scene
+from litevlm_ros.text.prompt import DEMO_TEMPLATE, PromptBuilder
+from litevlm_ros.text.tokenizer import TextTokenizer
 
 IGNORED = -100
 """Target of a position that no loss is taken on."""
 
-SINGLE_VIEW_LENGTH = 288
-MULTI_VIEW_LENGTH = 768
+_SINGLE_VIEW_LENGTH = 288
+_MULTI_VIEW_LENGTH = 768
 _SINGLE_VIEW_QUESTIONS = 8
 _MULTI_VIEW_QUESTIONS = 12
 _MISREAD_COLOURS = 0.2
 _HELD_OUT_NAMES = tuple(f"{colour} {kind.value}" for kind, colour in HELD_OUT_USERS)
 _RENDER_SIZES = ((640, 480), (320, 240), (480, 360), (448, 252))
+
+TOKENS_PER_VIEW = 64
+"""Visual tokens of the demo model for one view."""
 
 KIND_CLASSES = 1 + len(Kind) + 1
 COLOUR_CLASSES = 1 + len(COLOURS) + len(LightState)
@@ -48,7 +47,7 @@ EncodeQuestion = Callable[[str], "list[int]"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How text becomes ids: the run-time prompt's own functions, and the token that ends an answer."""
+    """The functions that turn text into ids, which are the pipeline's own, and the token that ends an answer."""
 
     prefix: EncodePrefix
     """Camera names -> ids up to and including the images; row i of the visual tokens is vocabulary size + i."""
@@ -58,6 +57,20 @@ class Vocabulary:
     end: int
     colours: tuple[int, ...]
     """The ids of the colours' names."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Vocabulary:
+        """Returns the vocabulary of the demo model with this tokenizer."""
+        text = TextTokenizer(tokenizer)
+        prompt = PromptBuilder(DEMO_TEMPLATE, text, tokenizer.get_vocab_size(), TOKENS_PER_VIEW)
+        colours = [text.encode(f" {colour}") for colour in COLOURS]
+        return cls(
+            prefix=lambda cameras: prompt.prefix([(camera, 1) for camera in cameras]),
+            suffix=prompt.suffix,
+            text=text.encode,
+            end=text.special("<|im_end|>"),
+            colours=tuple(ids[0] for ids in colours if len(ids) == 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -71,25 +84,25 @@ class Pack:
 
 
 def pictures(scene: Scene, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """All six views at model size, uint8 [6, size, size, 3], each drawn at some camera's resolution first."""
-    return np.stack([picture(scene, camera, size, rng) for camera in CAMERAS])
+    """Returns all six views at model size, uint8 [6, size, size, 3]."""
+    return np.stack([picture(scene, camera, size, rng) for camera in DEMO_CAMERAS])
 
 
 def picture(scene: Scene, camera: str, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One of them, uint8 [size, size, 3]."""
+    """Returns one view at model size, uint8 [size, size, 3], rendered at a random resolution and then resized."""
     width, height = _RENDER_SIZES[int(rng.integers(len(_RENDER_SIZES)))]
     shot = render(scene, camera, width, height, phase=float(rng.uniform(0, 20)))
     return np.asarray(Image.fromarray(shot).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def grid_labels(scene: Scene, grid: int) -> npt.NDArray[np.uint8]:
-    """What each visual token looks at, uint8 [6, grid, grid, 3]: classes of kind, colour and distance (0 is nothing).
+    """Returns uint8 [6, grid, grid, 3]: classes of kind, colour and distance for each visual token (0 is nothing).
 
     Only training uses it, as a second objective that teaches the encoder to see long before captions alone would.
     """
-    labels = np.zeros((len(CAMERAS), grid, grid, 3), np.uint8)
+    labels = np.zeros((len(DEMO_CAMERAS), grid, grid, 3), np.uint8)
     camera_model = Canvas(grid, grid)
-    for index, camera in enumerate(CAMERAS):
+    for index, camera in enumerate(DEMO_CAMERAS):
         view = scene.views[camera]
         boxes = [
             (user.depth, user.azimuth, user.half_width_degrees(), (0.0, SIZE_METRES[user.kind][2]),
@@ -114,22 +127,22 @@ def grid_labels(scene: Scene, grid: int) -> npt.NDArray[np.uint8]:
 def single_view_pack(
     scene: Scene, camera: str, vocabulary: Vocabulary, rng: np.random.Generator, *, unseen: bool = False
 ) -> Pack:
-    """One view with its caption (first) and questions. The view's rows are numbered from 0."""
-    turns = [(ask_for_caption(camera, (camera,), rng), caption(scene, camera))]
-    turns += _turns(ask(scene, (camera,), _SINGLE_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
+    """Packs one view's caption (first) and questions. The view's rows are numbered from 0."""
+    turns = [(draw_caption_prompt(camera, (camera,), rng), caption(scene, camera))]
+    turns += _turns(draw_questions(scene, (camera,), _SINGLE_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
     # A user's camera may have any name.
     name = camera if rng.random() < 0.85 else ("camera", "cam0", "image", "usb_cam")[int(rng.integers(4))]
-    return _pack(vocabulary.prefix((name,)), turns, vocabulary, SINGLE_VIEW_LENGTH, rng if not unseen else None)
+    return _pack(vocabulary.prefix((name,)), turns, vocabulary, _SINGLE_VIEW_LENGTH, rng if not unseen else None)
 
 
 def multi_view_pack(
     scene: Scene, cameras: Sequence[str], vocabulary: Vocabulary, rng: np.random.Generator, *, unseen: bool = False
 ) -> Pack:
-    """Several views with a caption (first) and questions about one or all. Rows are numbered as `cameras` are."""
+    """Packs one view's caption (first) and questions about one view or all. Rows are numbered as `cameras` are."""
     described = cameras[int(rng.integers(len(cameras)))]
-    turns = [(ask_for_caption(described, cameras, rng), caption(scene, described))]
-    turns += _turns(ask(scene, cameras, _MULTI_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
-    return _pack(vocabulary.prefix(cameras), turns, vocabulary, MULTI_VIEW_LENGTH, rng if not unseen else None)
+    turns = [(draw_caption_prompt(described, cameras, rng), caption(scene, described))]
+    turns += _turns(draw_questions(scene, cameras, _MULTI_VIEW_QUESTIONS, rng, unseen=unseen), rng, unseen)
+    return _pack(vocabulary.prefix(cameras), turns, vocabulary, _MULTI_VIEW_LENGTH, rng if not unseen else None)
 
 
 def _turns(questions: Sequence[Question], rng: np.random.Generator, unseen: bool) -> list[tuple[str, str]]:
@@ -152,7 +165,7 @@ def _pack(
     length: int,
     misread: np.random.Generator | None,
 ) -> Pack:
-    """With `misread`, some colours in the answers are read wrong where the next word is to be predicted."""
+    """Packs as many question-answer pairs behind the prefix as fit. With `misread`, some colours in ids are wrong."""
     ids = np.zeros(length, np.int32)
     targets = np.full(length, IGNORED, np.int32)
     segment = np.full(length, -1, np.int32)
@@ -175,7 +188,7 @@ def _pack(
 
 
 def _misread(answer: list[int], colours: tuple[int, ...], rng: np.random.Generator) -> list[int]:
-    """The answer with some colours swapped.
+    """Returns the answer with some colours swapped.
 
     The targets stay true: so what follows "a yellow" has to be looked up in the picture, not in a memory of which
     kinds have been yellow.

@@ -1,4 +1,4 @@
-"""Training of the token scorer: which visual tokens can go without changing what the model answers.
+"""Training of the token scorer, which tells the visual tokens that can go without changing what the model answers.
 
 The decoder stays frozen and is its own teacher. Tokens are dropped softly: the attention of all layers to a visual
 token is multiplied by a gate from 0 to 1, whose sum over each tile is the budget, and the loss is how far the answers
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +20,19 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.qwen2 import MASKED, TextDecoder
+from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder
 from litevlm_ros.convert.token_scorer import TokenScorer
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.training.packing import IGNORED, picture, single_view_pack
-from litevlm_ros.lab.training.samples import vocabulary
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.lab.training.packing import IGNORED, Vocabulary, picture, single_view_pack
+from litevlm_ros.lab.world.scene import generate
+from litevlm_ros.lab.world.splits import token_scorer_seed
 from litevlm_ros.model_directory import TEXT
+from litevlm_ros.types import Notify
 
 _LEAST_SHARE, _MOST_SHARE = 0.1, 0.5
 """Budgets that are trained for, as shares of a tile's tokens."""
-_SEEDS_OF_A_RUN = 1_000_000
 _LEAST_GATE = 1e-4
 _FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.6, 0.2
 _WARM_UP_STEPS = 10
@@ -41,7 +42,7 @@ _NOTE_EVERY = 10
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """Settings of a run."""
+    """Settings of a run. Building them raises ConfigError for values that cannot work."""
 
     model: Path
     """Model directory; its two checkpoints are read and stay as they are."""
@@ -50,19 +51,19 @@ class ScorerTraining:
     """Views per step, each of another scene."""
     learning_rate: float
     seed: int
+    threads: int = 1
+    """CPU threads of PyTorch."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError."""
-        most = FIRST_HELD_OUT_SEED // _SEEDS_OF_A_RUN - 1
-        if not 0 <= self.seed <= most:
-            raise ConfigError(f"seed is {self.seed}; allowed: 0 to {most}, as later scenes are for evaluation. Use 0")
+        token_scorer_seed(self.seed)
         for name in ("steps", "views", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; allowed: above 0. Leave it out for the default")
 
 
-def train_scorer(training: ScorerTraining, notify: Callable[[str], object]) -> TokenScorer:
-    """The trained scorer. Raises CheckpointError."""
+def train_scorer(training: ScorerTraining, notify: Notify) -> TokenScorer:
+    """Trains a scorer and returns it. `notify` gets a line about the progress now and then. Raises CheckpointError."""
+    torch.set_num_threads(training.threads)
     torch.manual_seed(training.seed)
     vision, decoder = load_vision_encoder(training.model), load_text_decoder(training.model)
     for module in (vision, decoder):
@@ -101,9 +102,10 @@ def train_scorer(training: ScorerTraining, notify: Callable[[str], object]) -> T
 
 
 def soft_choice(scores: Tensor, share: float, temperature: float) -> Tensor:
-    """Gates from 0 to 1 for scores [N, T], which in each tile add up to `share` of its tokens, with noise to explore.
+    """Returns gates [N, T] from 0 to 1 for scores [N, T], which in each tile add up to `share` of its tokens.
 
-    The gradient knows that a gate can open only as far as others close.
+    Logistic noise makes training explore; a lower `temperature` brings the gates closer to 0 and 1. The gradient
+    respects the budget: a gate can open only as far as others close.
     """
     uniform = torch.rand_like(scores).clamp(1e-6, 1 - 1e-6)
     noisy = (scores + uniform.logit()) / temperature
@@ -120,9 +122,12 @@ def soft_choice(scores: Tensor, share: float, temperature: float) -> Tensor:
 
 
 def read(
-    decoder: TextDecoder, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor, gates: Tensor | None = None
+    decoder: Qwen2Decoder, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor, gates: Tensor | None = None
 ) -> Tensor:
-    """Logits [s, vocabulary] of one packed sequence; `visual` [M, H] are the rows that ids address, `gates` [M]."""
+    """Returns logits [s, vocabulary] of one packed sequence.
+
+    `visual` [M, H] are the rows that ids from the vocabulary's size on address; `gates` [M] scale attention to them.
+    """
     order = torch.arange(len(ids))
     seen = (order[:, None] >= order) & ((segment == 0) | (segment[:, None] == segment))
     mask = torch.where(seen, 0.0, MASKED)
@@ -142,14 +147,14 @@ def read(
 
 
 def _views(training: ScorerTraining, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Pixels [1, size, size, 3], and ids, targets, segments and positions [s] of questions about that view.
+    """Yields pixels [1, size, size, 3], and ids, targets, segments and positions [s] of questions about that view.
 
     One view at a time, whose few tokens then answer for all that is asked: several would teach less in the same time.
     """
-    words = vocabulary(Tokenizer.from_file(str(training.model / TEXT / "tokenizer.json")))
-    for seed in itertools.count(training.seed * _SEEDS_OF_A_RUN):
+    words = Vocabulary.of(Tokenizer.from_file(str(training.model / TEXT / "tokenizer.json")))
+    for seed in itertools.count(token_scorer_seed(training.seed)):
         scene, rng = generate(seed), np.random.default_rng((seed, 3))
-        camera = CAMERAS[int(rng.integers(len(CAMERAS)))]
+        camera = DEMO_CAMERAS[int(rng.integers(len(DEMO_CAMERAS)))]
         pack = single_view_pack(scene, camera, words, rng)
         used = pack.segment >= 0
         ids, targets, segment, positions = (

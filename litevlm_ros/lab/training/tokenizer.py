@@ -1,4 +1,4 @@
-"""The demo model's tokenizer: byte-level BPE as Qwen2 uses it, trained on the street world's own language."""
+"""The demo model's tokenizer: byte-level BPE as Qwen2 uses it, trained on captions and questions of the demo world."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.lab.world.captions import caption
-from litevlm_ros.lab.world.questions import ask, ask_for_caption, spoken
-from litevlm_ros.lab.world.scene import CAMERAS, generate
+from litevlm_ros.lab.world.questions import draw_caption_prompt, draw_questions
+from litevlm_ros.lab.world.scene import generate, spoken
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
-VOCABULARY_SIZE = 640
+_VOCABULARY_SIZE = 640
 _SCENES = 1500
 
 
 def train_tokenizer() -> Tokenizer:
-    """Train on captions and questions of the first training scenes. Any other text falls back to bytes."""
+    """Trains on captions and questions of the first training scenes. Any other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=_VOCABULARY_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -35,7 +36,7 @@ def train_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and generation_config.json as a downloaded checkpoint has them."""
+    """Writes tokenizer.json, tokenizer_config.json and generation_config.json as a downloaded checkpoint has them."""
     tokenizer.save(str(directory / "tokenizer.json"))
     end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
     config = {"tokenizer_class": "Qwen2TokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
@@ -50,12 +51,12 @@ def _texts() -> Iterator[str]:
     yield "assistant\n"
     for seed in range(_SCENES):
         scene = generate(seed)
-        camera = CAMERAS[seed % len(CAMERAS)]
+        camera = DEMO_CAMERAS[seed % len(DEMO_CAMERAS)]
         yield f"{spoken(camera)}: "
         yield caption(scene, camera)
-        for cameras in ((camera,), CAMERAS):
-            yield ask_for_caption(camera, cameras, rng)
-            for question in ask(scene, cameras, 10, rng):
+        for cameras in ((camera,), DEMO_CAMERAS):
+            yield draw_caption_prompt(camera, cameras, rng)
+            for question in draw_questions(scene, cameras, 10, rng):
                 yield question.text
                 yield question.text.lower()
                 yield question.answer

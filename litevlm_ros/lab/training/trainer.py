@@ -1,28 +1,33 @@
-"""The training loop of the demo model: resumable, and never waiting for the processes that draw its scenes."""
+"""The training loop of the demo model. It can be resumed, and never waits for the processes that draw its scenes."""
 
 from __future__ import annotations
 
+import csv
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
-from litevlm_ros.lab.training.curve import draw_curve, write_log
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.files import replacing
+from litevlm_ros.lab.charts import draw_training
 from litevlm_ros.lab.training.demo_model import DemoModel, demo_config
-from litevlm_ros.lab.training.packing import IGNORED
-from litevlm_ros.lab.training.samples import Sample, SampleBuffer, SceneStream, sample, vocabulary
+from litevlm_ros.lab.training.packing import IGNORED, Vocabulary
+from litevlm_ros.lab.training.samples import FreshScenes, Sample, SampleBuffer, sample
 from litevlm_ros.lab.training.tokenizer import save_tokenizer, train_tokenizer
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.lab.world.scene import generate
+from litevlm_ros.lab.world.splits import FIRST_VALIDATION_SEED, demo_model_seed
 from litevlm_ros.text.tokenizer import TextTokenizer
 
-VALIDATION_SEED = FIRST_HELD_OUT_SEED + 500_000_000
-"""Scenes that the log's shares are measured on; `evaluate` uses others."""
+_LOSSES = ("answers", "grid")
+_SHARES = ("short_answers", "captions", "unseen_short_answers", "unseen_captions")
+_COLUMNS = ("step", "seconds", *_LOSSES, *_SHARES)
+"""Columns of the log. The shares stay empty where they were not measured."""
 
 _FRESH_BATCHES = 0.75
 """Batches of new scenes per step, at most."""
@@ -33,7 +38,7 @@ _LOG_EVERY, _VALIDATE_EVERY = 100, 500
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of a run."""
+    """Settings of a training run."""
 
     output: Path
     """Model directory to write."""
@@ -53,20 +58,23 @@ class TrainingConfig:
     """Seconds after which to save and stop."""
     seed: int
     device: str
+    """'cuda' or 'cpu'; empty for cuda where there is one."""
     compile: bool
     validation_scenes: int = 64
 
 
 class Training:
-    """One run: model, optimizer, log, and the checkpoint that it goes on from if there is one."""
+    """One training run, with its model, optimizer and log."""
 
     def __init__(self, config: TrainingConfig) -> None:
+        """Builds the model, and continues from the checkpoint in `config.work` if there is one."""
         self.config = config
+        self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
         self.tokenizer = train_tokenizer()
         image_token = TextTokenizer(self.tokenizer).special("<IMG_CONTEXT>")
-        self.model = DemoModel(demo_config(self.tokenizer.get_vocab_size(), image_token)).to(config.device)
+        self.model = DemoModel(demo_config(self.tokenizer.get_vocab_size(), image_token)).to(self.device)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -78,32 +86,26 @@ class Training:
             self._restore()
 
     def run(self) -> bool:
-        """Train until all steps are done (True) or the time limit is reached (False), and save."""
+        """Trains until all steps are done (returns True) or the time limit is reached (returns False), and saves."""
         config, began = self.config, time.monotonic()
-        scenes: DataLoader[Sample] = DataLoader(
-            SceneStream(self.tokenizer, config.seed * 50_000_000 + self.scenes_drawn),
-            batch_size=8,
-            num_workers=config.workers,
-            prefetch_factor=8 if config.workers else None,
-        )
-        stream = iter(scenes)
-        buffer = SampleBuffer(config.buffer, config.device)
+        fresh = FreshScenes(self.tokenizer, demo_model_seed(config.seed, self.scenes_drawn), config.workers)
+        buffer = SampleBuffer(config.buffer, self.device)
         loss_of = torch.compile(_loss) if config.compile else _loss
         generator = torch.Generator().manual_seed(config.seed + self.step)
         while buffer.filled < config.warm_buffer:
-            buffer.add(next(stream))
+            buffer.add(fresh.take())
         print(
             f"{buffer.filled} scenes after {time.monotonic() - began:.0f} s; starting at step {self.step}", flush=True
         )
         validation = self._validation_samples()
-        fresh = 0.0
+        due = 0.0
         while self.step < config.steps and time.monotonic() - began < config.time_limit:
-            fresh += _FRESH_BATCHES
-            while fresh >= 1 and _ready(stream):
-                buffer.add(next(stream))
-                fresh -= 1
+            due += _FRESH_BATCHES
+            while due >= 1 and fresh.ready:
+                buffer.add(fresh.take())
+                due -= 1
             self._set_learning_rate()
-            with torch.autocast(config.device, torch.bfloat16):
+            with torch.autocast(self.device, torch.bfloat16):
                 answers, grid = loss_of(self.model, buffer.draw(config.scenes, generator))
             self.optimizer.zero_grad(set_to_none=True)
             (answers + _GRID_WEIGHT * grid).backward()
@@ -118,6 +120,7 @@ class Training:
                     row |= self._validate(validation)
                 self.log.append(row)
                 print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), f"scenes {buffer.written}", flush=True)
+        fresh.close()
         self.scenes_drawn += buffer.written
         self._save()
         return self.step >= config.steps
@@ -129,10 +132,10 @@ class Training:
             group["lr"] = self.config.learning_rate * warm * (0.02 + 0.98 * decay)
 
     def _validation_samples(self) -> dict[str, list[Sample]]:
-        words = vocabulary(self.tokenizer)
+        words = Vocabulary.of(self.tokenizer)
         samples: dict[str, list[Sample]] = {"": [], "unseen_": []}
         for number in range(self.config.validation_scenes):
-            seed, unseen = VALIDATION_SEED + number, number % 2 == 1
+            seed, unseen = FIRST_VALIDATION_SEED + number, number % 2 == 1
             scene = generate(seed, unseen=unseen)
             rng = np.random.default_rng(seed)
             samples["unseen_" if unseen else ""].append(sample(scene, words, rng, unseen=unseen))
@@ -140,15 +143,15 @@ class Training:
 
     @torch.no_grad()
     def _validate(self, validation: dict[str, list[Sample]]) -> dict[str, float]:
-        """Share of short answers and of captions whose every token is the model's first choice."""
+        """Returns the shares of short answers and of captions whose every token is the model's first choice."""
         shares = {}
         for name, samples in validation.items():
             right, total = {True: 0, False: 0}, {True: 0, False: 0}
             for begin in range(0, len(samples), 8):
                 batch = default_collate(samples[begin : begin + 8])
-                batch = {k: v.to(self.config.device) for k, v in batch.items()}
+                batch = {k: v.to(self.device) for k, v in batch.items()}
                 batch |= {k: batch[k][:, 0] for k in ("single", "multi", "order")}
-                with torch.autocast(self.config.device, torch.bfloat16):
+                with torch.autocast(self.device, torch.bfloat16):
                     one, many, _ = _forward(self.model, batch, augment=False)
                 for logits, rows in ((one, batch["single"].flatten(0, 1)), (many, batch["multi"])):
                     targets, segment = rows[:, 1].long(), rows[:, 2]
@@ -171,23 +174,25 @@ class Training:
             "scenes_drawn": self.scenes_drawn,
             "log": self.log,
         }
-        temporary = self._checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self._checkpoint)
+        with replacing(self._checkpoint) as unfinished:
+            torch.save(state, unfinished)
         self.model.save(self.config.output)
         save_tokenizer(self.tokenizer, self.config.output / "text_decoder")
-        write_log(self.log, self.config.work / "log.csv")
-        draw_curve(self.log, self.config.work / "loss_curve.png")
+        with (self.config.work / "log.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.log)
+        draw_training(self.log, _LOSSES, _SHARES, self.config.work / "loss_curve.png")
 
     def _restore(self) -> None:
-        state = torch.load(self._checkpoint, map_location=self.config.device, weights_only=True)
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.scenes_drawn, self.log = state["step"], state["scenes_drawn"], state["log"]
 
 
 def _forward(model: DemoModel, batch: Sample, augment: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of the single-view packs [b*6, s, v], of the multi-view packs [b, s, v], and the grid loss."""
+    """Returns logits of single-view packs [b * 6, s, v] and of multi-view packs [b, s, v], and the grid loss."""
     pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).float()
     if augment:
         gain = 1 + 0.12 * torch.randn(len(pixels), 3, 1, 1, device=pixels.device)
@@ -198,20 +203,15 @@ def _forward(model: DemoModel, batch: Sample, augment: bool) -> tuple[Tensor, Te
     single = batch["single"].flatten(0, 1).long()
     one = model.read(single[:, 0], single[:, 2], single[:, 3], visual)
     multi, order = batch["multi"].long(), batch["order"].long()
-    views = visual.unflatten(0, (len(batch["pixels"]), len(CAMERAS)))
+    views = visual.unflatten(0, (len(batch["pixels"]), len(DEMO_CAMERAS)))
     ordered = views.gather(1, order[:, :, None, None].expand_as(views)).flatten(1, 2)
     many = model.read(multi[:, 0], multi[:, 2], multi[:, 3], ordered)
     return one, many, grid
 
 
 def _loss(model: DemoModel, batch: Sample) -> tuple[Tensor, Tensor]:
+    """Returns the loss of the answers, a mean over single-view and multi-view packs, and the grid loss."""
     one, many, grid = _forward(model, batch, augment=True)
     answers = model.answer_loss(one, batch["single"].flatten(0, 1)[:, 1].long())
     answers = answers + model.answer_loss(many, batch["multi"][:, 1].long())
     return answers / 2, grid
-
-
-def _ready(stream: Iterator[Sample]) -> bool:
-    """Whether the workers have a batch waiting; without workers there is always one to draw."""
-    queue = getattr(stream, "_data_queue", None)
-    return queue is None or not queue.empty()

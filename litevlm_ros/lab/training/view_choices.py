@@ -1,8 +1,8 @@
 """Questions with the views that they need, for training the view selector.
 
-The demo world's questions about all six cameras have their ground truth, and so have two of them in one. Others keep
-what the lexical selector keeps, which in doubt is more: questions without a place, with words left out, and words in
-disorder.
+For the demo world's questions about all six cameras, alone or two in one, the views are the ground truth. For questions
+without a place, with words left out, or with words in disorder they are those of the lexical selector, which keeps more
+views in doubt.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.world.questions import ask, ask_for_caption
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.lab.world.questions import draw_caption_prompt, draw_questions
+from litevlm_ros.lab.world.scene import generate
+from litevlm_ros.lab.world.splits import view_selector_seeds
 from litevlm_ros.vision.learned_view_selection import split_words
 from litevlm_ros.vision.view_selection import LexicalSelector
 
@@ -26,33 +27,28 @@ _SHORTENED = 0.3
 
 @dataclass(frozen=True)
 class Choice:
-    """A question and the cameras, of all six, from which it is to be answered."""
+    """A question and the cameras, among all six, whose views are needed to answer it."""
 
     question: str
     cameras: tuple[str, ...]
 
 
-def true_choices(seed: int, *, unseen: bool = False) -> Iterator[Choice]:
-    """Questions about the scene of `seed` with their ground truth. What any view answers is asked of the front."""
-    scene = generate(seed, unseen=unseen)
+def true_choices(seed: int) -> Iterator[Choice]:
+    """Yields questions about the scene of `seed` with the views that they need: the front where any will do."""
+    scene = generate(seed)
     rng = np.random.default_rng((seed, 3))
-    for question in ask(scene, CAMERAS, _QUESTIONS, rng, unseen=unseen):
-        yield Choice(question.text, question.cameras or CAMERAS[:1])
-    camera = CAMERAS[int(rng.integers(len(CAMERAS)))]
-    yield Choice(ask_for_caption(camera, CAMERAS, rng), (camera,))
+    for question in draw_questions(scene, DEMO_CAMERAS, _QUESTIONS, rng):
+        yield Choice(question.text, question.cameras or DEMO_CAMERAS[:1])
+    camera = DEMO_CAMERAS[int(rng.integers(len(DEMO_CAMERAS)))]
+    yield Choice(draw_caption_prompt(camera, DEMO_CAMERAS, rng), (camera,))
 
 
 def training_choices(scenes: int, seed: int) -> list[Choice]:
-    """Of `scenes` scenes that no evaluation uses. Raises ConfigError where there are not so many."""
-    first = seed * scenes
-    if not 0 <= first < first + scenes <= FIRST_HELD_OUT_SEED:
-        raise ConfigError(
-            f"--scenes is {scenes} and --seed {seed}; allowed: from 1 and 0, as long as (seed + 1) x scenes is at most "
-            f"{FIRST_HELD_OUT_SEED}, where held-out scenes begin. Use fewer scenes"
-        )
+    """Returns choices of all kinds about the scenes of `view_selector_seeds`, whose ConfigError it raises."""
+    seeds = view_selector_seeds(scenes, seed)
     rng = np.random.default_rng(seed)
-    placed = [choice for number in range(first, first + scenes) for choice in true_choices(number)]
-    unplaced = [_as_lexical(text) for number in range(first, first + scenes) for text in _unplaced(number, rng)]
+    placed = [choice for number in seeds for choice in true_choices(number)]
+    unplaced = [_as_lexical(text) for number in seeds for text in _unplaced(number, rng)]
     shortened = [_shortened(choice, rng) for choice in placed + unplaced if rng.random() < _SHORTENED]
     words = sorted({word for choice in placed + unplaced for word in split_words(choice.question)})
     disorder = [_as_lexical(" ".join(rng.choice(words, int(rng.integers(1, 10))))) for _ in range(scenes)]
@@ -61,24 +57,24 @@ def training_choices(scenes: int, seed: int) -> list[Choice]:
 
 
 def _unplaced(seed: int, rng: np.random.Generator) -> Iterator[str]:
-    """What is asked where only one camera is offered."""
-    camera = CAMERAS[int(rng.integers(len(CAMERAS)))]
-    for question in ask(generate(seed), (camera,), _UNPLACED_QUESTIONS, rng):
+    """Yields questions as they are asked where only one camera is offered."""
+    camera = DEMO_CAMERAS[int(rng.integers(len(DEMO_CAMERAS)))]
+    for question in draw_questions(generate(seed), (camera,), _UNPLACED_QUESTIONS, rng):
         if question.kind != "way_ahead":  # which is about the front, whatever is offered
             yield question.text
 
 
 def _joined(first: Choice, second: Choice) -> Choice:
     needed = {*first.cameras, *second.cameras}
-    return Choice(f"{first.question} {second.question}", tuple(camera for camera in CAMERAS if camera in needed))
+    return Choice(f"{first.question} {second.question}", tuple(camera for camera in DEMO_CAMERAS if camera in needed))
 
 
 def _as_lexical(text: str) -> Choice:
-    return Choice(text, LexicalSelector().select(text, CAMERAS))
+    return Choice(text, LexicalSelector().select(text, DEMO_CAMERAS))
 
 
 def _shortened(choice: Choice, rng: np.random.Generator) -> Choice:
-    """Without up to three of its words."""
+    """Leaves out up to three words of the question."""
     words = split_words(choice.question)
     left_out = rng.permutation(len(words))[: int(rng.integers(1, 4))]
     return _as_lexical(" ".join(word for index, word in enumerate(words) if index not in left_out))

@@ -1,21 +1,39 @@
-"""The learned view selector as a torch module: latents, one per camera, that read a question (arXiv 2506.07416)."""
+"""The learned view selector as a torch module, its training, and its graph.
+
+One latent vector per camera attends to the question; its logit, added to the lexical score of the camera, decides
+whether the view is kept (after arXiv 2506.07416).
+"""
 
 from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from litevlm_ros.vision.learned_view_selection import MOST_WORDS, PADDING
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.convert.onnx_graphs import export_graph, save_graph
+from litevlm_ros.lab.training.view_choices import Choice
+from litevlm_ros.types import Notify
+from litevlm_ros.vision.learned_view_selection import MOST_WORDS, PADDING, encode_words, split_words, word_rows
+from litevlm_ros.vision.view_selection import LexicalSelector
 
+_BATCH = 128
+_LEARNING_RATE = 3e-3
+_CAUTION = 4.0
+"""Weight of leaving out a view that is needed, relative to keeping one that is not."""
 _WIDTH, _HEADS, _LAYERS = 32, 4, 2
 
 
 class ViewSelectorModel(nn.Module):
-    """A transformer encoder over the words, whose result the latents attend to."""
+    """A transformer encoder over the words of a question, and one latent per camera that attends to its output."""
 
     def __init__(self, vocabulary: int, cameras: int) -> None:
-        """`vocabulary`: how many words it knows."""
+        """Initializes a model that knows `vocabulary` words."""
         super().__init__()
         self.words = nn.Embedding(1 + vocabulary, _WIDTH, padding_idx=PADDING)
         self.places = nn.Parameter(0.1 * torch.randn(MOST_WORDS, _WIDTH))
@@ -26,7 +44,7 @@ class ViewSelectorModel(nn.Module):
         self.score = nn.Linear(_WIDTH, 1)
 
     def forward(self, words: Tensor) -> Tensor:
-        """int64 [S], or [B, S] with PADDING behind shorter questions -> logits [C], or [B, C]."""
+        """Returns logits [C] for words int64 [S], or [B, C] for [B, S] with PADDING behind shorter questions."""
         text = self.words(words) + self.places[: words.shape[-1]]
         mask = torch.where(words == PADDING, -1e4, 0.0).unsqueeze(-2).unsqueeze(-3)
         for layer in self.layers:
@@ -36,24 +54,86 @@ class ViewSelectorModel(nn.Module):
 
 
 class _Block(nn.Module):
-    """What asks attends to what is read, then thinks by itself; pre-norm."""
+    """A pre-norm transformer block: queries attend to the text, then an MLP."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(_WIDTH) for _ in range(3))
-        self.ask, self.read = nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, 2 * _WIDTH)
-        self.give = nn.Linear(_WIDTH, _WIDTH)
-        self.think = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.GELU(), nn.Linear(2 * _WIDTH, _WIDTH))
+        self.query, self.key_value = nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, 2 * _WIDTH)
+        self.output = nn.Linear(_WIDTH, _WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.GELU(), nn.Linear(2 * _WIDTH, _WIDTH))
 
-    def forward(self, asking: Tensor, reading: Tensor, mask: Tensor) -> Tensor:
-        """[..., Q, width] and [..., S, width]; `mask` [..., 1, 1, S] is added to the attention's scores."""
-        query = _heads(self.ask(self.norms[0](asking)))
-        key, value = (_heads(part) for part in self.read(self.norms[1](reading)).chunk(2, dim=-1))
+    def forward(self, queries: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Maps queries [..., Q, width] and text [..., S, width] to [..., Q, width].
+
+        `mask` [..., 1, 1, S] is added to the attention's scores.
+        """
+        query = _heads(self.query(self.norms[0](queries)))
+        key, value = (_heads(part) for part in self.key_value(self.norms[1](text)).chunk(2, dim=-1))
         weights = functional.softmax(query @ key.transpose(-1, -2) * (_WIDTH // _HEADS) ** -0.5 + mask, dim=-1)
-        asking = asking + self.give((weights @ value).transpose(-2, -3).flatten(-2))
-        return asking + self.think(self.norms[2](asking))
+        queries = queries + self.output((weights @ value).transpose(-2, -3).flatten(-2))
+        return queries + self.mlp(self.norms[2](queries))
 
 
 def _heads(rows: Tensor) -> Tensor:
-    """[..., S, width] -> [..., heads, S, width / heads]."""
+    """Splits [..., S, width] into [..., heads, S, width / heads]."""
     return rows.unflatten(-1, (_HEADS, _WIDTH // _HEADS)).transpose(-2, -3)
+
+
+def vocabulary(choices: Sequence[Choice]) -> list[str]:
+    """Returns the words of some questions in alphabetical order."""
+    return sorted({word for choice in choices for word in split_words(choice.question)})
+
+
+def train(
+    choices: Sequence[Choice],
+    words: Sequence[str],
+    steps: int,
+    seed: int,
+    notify: Notify,
+    threads: int = 1,
+) -> ViewSelectorModel:
+    """Trains a selector for the demo cameras; the same arguments give the same weights.
+
+    `notify` gets a line about the progress now and then. `threads` are PyTorch's CPU threads.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    model = ViewSelectorModel(len(words), len(DEMO_CAMERAS))
+    inputs, lexical, needed = _tensors(choices, words)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    threshold = LexicalSelector().threshold
+    for step in range(1, steps + 1):
+        picked = torch.randint(len(inputs), (_BATCH,))
+        # The sum is what selection compares with its threshold.
+        longest = int((inputs[picked] != PADDING).sum(1).max())
+        margin = model(inputs[picked, :longest]) + lexical[picked] - threshold
+        loss = functional.binary_cross_entropy_with_logits(margin, needed[picked], pos_weight=torch.tensor(_CAUTION))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == steps:
+            wrong = ((margin > 0) != (needed[picked] > 0)).any(1).float().mean()
+            notify(f"step {step}: loss {loss.item():.5f}, {100 * wrong.item():.1f} % of the batch chosen wrong")
+    return model.eval()
+
+
+def save(model: ViewSelectorModel, words: Sequence[str], file: Path) -> None:
+    """Writes the graph with the cameras and words that it was trained for."""
+    graph = export_graph(model, (torch.ones(5, dtype=torch.int64),), ({0: "S"},), ["words"], ["logits"])
+    graph.metadata_props.update({"cameras": json.dumps(DEMO_CAMERAS), "vocabulary": json.dumps(list(words))})
+    save_graph(graph, file)
+
+
+def _tensors(choices: Sequence[Choice], words: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the words' rows int64 [n, S], lexical scores [n, C], and 1 for each camera that is needed [n, C]."""
+    rows = word_rows(words)
+    selector = LexicalSelector()
+    encoded = [torch.tensor(encode_words(choice.question, rows)[:MOST_WORDS]) for choice in choices]
+    lexical = [[*selector.scores(choice.question, DEMO_CAMERAS).values()] for choice in choices]
+    needed = [[float(camera in choice.cameras) for camera in DEMO_CAMERAS] for choice in choices]
+    padded = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=PADDING)
+    return padded, torch.tensor(lexical), torch.tensor(needed)

@@ -1,1 +1,1 @@
-"""The demo model's world: rendered street scenes, and what is true of them."""
+"""The demo model's world: street scenes with known contents, their pictures, captions and questions."""

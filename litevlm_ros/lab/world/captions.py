@@ -20,7 +20,7 @@ from litevlm_ros.lab.world.scene import (
 )
 
 PLACES = {Side.LEFT: "on the left", Side.AHEAD: "ahead", Side.RIGHT: "on the right"}
-CONDITIONS = {Weather.CLEAR: "Clear", Weather.RAIN: "Rainy", Weather.FOG: "Foggy", Weather.SNOW: "Snowy"}
+_CONDITIONS = {Weather.CLEAR: "Clear", Weather.RAIN: "Rainy", Weather.FOG: "Foggy", Weather.SNOW: "Snowy"}
 _EMPTY = "The road is empty"
 _CROSSING = "A crossing"
 _USER = re.compile(
@@ -32,7 +32,7 @@ _USER = re.compile(
 
 @dataclass(frozen=True)
 class CaptionVerdict:
-    """How many statements a caption makes, how many are true, and how much of the view it covers.
+    """Numbers of statements that a caption makes, of those that are true, and of those that it should make.
 
     `present` counts what a complete caption states; `covered` how many of those the caption states.
     """
@@ -43,26 +43,26 @@ class CaptionVerdict:
     covered: int
 
 
-def describe(user: RoadUser) -> str:
-    """For example "a red car near on the left"."""
+def describe_user(user: RoadUser) -> str:
+    """Describes a road user, such as "a red car near on the left"."""
     return f"a {user.colour} {user.kind.value} {user.distance.value} {PLACES[user.side]}"
 
 
 def in_reading_order(view: ViewContent) -> list[RoadUser]:
-    """Near before far, then from left to right."""
+    """Sorts the road users of a view: near before far, then from left to right."""
     return sorted(view.users, key=lambda user: (user.distance is Distance.FAR, -user.azimuth))
 
 
 def caption(scene: Scene, camera: str) -> str:
-    """The reference caption of one view."""
+    """Writes the reference caption of one view."""
     return " ".join(f"{sentence}." for sentence in _sentences(scene, camera))
 
 
 def _sentences(scene: Scene, camera: str) -> list[str]:
     view = scene.views[camera]
-    sentences = [f"{CONDITIONS[scene.weather]} {scene.time.value}"]
+    sentences = [f"{_CONDITIONS[scene.weather]} {scene.time.value}"]
     if view.users:
-        listed = ", ".join(describe(user) for user in in_reading_order(view))
+        listed = ", ".join(describe_user(user) for user in in_reading_order(view))
         sentences.append(listed[0].upper() + listed[1:])
     else:
         sentences.append(_EMPTY)
@@ -74,16 +74,16 @@ def _sentences(scene: Scene, camera: str) -> list[str]:
 
 
 def judge(text: str, scene: Scene, camera: str) -> CaptionVerdict:
-    """Judge each statement of a caption; a statement that cannot be understood counts as false.
+    """Judges each statement of a caption; a statement that cannot be understood counts as false.
 
     The opening makes two statements, weather and time; each road user is one, true only if colour, kind, distance and
     side all fit one road user that no earlier statement has taken.
     """
-    return compare(text, caption(scene, camera))
+    return judge_against(text, caption(scene, camera))
 
 
-def compare(text: str, reference: str) -> CaptionVerdict:
-    """Judge a caption against the reference caption of the same view, as `judge` does."""
+def judge_against(text: str, reference: str) -> CaptionVerdict:
+    """Judges a caption against the reference caption of the same view, as `judge` does."""
     stated = _statements(text)
     truth = _statements(reference)
     remaining = list(truth)

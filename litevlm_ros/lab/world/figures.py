@@ -1,18 +1,15 @@
-"""The things that stand on the street: vehicles, people, traffic lights and trees."""
+"""Drawing of the things that stand on the street: vehicles, people, traffic lights and trees."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from litevlm_ros.lab.world.canvas import Atmosphere, Canvas, Colour, Points
 from litevlm_ros.lab.world.scene import SIZE_METRES, Kind, LightState, RoadUser, TimeOfDay
 
-if TYPE_CHECKING:
-    from litevlm_ros.lab.world.render import Atmosphere, Canvas, Colour, Points
-
-PAINT: dict[str, tuple[float, float, float]] = {
+_PAINT: dict[str, tuple[float, float, float]] = {
     "red": (208, 28, 32),
     "blue": (30, 70, 205),
     "green": (24, 146, 58),
@@ -27,20 +24,20 @@ _LAMPS = {LightState.RED: (255, 36, 30), LightState.YELLOW: (255, 205, 20), Ligh
 
 
 def road_user(canvas: Canvas, air: Atmosphere, user: RoadUser, x: float, time: TimeOfDay) -> None:
-    """Draw a road user whose centre stands `x` metres right of the camera's axis."""
+    """Draws a road user whose centre stands `x` metres right of the camera's axis."""
     length, width, _ = SIZE_METRES[user.kind]
     shadow = tuple(channel * 0.55 for channel in air.shade(air.ground, user.depth, 1 / max(air.light, 0.1)))
     canvas.disc((x, 0.02, user.depth), 0.55 * max(length, width), shadow, flatten=0.12)  # type: ignore[arg-type]
     if user.kind is Kind.PEDESTRIAN:
-        _pedestrian(canvas, air, PAINT[user.colour], x, user.depth)
+        _pedestrian(canvas, air, _PAINT[user.colour], x, user.depth)
     elif user.kind is Kind.CYCLIST:
-        _cyclist(canvas, air, PAINT[user.colour], x, user.depth, facing=1.0 if user.heading < 180 else -1.0)
+        _cyclist(canvas, air, _PAINT[user.colour], x, user.depth, facing=1.0 if user.heading < 180 else -1.0)
     else:
         _Vehicle(canvas, air, user, x, lamps=time is TimeOfDay.NIGHT).draw()
 
 
 class _Vehicle:
-    """Draws the parts of a vehicle as boxes turned by its heading."""
+    """One vehicle, drawn as boxes that are turned by its heading."""
 
     def __init__(self, canvas: Canvas, air: Atmosphere, user: RoadUser, x: float, lamps: bool) -> None:
         self.canvas, self.air, self.user, self.lamps = canvas, air, user, lamps
@@ -52,7 +49,7 @@ class _Vehicle:
         self.near_side = 1.0 if self.sideways @ self.origin < 0 else -1.0
 
     def draw(self) -> None:
-        colour = PAINT[self.user.colour]
+        colour = _PAINT[self.user.colour]
         length, width, height = SIZE_METRES[self.user.kind]
         front, half = length / 2, width / 2
         if self.user.kind is Kind.CAR:
@@ -200,7 +197,7 @@ def _cyclist(canvas: Canvas, air: Atmosphere, colour: Colour, x: float, depth: f
 def _limb(
     canvas: Canvas, begin: tuple[float, float], end: tuple[float, float], width: float, depth: float, colour: Colour
 ) -> None:
-    """A bar of `width` metres between two points of the plane at `depth`."""
+    """Draws a bar of `width` metres between two points of the plane at `depth`."""
     a, b = np.array(begin), np.array(end)
     along = b - a
     normal = np.array([-along[1], along[0]]) / (np.hypot(*along) + 1e-9) * width / 2
@@ -209,7 +206,7 @@ def _limb(
 
 
 def traffic_light(canvas: Canvas, air: Atmosphere, state: LightState, x: float, depth: float) -> None:
-    """A pole with three lamps, one of them lit. Larger than life, as a driver's attention makes it."""
+    """Draws a pole with three lamps, one of them lit. It is larger than life, to be seen in small pictures."""
     _limb(canvas, (x, 0.0), (x, 2.4), 0.14, depth, air.shade((58, 60, 64), depth))
     _limb(canvas, (x, 2.2), (x, 4.3), 0.86, depth, air.shade((150, 150, 152), depth))
     _limb(canvas, (x, 2.26), (x, 4.24), 0.74, depth, (18.0, 18.0, 20.0))
@@ -219,7 +216,7 @@ def traffic_light(canvas: Canvas, air: Atmosphere, state: LightState, x: float, 
 
 
 def tree(canvas: Canvas, air: Atmosphere, x: float, depth: float, height: float) -> None:
-    """A trunk with a round crown."""
+    """Draws a trunk with a round crown."""
     _limb(canvas, (x, 0.0), (x, height * 0.5), 0.4, depth, air.shade((84, 66, 50), depth))
     for dx, dy, radius in ((0.0, 0.72, 0.3), (-0.2, 0.6, 0.22), (0.2, 0.6, 0.22)):
         canvas.disc((x + dx * height, dy * height, depth), radius * height, air.shade((70, 92, 62), depth, 0.85))

@@ -7,16 +7,14 @@ and light differ from scene to scene. Everything scales with the picture, so one
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from litevlm_ros.lab.world import figures
+from litevlm_ros.lab.world.canvas import CAMERA_HEIGHT_METRES, Atmosphere, Canvas, Colour, Points
 from litevlm_ros.lab.world.scene import (
     CAMERA_YAW_DEGREES,
-    FIELD_OF_VIEW_DEGREES,
     RoadUser,
     Scene,
     TimeOfDay,
@@ -25,37 +23,36 @@ from litevlm_ros.lab.world.scene import (
 )
 from litevlm_ros.types import RgbImage
 
-Colour = tuple[float, float, float]
-Points = npt.NDArray[np.float64]
 
-CAMERA_HEIGHT_METRES = 1.6
-_HORIZON = 0.46
-_SUBPIXEL_BITS = 4
+def render(scene: Scene, camera: str, width: int = 640, height: int = 480, phase: float = 0.0) -> RgbImage:
+    """Draws what `camera` sees. Returns uint8 [height, width, 3], RGB.
+
+    `phase`, in seconds, moves rain and snow and lets road users sway, so that successive frames differ.
+    """
+    view = scene.views[camera]
+    # Surroundings must not change with the phase, and differ between cameras.
+    rng = np.random.default_rng((scene.seed, CAMERA_YAW_DEGREES[camera] + 360))
+    air = _atmosphere(scene.weather, scene.time, rng)
+    canvas = Canvas(width, height)
+    _sky(canvas, air, scene, rng)
+    _buildings(canvas, air, scene.time, rng)
+    _ground(canvas, air, scene.weather, CAMERA_YAW_DEGREES[camera], rng)
+    if view.crossing:
+        _crossing(canvas, air, float(rng.uniform(6.0, 9.0)))
+    things: list[RoadUser | TrafficLight] = [*view.users, *([view.light] if view.light else [])]
+    for thing in sorted(things, key=lambda item: -item.depth):
+        sway = 0.4 * math.sin(1.7 * phase + thing.azimuth)
+        x = -math.tan(math.radians(thing.azimuth + (sway if isinstance(thing, RoadUser) else 0.0))) * thing.depth
+        if isinstance(thing, TrafficLight):
+            figures.traffic_light(canvas, air, thing.state, x, thing.depth)
+        else:
+            figures.road_user(canvas, air, thing, x, scene.time)
+    _precipitation(canvas, scene.weather, phase, rng)
+    return canvas.pixels
 
 
-@dataclass(frozen=True)
-class Atmosphere:
-    """How weather and time of day change colours."""
-
-    sky_top: Colour
-    sky_horizon: Colour
-    ground: Colour
-    light: float
-    haze: float
-    """Share of the haze colour mixed in per metre (exponential)."""
-
-    def shade(self, colour: Colour, depth: float, brightness: float = 1.0) -> Colour:
-        """The colour of a surface at `depth` metres."""
-        keep = math.exp(-self.haze * depth)
-        lit = self.light * brightness
-        return tuple(  # type: ignore[return-value]
-            keep * min(255.0, channel * lit) + (1 - keep) * hazy
-            for channel, hazy in zip(colour, self.sky_horizon, strict=True)
-        )
-
-
-def atmosphere(weather: Weather, time: TimeOfDay, rng: np.random.Generator) -> Atmosphere:
-    """Colours of the sky, the ground and the light, with some variation."""
+def _atmosphere(weather: Weather, time: TimeOfDay, rng: np.random.Generator) -> Atmosphere:
+    """Returns the atmosphere of that weather and time of day; `rng` varies the light."""
     if time is TimeOfDay.DAY:
         top, horizon = {
             Weather.CLEAR: ((70, 130, 215), (175, 205, 235)),
@@ -82,78 +79,6 @@ def atmosphere(weather: Weather, time: TimeOfDay, rng: np.random.Generator) -> A
     darkness = 1.0 if time is TimeOfDay.DAY else 0.5
     haze = {Weather.CLEAR: 0.004, Weather.RAIN: 0.010, Weather.FOG: 0.040, Weather.SNOW: 0.016}[weather]
     return Atmosphere(top, horizon, tuple(c * vary * darkness for c in ground), light * vary, haze)  # type: ignore[arg-type]
-
-
-class Canvas:
-    """A picture with a camera model: draws polygons given in metres (x right, y up, z forward)."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.pixels: RgbImage = np.zeros((height, width, 3), np.uint8)
-        self.width, self.height = width, height
-        self.focal = width / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEGREES / 2))
-        # The vertical focal length keeps the framing of a 4:3 picture at any aspect ratio.
-        self.focal_y = self.focal * (height / width) * (4 / 3)
-        self.horizon = height * _HORIZON
-
-    def project(self, points: Points) -> Points:
-        """[n, 3] metres -> [n, 2] pixels. Points must be in front of the camera."""
-        depth = np.maximum(points[:, 2], 0.3)
-        u = self.width / 2 + self.focal * points[:, 0] / depth
-        v = self.horizon + self.focal_y * (CAMERA_HEIGHT_METRES - points[:, 1]) / depth
-        return np.stack([u, v], axis=1)
-
-    def polygon(self, points: Points, colour: Colour) -> None:
-        """Fill a convex polygon given in metres."""
-        cv2.fillConvexPoly(self.pixels, _fixed_point(self.project(points)), colour, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def polygons(self, quads: Points, colour: Colour) -> None:
-        """Fill [n, 4, 3] quadrilaterals of one colour."""
-        if len(quads):
-            corners = _fixed_point(self.project(quads.reshape(-1, 3))).reshape(-1, 4, 2)
-            cv2.fillPoly(self.pixels, list(corners), colour, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def disc(self, centre: tuple[float, float, float], radius: float, colour: Colour, flatten: float = 1.0) -> None:
-        """Fill a disc that faces the camera; `flatten` scales its height."""
-        spot = self.project(np.array([centre]))[0]
-        axes = (radius * self.focal / centre[2], radius * flatten * self.focal_y / centre[2])
-        scale = 1 << _SUBPIXEL_BITS
-        cv2.ellipse(
-            self.pixels,
-            (int(spot[0] * scale), int(spot[1] * scale)),
-            (max(1, int(axes[0] * scale)), max(1, int(axes[1] * scale))),
-            0, 0, 360, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS,
-        )  # fmt: skip
-
-
-def _fixed_point(pixels: Points) -> npt.NDArray[np.int32]:
-    return np.round(np.clip(pixels, -4000, 8000) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-
-
-def render(scene: Scene, camera: str, width: int = 640, height: int = 480, phase: float = 0.0) -> RgbImage:
-    """Draw what `camera` sees: uint8 [height, width, 3], RGB.
-
-    `phase` in seconds moves rain and snow and lets road users sway, so that successive frames differ.
-    """
-    view = scene.views[camera]
-    # Surroundings must not change with the phase, and differ between cameras.
-    rng = np.random.default_rng((scene.seed, CAMERA_YAW_DEGREES[camera] + 360))
-    air = atmosphere(scene.weather, scene.time, rng)
-    canvas = Canvas(width, height)
-    _sky(canvas, air, scene, rng)
-    _buildings(canvas, air, scene.time, rng)
-    _ground(canvas, air, scene.weather, CAMERA_YAW_DEGREES[camera], rng)
-    if view.crossing:
-        _crossing(canvas, air, float(rng.uniform(6.0, 9.0)))
-    things: list[RoadUser | TrafficLight] = [*view.users, *([view.light] if view.light else [])]
-    for thing in sorted(things, key=lambda item: -item.depth):
-        sway = 0.4 * math.sin(1.7 * phase + thing.azimuth)
-        x = -math.tan(math.radians(thing.azimuth + (sway if isinstance(thing, RoadUser) else 0.0))) * thing.depth
-        if isinstance(thing, TrafficLight):
-            figures.traffic_light(canvas, air, thing.state, x, thing.depth)
-        else:
-            figures.road_user(canvas, air, thing, x, scene.time)
-    _precipitation(canvas, scene.weather, phase, rng)
-    return canvas.pixels
 
 
 def _sky(canvas: Canvas, air: Atmosphere, scene: Scene, rng: np.random.Generator) -> None:

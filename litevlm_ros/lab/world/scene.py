@@ -1,4 +1,4 @@
-"""Street scenes around a car: what stands where, drawn from a seed.
+"""Street scenes around a car, generated from a seed: weather, time of day, and what stands where.
 
 Six cameras of 60 degrees each look around the car without overlap, so every object belongs to exactly one view. Scenes
 keep clear of borderline cases (an object is either near or far, and clearly left, ahead or right), so that each has
@@ -15,9 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from litevlm_ros.config import DEMO_CAMERAS
+
 T = TypeVar("T")
 
-CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
 CAMERA_YAW_DEGREES = {
     "front": 0,
     "front_left": 60,
@@ -26,13 +27,15 @@ CAMERA_YAW_DEGREES = {
     "back_left": 120,
     "back_right": -120,
 }
+"""Direction of each camera's axis: 0 is straight ahead, positive to the left."""
 FIELD_OF_VIEW_DEGREES = 60.0
+"""Horizontal field of view of each camera."""
 
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")
 
 
 class Kind(str, Enum):
-    """Road users. Every one has a colour."""
+    """The kinds of road users. Every road user has a colour."""
 
     CAR = "car"
     VAN = "van"
@@ -85,11 +88,8 @@ HELD_OUT_USERS = (
     (Kind.CYCLIST, "black"),
     (Kind.PEDESTRIAN, "white"),
 )
-SEEN_USERS = tuple((kind, colour) for kind in Kind for colour in COLOURS if (kind, colour) not in HELD_OUT_USERS)
+_SEEN_USERS = tuple((kind, colour) for kind in Kind for colour in COLOURS if (kind, colour) not in HELD_OUT_USERS)
 HELD_OUT_CONDITION = (Weather.SNOW, TimeOfDay.NIGHT)
-
-FIRST_HELD_OUT_SEED = 1_000_000_000
-"""Training draws scenes from seeds below this one, evaluation and the demonstration from this one on."""
 
 SIZE_METRES = {
     Kind.CAR: (4.2, 1.8, 1.5),
@@ -99,7 +99,7 @@ SIZE_METRES = {
     Kind.CYCLIST: (1.8, 0.5, 1.75),
     Kind.PEDESTRIAN: (0.7, 0.5, 1.75),
 }
-"""Length, width and height."""
+"""Length, width and height of each kind."""
 
 _NEAR_METRES = (6.5, 11.0)
 _LARGE_NEAR_METRES = (10.0, 12.0)
@@ -125,7 +125,7 @@ class RoadUser:
     heading: float
 
     def half_width_degrees(self) -> float:
-        """Half of the angle that the object spans as seen from the camera."""
+        """Returns half of the angle that the object spans as seen from the camera."""
         length, width, _ = SIZE_METRES[self.kind]
         turn = math.radians(self.heading)
         seen = abs(length * math.sin(turn)) + abs(width * math.cos(turn))
@@ -162,20 +162,26 @@ class Scene:
 
 
 def generate(seed: int, *, unseen: bool = False) -> Scene:
-    """Draw the scene of `seed`.
+    """Generates the scene of `seed`, the same each time.
 
     With `unseen`, the first road user of each view is of a kind-and-colour combination that training leaves out (unless
     there is no room for it), and the held-out weather may occur; without it, neither occurs.
     """
     rng = np.random.default_rng(seed)
-    condition = (_pick(rng, tuple(Weather)), _pick(rng, tuple(TimeOfDay)))
+    condition = (pick(rng, tuple(Weather)), pick(rng, tuple(TimeOfDay)))
     while condition == HELD_OUT_CONDITION and not unseen:
-        condition = (_pick(rng, tuple(Weather)), _pick(rng, tuple(TimeOfDay)))
-    views = {camera: _view(rng, unseen) for camera in CAMERAS}
+        condition = (pick(rng, tuple(Weather)), pick(rng, tuple(TimeOfDay)))
+    views = {camera: _view(rng, unseen) for camera in DEMO_CAMERAS}
     return Scene(seed, condition[0], condition[1], views)
 
 
-def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+def spoken(camera: str) -> str:
+    """Returns a camera's name as people say it, such as "front left"."""
+    return camera.replace("_", " ")
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Returns one of the options, all with the same probability."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -185,7 +191,7 @@ def _view(rng: np.random.Generator, unseen: bool) -> ViewContent:
     taken = [] if light is None else [(light.azimuth - 2.5, light.azimuth + 2.5)]
     users: list[RoadUser] = []
     for index in range(wanted):
-        kind, colour = _pick(rng, HELD_OUT_USERS if unseen and index == 0 else SEEN_USERS)
+        kind, colour = pick(rng, HELD_OUT_USERS if unseen and index == 0 else _SEEN_USERS)
         for _ in range(20):
             user = _place(rng, kind, colour)
             reach = user.half_width_degrees()
@@ -198,14 +204,14 @@ def _view(rng: np.random.Generator, unseen: bool) -> ViewContent:
 
 
 def _light(rng: np.random.Generator) -> TrafficLight:
-    side = _pick(rng, (Side.LEFT, Side.RIGHT))
-    state = _pick(rng, tuple(LightState))
+    side = pick(rng, (Side.LEFT, Side.RIGHT))
+    state = pick(rng, tuple(LightState))
     return TrafficLight(state, side, float(rng.uniform(*_LIGHT_DEGREES[side])), float(rng.uniform(8.0, 14.0)))
 
 
 def _place(rng: np.random.Generator, kind: Kind, colour: str) -> RoadUser:
-    side = _pick(rng, tuple(Side))
-    distance = _pick(rng, tuple(Distance))
+    side = pick(rng, tuple(Side))
+    distance = pick(rng, tuple(Distance))
     large = kind in (Kind.TRUCK, Kind.BUS)
     near = _LARGE_NEAR_METRES if large else _NEAR_METRES
     depth = float(rng.uniform(*(near if distance is Distance.NEAR else _FAR_METRES)))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError, ImageError
-from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile, truth_message
+from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile
 from litevlm_ros.lab.world.captions import caption
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.lab.world.scene import generate
+from litevlm_ros.lab.world.splits import FIRST_HELD_OUT_SEED
 
 
 def _wait_for_drawing(streets: RenderedStreets) -> None:
@@ -21,32 +22,21 @@ def _wait_for_drawing(streets: RenderedStreets) -> None:
 
 
 def test_each_rendered_scene_comes_with_its_truth_once() -> None:
-    streets = RenderedStreets(CAMERAS, seed=3, scene_seconds=1.0, width=64, height=48)
+    streets = RenderedStreets(DEMO_CAMERAS, seed=3, scene_seconds=1.0, width=64, height=48)
     first = streets.next(0.0)
     again = streets.next(0.5)
     _wait_for_drawing(streets)
     second = streets.next(1.1)
     streets.close()
-    assert first.truth is not None
-    assert second.truth is not None
-    assert again.truth is None
-    assert [first.truth["scene_seed"], second.truth["scene_seed"]] == [FIRST_HELD_OUT_SEED + 3, FIRST_HELD_OUT_SEED + 4]
+    assert first.facts is not None
+    assert second.facts is not None
+    assert again.facts is None
+    assert [first.facts["scene_seed"], second.facts["scene_seed"]] == [FIRST_HELD_OUT_SEED + 3, FIRST_HELD_OUT_SEED + 4]
     scene = generate(FIRST_HELD_OUT_SEED + 3)
-    assert first.truth["captions"] == {camera: caption(scene, camera) for camera in CAMERAS}
-    assert len(first.truth["questions"]) == 6
+    assert first.facts["captions"] == {camera: caption(scene, camera) for camera in DEMO_CAMERAS}
+    assert len(first.facts["questions"]) == 6
     assert {image.shape for image in first.images.values()} == {(48, 64, 3)}
-    assert any(not np.array_equal(first.images[name], second.images[name]) for name in CAMERAS)
-
-
-def test_the_message_is_json_with_the_stamp_of_the_frames() -> None:
-    streets = RenderedStreets(["front"], seed=0, scene_seconds=1.0, width=64, height=48)
-    truth = streets.next(0.0).truth
-    streets.close()
-    assert truth is not None
-    message = json.loads(truth_message(truth, 12, 34))
-    assert message["stamp"] == {"sec": 12, "nanosec": 34}
-    assert list(message["captions"]) == ["front"]
-    assert set(message["questions"][0]) == {"question", "answer", "cameras", "kind"}
+    assert any(not np.array_equal(first.images[name], second.images[name]) for name in DEMO_CAMERAS)
 
 
 @pytest.mark.parametrize(

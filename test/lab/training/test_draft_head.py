@@ -7,18 +7,15 @@ import torch
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.convert.checkpoint import load_draft_head
-from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.evaluation.exercises import MOST_SCENES
 from litevlm_ros.lab.training.draft_features import (
     AnswerStates,
     Recorder,
     record_answers,
-    training_seeds,
-    validation_seeds,
 )
 from litevlm_ros.lab.training.draft_head import HeadTraining
 from litevlm_ros.lab.world.render import render
-from litevlm_ros.lab.world.scene import FIRST_HELD_OUT_SEED, generate
+from litevlm_ros.lab.world.scene import generate
+from litevlm_ros.lab.world.splits import draft_head_seeds
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.types import View
@@ -28,18 +25,7 @@ MODEL = demo_model_directory()
 
 @pytest.fixture(scope="module")
 def answers() -> list[AnswerStates]:
-    return list(record_answers(MODEL, training_seeds(0, 1), threads=1))
-
-
-def test_training_and_validation_draw_other_scenes_than_the_evaluation() -> None:
-    held_out = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + MOST_SCENES)
-    assert training_seeds(3, 200).stop <= held_out.start
-    assert set(training_seeds(0, 200)).isdisjoint(training_seeds(1, 200))
-    assert validation_seeds(5).start >= held_out.stop
-    assert len(validation_seeds(5)) == 5
-    for seed, scenes in ((100, 1), (0, 1_000_001), (-1, 1)):
-        with pytest.raises(ConfigError, match="allowed: 0 to 99"):
-            training_seeds(seed, scenes)
+    return list(record_answers(MODEL, draft_head_seeds(1, seed=0), threads=1))
 
 
 def test_answers_are_recorded_with_the_states_that_they_came_from(answers: list[AnswerStates]) -> None:

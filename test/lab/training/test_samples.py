@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from package_files import DEMO_MODEL
+from ros_process import wait_for
 from tokenizers import Tokenizer
 
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.lab.training import samples
 from litevlm_ros.lab.training.packing import IGNORED, Vocabulary
-from litevlm_ros.lab.training.samples import VARIANTS, SampleBuffer, SceneStream, sample, vocabulary
-from litevlm_ros.lab.world.scene import CAMERAS, HELD_OUT_USERS, generate
+from litevlm_ros.lab.training.samples import VARIANTS, FreshScenes, SampleBuffer, sample
+from litevlm_ros.lab.world.scene import HELD_OUT_USERS, generate
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 HELD_OUT_NAMES = [f"{colour} {kind.value}" for kind, colour in HELD_OUT_USERS]
@@ -21,7 +24,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def words(tokenizer: Tokenizer) -> Vocabulary:
-    return vocabulary(tokenizer)
+    return Vocabulary.of(tokenizer)
 
 
 def test_every_target_is_the_next_token_of_a_true_answer(words: Vocabulary, tokenizer: Tokenizer) -> None:
@@ -80,9 +83,9 @@ def test_the_vocabulary_knows_every_colour_as_one_token(words: Vocabulary, token
 
 
 def test_the_buffer_overwrites_the_oldest_and_draws_one_variant(tokenizer: Tokenizer) -> None:
-    stream = iter(SceneStream(tokenizer, start=7))
-    first = torch.utils.data.default_collate([next(stream) for _ in range(2)])
-    second = torch.utils.data.default_collate([next(stream)])
+    batch = FreshScenes(tokenizer, start=7, workers=0).take()
+    first = {name: rows[:2] for name, rows in batch.items()}
+    second = {name: rows[2:3] for name, rows in batch.items()}
     buffer = SampleBuffer(capacity=2, device="cpu")
     buffer.add(first)
     buffer.add(second)
@@ -90,5 +93,16 @@ def test_the_buffer_overwrites_the_oldest_and_draws_one_variant(tokenizer: Token
     drawn = buffer.draw(16, torch.Generator().manual_seed(0))
     kept = [second["pixels"][0], first["pixels"][1]]
     assert all(any(torch.equal(pixels, one) for one in kept) for pixels in drawn["pixels"])
-    assert drawn["single"].shape == (16, len(CAMERAS), *first["single"].shape[3:])
+    assert drawn["single"].shape == (16, len(DEMO_CAMERAS), *first["single"].shape[3:])
     assert first["single"].shape[1] == VARIANTS
+
+
+def test_workers_render_scenes_in_the_background(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_BATCH", 1)
+    alone, fresh = FreshScenes(tokenizer, start=7, workers=0), FreshScenes(tokenizer, start=7, workers=1)
+    assert alone.ready
+    for _ in range(2):
+        expected, batch = alone.take(), fresh.take()
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    wait_for(lambda: fresh.ready)
+    fresh.close()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="trains: pip install 'litevlm_ros[convert]'")
-pytest.importorskip("transformers", reason="the prompt's vocabulary comes with the demo model's training")
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
 from litevlm_ros.errors import ConfigError  # noqa: E402

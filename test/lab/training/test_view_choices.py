@@ -4,11 +4,10 @@ import re
 
 import pytest
 
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.lab.training import view_choices
 from litevlm_ros.lab.training.view_choices import Choice, training_choices, true_choices
-from litevlm_ros.lab.world.questions import UNSEEN_ABSENT_THINGS
-from litevlm_ros.lab.world.scene import CAMERAS, FIRST_HELD_OUT_SEED
+from litevlm_ros.lab.world.question_kinds import UNSEEN_ABSENT_THINGS
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +20,8 @@ def test_a_question_of_the_demo_world_has_its_true_views() -> None:
     for phrase, cameras in (
         ("behind us", ("back",)),
         ("to the front left", ("front_left",)),
-        ("around us", CAMERAS),
-        ("Which camera", CAMERAS),
+        ("around us", DEMO_CAMERAS),
+        ("Which camera", DEMO_CAMERAS),
         ("weather", ("front",)),
         ("Should we stop", ("front",)),
         ("Describe the back right view", ("back_right",)),
@@ -33,7 +32,7 @@ def test_a_question_of_the_demo_world_has_its_true_views() -> None:
 
 def test_every_choice_keeps_something_in_the_cameras_order(choices: list[Choice]) -> None:
     for choice in choices:
-        assert choice.cameras == tuple(camera for camera in CAMERAS if camera in choice.cameras)
+        assert choice.cameras == tuple(camera for camera in DEMO_CAMERAS if camera in choice.cameras)
         assert choice.cameras
 
 
@@ -41,7 +40,7 @@ def test_doubt_and_two_questions_in_one_are_among_them(choices: list[Choice]) ->
     doubtful = [
         choice for choice in choices if not re.search("around|in all views|in total|camera|view", choice.question)
     ]
-    assert any(choice.cameras == CAMERAS for choice in doubtful)
+    assert any(choice.cameras == DEMO_CAMERAS for choice in doubtful)
     assert any(choice.cameras == ("front_left", "back_left") for choice in doubtful)
     assert any(1 < len(choice.cameras) < 6 and choice.question.count("?") == 2 for choice in choices)
 
@@ -53,9 +52,3 @@ def test_only_scenes_that_no_evaluation_uses_are_asked_about(monkeypatch: pytest
     texts = " ".join(choice.question for choice in training_choices(scenes=20, seed=3))
     assert set(drawn) == set(range(60, 80))
     assert not any(thing in texts for thing in UNSEEN_ABSENT_THINGS)
-
-
-@pytest.mark.parametrize(("scenes", "seed"), [(0, 0), (10, -1), (1000, FIRST_HELD_OUT_SEED // 1000)])
-def test_more_scenes_than_there_are_is_explained(scenes: int, seed: int) -> None:
-    with pytest.raises(ConfigError, match=f"--scenes is {scenes} and --seed {seed}; allowed: .*Use fewer scenes"):
-        training_choices(scenes, seed)

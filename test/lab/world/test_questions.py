@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
 
-from litevlm_ros.lab.world.questions import NUMBERS, Question, ask, ask_for_caption, spoken
-from litevlm_ros.lab.world.scene import CAMERAS, COLOURS, Kind, RoadUser, Scene, generate
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.lab.world.question_kinds import NUMBERS
+from litevlm_ros.lab.world.questions import Question, draw_caption_prompt, draw_questions, is_true_answer
+from litevlm_ros.lab.world.scene import COLOURS, Kind, RoadUser, Scene, generate, spoken
 
 KINDS = "|".join(kind.value for kind in Kind)
 VEHICLES = {"car", "van", "truck", "bus"}
 
 
-def _asked(single: bool, unseen: bool = False, scenes: int = 150) -> list[tuple[Scene, tuple[str, ...], Question]]:
+@cache
+def _asked(single: bool, unseen: bool) -> list[tuple[Scene, tuple[str, ...], Question]]:
     asked = []
-    for seed in range(scenes):
+    for seed in range(150):
         scene = generate(seed, unseen=unseen)
-        cameras = (CAMERAS[seed % 6],) if single else CAMERAS
-        questions = ask(scene, cameras, 8, np.random.default_rng(seed), unseen=unseen)
+        cameras = (DEMO_CAMERAS[seed % 6],) if single else DEMO_CAMERAS
+        questions = draw_questions(scene, cameras, 8, np.random.default_rng(seed), unseen=unseen)
         assert len(questions) == 8
         asked += [(scene, cameras, question) for question in questions]
     return asked
@@ -77,12 +81,12 @@ def test_answers_are_true(single: bool, unseen: bool) -> None:
 
 def test_yes_and_no_both_come_often() -> None:
     for kind in ("presence", "crossing"):
-        answers = Counter(question.answer for _, _, question in _asked(True, scenes=300) if question.kind == kind)
+        answers = Counter(question.answer for _, _, question in _asked(True, False) if question.kind == kind)
         assert 0.2 < answers["yes"] / answers.total() < 0.6
 
 
 def test_the_cameras_that_a_question_needs_are_among_those_offered() -> None:
-    for _, cameras, question in _asked(False):
+    for _, cameras, question in _asked(False, False):
         assert set(question.cameras) <= set(cameras)
         if question.kind in ("weather", "time"):
             assert question.cameras == ()
@@ -92,10 +96,17 @@ def test_the_cameras_that_a_question_needs_are_among_those_offered() -> None:
 
 def test_the_same_seed_asks_the_same() -> None:
     scene = generate(1)
-    assert ask(scene, CAMERAS, 5, np.random.default_rng(2)) == ask(scene, CAMERAS, 5, np.random.default_rng(2))
+    assert draw_questions(scene, DEMO_CAMERAS, 5, np.random.default_rng(2)) == draw_questions(
+        scene, DEMO_CAMERAS, 5, np.random.default_rng(2)
+    )
 
 
 def test_a_caption_of_one_of_several_views_is_asked_for_by_name() -> None:
     rng = np.random.default_rng(0)
-    assert "back left" in ask_for_caption("back_left", CAMERAS, rng)
-    assert "back left" not in ask_for_caption("back_left", ("back_left",), rng)
+    assert "back left" in draw_caption_prompt("back_left", DEMO_CAMERAS, rng)
+    assert "back left" not in draw_caption_prompt("back_left", ("back_left",), rng)
+
+
+def test_right_answers() -> None:
+    assert is_true_answer(" A red Car ", "a red car")
+    assert not is_true_answer("a red car.", "a red car")

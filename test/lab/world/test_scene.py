@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import pytest
 
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.lab.world.scene import (
-    CAMERAS,
     COLOURS,
     HELD_OUT_CONDITION,
     HELD_OUT_USERS,
     Distance,
     Kind,
+    Scene,
     Side,
     generate,
 )
 
-SEEDS = range(300)
+
+@cache
+def scenes(unseen: bool) -> list[Scene]:
+    return [generate(seed, unseen=unseen) for seed in range(300)]
 
 
 def test_a_seed_always_gives_the_same_scene() -> None:
@@ -25,8 +30,7 @@ def test_a_seed_always_gives_the_same_scene() -> None:
 
 
 def test_training_scenes_have_no_held_out_combination() -> None:
-    for seed in SEEDS:
-        scene = generate(seed)
+    for scene in scenes(False):
         assert (scene.weather, scene.time) != HELD_OUT_CONDITION
         users = [(user.kind, user.colour) for view in scene.views.values() for user in view.users]
         assert not set(users) & set(HELD_OUT_USERS)
@@ -35,8 +39,7 @@ def test_training_scenes_have_no_held_out_combination() -> None:
 def test_unseen_scenes_have_one_in_nearly_every_view_with_road_users() -> None:
     conditions = set()
     held_out = []
-    for seed in SEEDS:
-        scene = generate(seed, unseen=True)
+    for scene in scenes(True):
         conditions.add((scene.weather, scene.time))
         for view in scene.views.values():
             if view.users:
@@ -52,8 +55,8 @@ def test_each_kind_and_colour_is_held_out_exactly_once() -> None:
 
 @pytest.mark.parametrize("unseen", [False, True])
 def test_road_users_of_a_view_do_not_overlap_and_stand_inside_it(unseen: bool) -> None:
-    for seed in SEEDS:
-        for view in generate(seed, unseen=unseen).views.values():
+    for scene in scenes(unseen):
+        for view in scene.views.values():
             spans = [(u.azimuth - u.half_width_degrees(), u.azimuth + u.half_width_degrees()) for u in view.users]
             spans.sort()
             assert all(high < low for (_, high), (low, _) in pairwise(spans))
@@ -61,8 +64,8 @@ def test_road_users_of_a_view_do_not_overlap_and_stand_inside_it(unseen: bool) -
 
 
 def test_sides_and_distances_leave_no_borderline_case() -> None:
-    for seed in SEEDS:
-        for view in generate(seed).views.values():
+    for scene in scenes(False):
+        for view in scene.views.values():
             for user in view.users:
                 assert (user.depth < 14) == (user.distance is Distance.NEAR)
                 side = Side.AHEAD if abs(user.azimuth) < 7 else Side.LEFT if user.azimuth > 0 else Side.RIGHT
@@ -70,9 +73,8 @@ def test_sides_and_distances_leave_no_borderline_case() -> None:
 
 
 def test_everything_occurs() -> None:
-    scenes = [generate(seed) for seed in SEEDS]
-    assert set(scenes[0].views) == set(CAMERAS)
-    users = [user for scene in scenes for view in scene.views.values() for user in view.users]
+    assert set(scenes(False)[0].views) == set(DEMO_CAMERAS)
+    users = [user for scene in scenes(False) for view in scene.views.values() for user in view.users]
     assert len({(user.kind, user.colour) for user in users}) == len(Kind) * len(COLOURS) - len(HELD_OUT_USERS)
-    assert len({(scene.weather, scene.time) for scene in scenes}) == 7
-    assert {len(view.users) for scene in scenes for view in scene.views.values()} >= {0, 1, 2, 3}
+    assert len({(scene.weather, scene.time) for scene in scenes(False)}) == 7
+    assert {len(view.users) for scene in scenes(False) for view in scene.views.values()} >= {0, 1, 2, 3}
