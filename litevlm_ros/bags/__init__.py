@@ -1,1 +1,1 @@
-"""Recorded images in, recorded captions out: rosbag2, without ROS."""
+"""Captioning of recordings: reads and writes rosbag2 without ROS."""

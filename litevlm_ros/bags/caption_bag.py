@@ -1,4 +1,4 @@
-"""A bag of captions, as a recording of the node's topics would be."""
+"""Captions as a bag, like a recording of the node's topics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from litevlm_ros.model_directory import shipped
 CAPTION_TOPIC, TEXT_TOPIC = "/litevlm/caption", "/litevlm/caption_text"
 _CAPTION, _TEXT = "litevlm_ros/msg/Caption", "std_msgs/msg/String"
 _VERSION: Literal[8] = 8
-"""Of rosbag2's metadata: the newest that Humble reads."""
+"""Version of the bag's metadata: the newest that ROS 2 Humble reads."""
 
 
 def caption_typestore() -> Any:
-    """rosbags' types with litevlm_ros/Caption among them, from the definitions of this package. Raises ConfigError if
-    they are not installed."""
+    """Returns the message types of rosbags, with litevlm_ros/Caption from this package's definitions.
+
+    Raises ConfigError if the definitions are not installed.
+    """
     types = get_typestore(Stores.ROS2_HUMBLE)
     for name in ("Timings", "Caption"):
         definition = shipped(Path("msg") / f"{name}.msg").read_text(encoding="utf-8")
@@ -31,13 +33,16 @@ def caption_typestore() -> Any:
 
 
 def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -> None:
-    """Writes the captions among the entries at the times at which their frames were recorded. `storage` is
-    'mcap' or 'sqlite3'. A bag that is there already is replaced, once the new one is complete."""
+    """Writes the captions among the entries, each at the time at which its image was recorded.
+
+    `storage` is 'mcap' or 'sqlite3'. A bag that is there already is replaced when the new one is complete. Raises
+    OSError, and ConfigError if the message definitions are not installed.
+    """
     types = caption_typestore()
-    partial = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    # In a directory of its own, because the files of a bag have its name.
-    with Writer(partial / directory.name, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag:
+    # The files of a bag have its name, so an unfinished one has that name too, within a directory of another name.
+    unfinished = directory.with_name(f"{directory.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with Writer(unfinished / directory.name, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag:
         captions = bag.add_connection(CAPTION_TOPIC, _CAPTION, typestore=types)
         texts = bag.add_connection(TEXT_TOPIC, _TEXT, typestore=types)
         for entry in sorted(entries, key=itemgetter("bag_time")):
@@ -48,8 +53,8 @@ def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -
             text = types.types[_TEXT](data=f"{entry['camera']}: {entry['text']}")
             bag.write(texts, time, types.serialize_cdr(text, _TEXT))
     shutil.rmtree(directory, ignore_errors=True)
-    (partial / directory.name).rename(directory)
-    partial.rmdir()
+    (unfinished / directory.name).rename(directory)
+    unfinished.rmdir()
 
 
 def _caption(types: Any, entry: Entry) -> Any:

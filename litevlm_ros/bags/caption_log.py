@@ -1,4 +1,4 @@
-"""captions.jsonl: one line for each frame that was looked at, written as it is, so that a run can be continued."""
+"""The log captions.jsonl: a line for each image, written as soon as it is captioned, so that a run can be continued."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from types import TracebackType
 from typing import Any
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.files import write_text
 
 Entry = dict[str, Any]
-"""`topic`, `camera`, `bag_time` (nanoseconds), `stamp` (`sec`, `nanosec`), `frame_id`, and either the fields of a
-litevlm_ros/Caption (`prompt`, `text`, ..., `timings` in milliseconds) or `error`."""
+"""One line: `topic`, `camera`, `bag_time` (nanoseconds), `stamp` (`sec`, `nanosec`), `frame_id`, and either the fields
+of a litevlm_ros/Caption (`prompt`, `text`, ..., `timings` in milliseconds) or `error`."""
 
 
 class CaptionLog:
-    """The file, which is written to inside its `with` block."""
+    """Appends entries to the log, inside its `with` block."""
 
     def __init__(self, file: Path, prompt: str, *, resume: bool) -> None:
         """Raises ConfigError if the file exists and is not to be continued, or holds answers to another prompt."""
         self.file = file
         if file.exists() and not resume:
             raise ConfigError(f"{file} exists; --resume continues it, another --output leaves it alone")
-        # A line that a crash has cut off is dropped.
-        kept = list(read(file)) if file.exists() else []
+        # `read_entries` drops a line that a crash has cut off.
+        kept = list(read_entries(file)) if file.exists() else []
         others = {entry["prompt"] for entry in kept if "prompt" in entry} - {prompt}
         if others:
             raise ConfigError(f"{file} holds answers to {others.pop()!r}, not to {prompt!r}; choose another --output")
         self.done = {(entry["topic"], entry["bag_time"]) for entry in kept}
-        """Topic and time of every frame that has a line."""
+        """Topic and recording time of every image that has a line from an earlier run."""
         self._kept = kept
 
     def __enter__(self) -> CaptionLog:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".part")
-        partial.write_text("".join(map(_line, self._kept)), encoding="utf-8")
-        partial.replace(self.file)
+        write_text(self.file, "".join(map(_line, self._kept)))
         self._stream = self.file.open("a", encoding="utf-8")
         return self
 
@@ -46,13 +45,13 @@ class CaptionLog:
         self._stream.close()
 
     def add(self, entry: Entry) -> None:
-        """One more line, on the disk when this returns."""
+        """Appends a line, which is in the file when this returns. Raises OSError."""
         self._stream.write(_line(entry))
         self._stream.flush()
 
 
-def read(file: Path) -> Iterator[Entry]:
-    """The entries up to the first line that is not complete."""
+def read_entries(file: Path) -> Iterator[Entry]:
+    """Reads the entries up to the first line that is not complete. Raises OSError."""
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             try:

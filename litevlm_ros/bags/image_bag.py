@@ -1,4 +1,4 @@
-"""The images of a rosbag2 recording."""
+"""Reading of the images in a rosbag2 recording."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class BagError(LiteVLMError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class RecordedImage:
     """One recorded image message."""
 
     topic: str
     bag_time: int
-    """When it was recorded, in nanoseconds."""
+    """Time of the recording in nanoseconds."""
     stamp: tuple[int, int]
-    """Seconds and nanoseconds, from its header."""
+    """Stamp of its header in seconds and nanoseconds."""
     frame_id: str
     message: Any
-    """None where it is not what its type says; the stamp is zero then."""
+    """The deserialized message, or None for bytes that do not fit its type; the stamp is zero then."""
 
-    def image(self) -> RgbImage:
-        """The RGB image. Raises ImageError."""
+    def decode(self) -> RgbImage:
+        """Returns the RGB image. Raises ImageError."""
         message = self.message
         if message is None:
             raise ImageError("the message is not what its type says")
@@ -49,10 +49,10 @@ class Frame:
 
 
 class ImageBag:
-    """A bag directory, as `ros2 bag record` writes it: sqlite3 or MCAP, zstd or not. A context manager."""
+    """A bag directory of `ros2 bag record`, in sqlite3 or MCAP, zstd or not, that is open inside its `with` block."""
 
     def __init__(self, path: Path) -> None:
-        """`path` may also be a file inside the directory. Raises BagError when it is entered."""
+        """Takes the directory, or a file in it. Entering the `with` block raises BagError if it cannot be read."""
         self.path = path.parent if path.is_file() else path
         # The definitions of images are the same in every distribution, and bags of Humble do not have any.
         self._types = get_typestore(Stores.ROS2_HUMBLE)
@@ -66,7 +66,7 @@ class ImageBag:
         try:
             self._reader = Reader(self.path)
             self._reader.open()
-        except Exception as error:  # of the storage's own libraries, which are several
+        except Exception as error:  # the libraries of the storages raise many kinds
             raise self._unreadable(error) from error
         return self
 
@@ -77,7 +77,7 @@ class ImageBag:
 
     @property
     def image_topics(self) -> Mapping[str, int]:
-        """Number of messages by topic."""
+        """Number of messages of each image topic."""
         counts: dict[str, int] = {}
         for connection in self._reader.connections:
             if connection.msgtype in (RAW_TYPE, COMPRESSED_TYPE):
@@ -85,7 +85,10 @@ class ImageBag:
         return counts
 
     def choose(self, topics: Sequence[str]) -> list[str]:
-        """Those topics, without any all image topics. Raises ConfigError if there are none, or they are no images."""
+        """Returns `topics` without repetitions, or all image topics if there are none.
+
+        Raises ConfigError for a topic without images, or a bag without any.
+        """
         known = self.image_topics
         if not known:
             others = [f"{item.topic} ({item.msgtype})" for item in self._reader.connections] or ["nothing"]
@@ -95,11 +98,11 @@ class ImageBag:
             raise ConfigError(f"{self.path} has no images on {', '.join(wrong)}; it has them on {', '.join(known)}")
         return list(dict.fromkeys(topics)) or list(known)
 
-    def frames(self, topics: Sequence[str], period: float = 0.0) -> Iterator[Frame | None]:
-        """One item for each message on these topics, in the order of recording: a frame, or None where the topic's last
-        frame was less than `period` seconds before.
+    def images(self, topics: Sequence[str], period: float = 0.0) -> Iterator[RecordedImage | None]:
+        """Yields one item for each message on these topics, in the order of recording.
 
-        Raises BagError where the bag ends early.
+        The item is None if the topic's last image came less than `period` seconds before. Raises BagError where the bag
+        ends early.
         """
         next_time = dict.fromkeys(topics, 0)
         connections = [connection for connection in self._reader.connections if connection.topic in next_time]
@@ -115,15 +118,15 @@ class ImageBag:
                 yield None
                 continue
             next_time[connection.topic] = bag_time + round(period * 1e9)
-            yield self._frame(connection.topic, connection.msgtype, bag_time, data)
+            yield self._image(connection.topic, connection.msgtype, bag_time, data)
 
-    def _frame(self, topic: str, kind: str, bag_time: int, data: bytes) -> Frame:
+    def _image(self, topic: str, kind: str, bag_time: int, data: bytes) -> RecordedImage:
         try:
             message: Any = self._types.deserialize_cdr(data, kind)
             stamp = message.header.stamp
-        except Exception:  # whatever nonsense leads to
-            return Frame(topic, bag_time, (0, 0), "", None)
-        return Frame(topic, bag_time, (stamp.sec, stamp.nanosec), message.header.frame_id, message)
+        except Exception:  # bytes that do not fit the type raise many kinds
+            return RecordedImage(topic, bag_time, (0, 0), "", None)
+        return RecordedImage(topic, bag_time, (stamp.sec, stamp.nanosec), message.header.frame_id, message)
 
     def _unreadable(self, error: Exception) -> BagError:
         reason = str(error) or type(error).__name__

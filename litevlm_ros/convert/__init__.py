@@ -1,1 +1,1 @@
-"""From a checkpoint to graphs and engines. The only library package that imports PyTorch."""
+"""Conversion of a checkpoint to ONNX graphs, for ONNX Runtime and for building TensorRT engines. Needs PyTorch."""

@@ -1,6 +1,6 @@
-"""Weights of a model directory → our torch modules.
+"""Loading of a model directory's weights into our torch modules.
 
-Reads safetensors only: single files and shards, fp32, fp16 and bf16, OpenGVLab's and transformers' key names. Every
+Only safetensors are read: single files and shards, fp32, fp16 and bf16, OpenGVLab's and transformers' key names. Every
 key that is missing, unexpected or wrongly shaped is reported by name and file.
 """
 
@@ -21,8 +21,8 @@ from litevlm_ros.convert.checkpoint_keys import (
     vision_sources,
 )
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
-from litevlm_ros.convert.intern_vit import VisionEncoder
-from litevlm_ros.convert.qwen2 import TextDecoder
+from litevlm_ros.convert.intern_vit import InternVisionEncoder
+from litevlm_ros.convert.qwen2 import Qwen2Decoder
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
@@ -31,20 +31,42 @@ from litevlm_ros.model_directory import HEAD_DIRECTORY, TEXT, VISION
 _SHOWN = 8
 
 
-def load_vision_encoder(model: str | Path, dtype: torch.dtype = torch.float32) -> VisionEncoder:
-    """InternViT and the projector of a model directory, in eval mode on the CPU. Raises CheckpointError."""
+def load_vision_encoder(model: str | Path, dtype: torch.dtype = torch.float32) -> InternVisionEncoder:
+    """Loads InternViT and the projector of a model directory, in eval mode on the CPU. Raises CheckpointError."""
     config = ModelConfig.from_directory(model)
-    return read_vision_encoder(Path(model) / VISION, config.vision, config.text.hidden_size, dtype)
+    files = SafetensorsDirectory(Path(model) / VISION)
+    sources, positions = find_vision_sources(files, config.vision)
+    with torch.device("meta"):
+        module = InternVisionEncoder(config.vision, config.text.hidden_size)
+    reader = _Reader(files, module, dtype)
+    reader.expect({key for keys in sources.values() for key in keys} | set(vars(positions).values()))
+    state = {name: reader.concatenated(name, keys) for name, keys in sources.items()}
+    state["positions"] = reader.summed_positions(positions)
+    reader.raise_problems()
+    module.load_state_dict(state, assign=True)
+    return module.eval()
 
 
-def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> TextDecoder:
-    """The Qwen2 decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
-    config = ModelConfig.from_directory(model)
-    return read_text_decoder(Path(model) / TEXT, config.text, dtype)
+def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> Qwen2Decoder:
+    """Loads the Qwen2 decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
+    config = ModelConfig.from_directory(model).text
+    files = SafetensorsDirectory(Path(model) / TEXT)
+    sources = find_text_sources(files, config)
+    with torch.device("meta"):
+        module = Qwen2Decoder(config)
+    reader = _Reader(files, module, dtype)
+    spare = lm_head_key(files.tensors) if config.tie_word_embeddings else None
+    reader.expect({key for keys in sources.values() for key in keys} | ({spare} if spare else set()))
+    state = {name: reader.concatenated(name, sources[name]) for name in reader.shapes}
+    reader.raise_problems()
+    module.load_state_dict(state, assign=True, strict=not config.tie_word_embeddings)
+    if config.tie_word_embeddings:
+        module.lm_head.weight = module.embed_tokens.weight  # loading replaced one of the two names only
+    return module.eval()
 
 
 def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> DraftHead:
-    """The draft head of a model directory with its decoder, in eval mode on the CPU. Raises CheckpointError."""
+    """Loads the draft head of a model directory with its decoder, in eval mode on the CPU. Raises CheckpointError."""
     text = load_text_decoder(model, dtype)
     with torch.device("meta"):
         head = DraftHead(text)
@@ -57,42 +79,8 @@ def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> Dr
     return head.eval()
 
 
-def read_vision_encoder(
-    directory: Path, config: VisionConfig, text_hidden_size: int, dtype: torch.dtype
-) -> VisionEncoder:
-    """As `load_vision_encoder`, from the directory that holds the safetensors files and a known architecture."""
-    files = SafetensorsDirectory(directory)
-    sources, positions = find_vision_sources(files, config)
-    with torch.device("meta"):
-        module = VisionEncoder(config, text_hidden_size)
-    reader = _Reader(files, module, dtype)
-    reader.expect({key for keys in sources.values() for key in keys} | set(vars(positions).values()))
-    state = {name: reader.concatenated(name, keys) for name, keys in sources.items()}
-    state["positions"] = reader.summed_positions(positions)
-    reader.raise_problems()
-    module.load_state_dict(state, assign=True)
-    return module.eval()
-
-
-def read_text_decoder(directory: Path, config: TextConfig, dtype: torch.dtype) -> TextDecoder:
-    """As `load_text_decoder`, from the directory that holds the safetensors files and a known architecture."""
-    files = SafetensorsDirectory(directory)
-    sources = find_text_sources(files, config)
-    with torch.device("meta"):
-        module = TextDecoder(config)
-    reader = _Reader(files, module, dtype)
-    spare = lm_head_key(files.tensors) if config.tie_word_embeddings else None
-    reader.expect({key for keys in sources.values() for key in keys} | ({spare} if spare else set()))
-    state = {name: reader.concatenated(name, sources[name]) for name in reader.shapes}
-    reader.raise_problems()
-    module.load_state_dict(state, assign=True, strict=not config.tie_word_embeddings)
-    if config.tie_word_embeddings:
-        module.lm_head.weight = module.embed_tokens.weight  # loading replaced one of the two names only
-    return module.eval()
-
-
 def find_vision_sources(files: SafetensorsDirectory, config: VisionConfig) -> tuple[Sources, PositionSources]:
-    """Where `VisionEncoder`'s parameters come from in these files. Raises CheckpointError if InternViT is not there."""
+    """Finds the tensors of `InternVisionEncoder`'s parameters. Raises CheckpointError if there is no InternViT."""
     found = vision_sources(files.tensors, config)
     if found is None:
         raise CheckpointError(
@@ -102,7 +90,7 @@ def find_vision_sources(files: SafetensorsDirectory, config: VisionConfig) -> tu
 
 
 def find_text_sources(files: SafetensorsDirectory, config: TextConfig) -> Sources:
-    """Where `TextDecoder`'s parameters come from in these files. Raises CheckpointError if Qwen2 is not there."""
+    """Finds the tensors of `Qwen2Decoder`'s parameters. Raises CheckpointError if there is no Qwen2."""
     found = text_sources(files.tensors, config)
     if found is None:
         raise CheckpointError(
@@ -121,7 +109,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def expect(self, keys: set[str]) -> None:
-        """Note keys that are missing, and keys that nothing asks for."""
+        """Records the keys that are missing, and those of the files that are not among `keys`."""
         present = self.files.tensors
         for key in sorted(keys - present.keys()):
             self.problems.append(f"{key} is missing from {self.files.directory}")
@@ -129,7 +117,7 @@ class _Reader:
             self.problems.append(f"{key} in {present[key].file} is unexpected")
 
     def concatenated(self, name: str, keys: tuple[str, ...]) -> Tensor:
-        """The parameter `name` in the wanted dtype. A convolution's kernel is flattened, which moves no bytes."""
+        """Returns parameter `name` in the wanted dtype. A convolution's kernel is flattened, which moves no bytes."""
         shape = self.shapes[name]
         stored = [self.files.tensors[key].shape for key in keys if key in self.files.tensors]
         if len(stored) < len(keys):
@@ -141,7 +129,7 @@ class _Reader:
         return self._converted(torch.cat([self.files.load(key).reshape(-1, *shape[1:]) for key in keys]), keys)
 
     def summed_positions(self, sources: PositionSources) -> Tensor:
-        """`VisionEncoder.positions`, summed in fp32."""
+        """Returns `InternVisionEncoder.positions`, summed in fp32."""
         keys = (sources.embedding, sources.cls, sources.patch_bias)
         rows, width = self.shapes["positions"]
         stored = [self.files.tensors.get(key) for key in keys]
@@ -156,7 +144,7 @@ class _Reader:
         return self._converted(torch.cat((embedding[:1] + cls, embedding[1:] + bias)), keys)
 
     def raise_problems(self, fix: str = "Download the model again, or correct the config.json") -> None:
-        """Raise CheckpointError if anything was amiss."""
+        """Raises CheckpointError if a problem was recorded."""
         if self.problems:
             more = len(self.problems) - _SHOWN
             listed = "\n  ".join(self.problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else []))

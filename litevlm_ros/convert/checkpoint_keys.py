@@ -1,7 +1,7 @@
-"""Which tensors of a checkpoint make up each parameter of our modules.
+"""Names of the tensors of a checkpoint that make up each parameter of our torch modules.
 
 Every parameter is the concatenation, along the first axis, of one or more tensors of the checkpoint in their own
-orientation. Only the vision encoder's `positions` is a sum: see `intern_vit.VisionEncoder`.
+orientation. Only the vision encoder's `positions` is a sum: see `intern_vit.InternVisionEncoder`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Sources = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class PositionSources:
-    """The tensors whose sum is the vision encoder's `positions`: CLS belongs to row 0, the bias to all others."""
+    """Names of the tensors whose sum is the vision encoder's `positions`: `cls` in row 0, the bias in all others."""
 
     embedding: str
     cls: str
@@ -30,7 +30,7 @@ _TEXT_MARK = "embed_tokens.weight"
 
 
 def vision_sources(keys: Iterable[str], config: VisionConfig) -> tuple[Sources, PositionSources] | None:
-    """Sources of `VisionEncoder`, for OpenGVLab's or transformers' names, whichever `keys` use; None if neither."""
+    """Returns the sources of `InternVisionEncoder`, or None if the names are not OpenGVLab's or transformers'."""
     for key in keys:
         if key.endswith(_ORIGINAL_VISION_MARK):
             return _original_vision(key.removesuffix(_ORIGINAL_VISION_MARK), config)
@@ -40,7 +40,10 @@ def vision_sources(keys: Iterable[str], config: VisionConfig) -> tuple[Sources, 
 
 
 def text_sources(keys: Iterable[str], config: TextConfig) -> Sources | None:
-    """Sources of `TextDecoder`, whatever prefix the keys of the language model carry; None if it is not there."""
+    """Returns the sources of `Qwen2Decoder`, or None if `keys` have no language model.
+
+    The keys of the language model may carry any prefix.
+    """
     known = set(keys)
     mark = next((key for key in sorted(known) if key.endswith(_TEXT_MARK)), None)
     if mark is None:
@@ -62,17 +65,17 @@ def text_sources(keys: Iterable[str], config: TextConfig) -> Sources | None:
 
 
 def lm_head_key(keys: Iterable[str]) -> str | None:
-    """The output projection's key, if the checkpoint has one of its own."""
+    """Returns the output projection's key, or None if the checkpoint has none of its own."""
     return next((key for key in keys if key == "lm_head.weight" or key.endswith(".lm_head.weight")), None)
 
 
 def is_vision_key(key: str) -> bool:
-    """Whether a tensor of a whole InternVL checkpoint belongs to InternViT or the projector."""
+    """Tells whether a tensor of a whole InternVL checkpoint belongs to InternViT or the projector."""
     return any(part in ("vision_model", "vision_tower", "mlp1", "multi_modal_projector") for part in key.split("."))
 
 
 def is_derived(key: str) -> bool:
-    """Tensors that some checkpoints carry although the architecture implies them."""
+    """Tells whether the architecture implies a tensor, which some checkpoints carry all the same."""
     return key.endswith("rotary_emb.inv_freq") or key.endswith("position_ids")
 
 

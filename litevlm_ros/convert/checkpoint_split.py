@@ -1,4 +1,4 @@
-"""One downloaded InternVL checkpoint → the `vision_encoder/` and `text_decoder/` halves of a model directory."""
+"""Split of one InternVL checkpoint into `vision_encoder/` and `text_decoder/`, the two parts of a model directory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from litevlm_ros.config_json import ConfigSection, read_config
 from litevlm_ros.convert.checkpoint_keys import is_vision_key, lm_head_key
-from litevlm_ros.convert.safetensors_files import SINGLE_FILE, SafetensorsDirectory
+from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import is_native, read_config
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.files import replacing
+from litevlm_ros.model_config import ModelConfig, is_native
+from litevlm_ros.model_directory import TEXT, VISION, WEIGHTS
 
 _TEXT_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -22,41 +24,51 @@ _TEXT_FILES = (
 _VISION_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def split_checkpoint(source: str | Path, model: str | Path, *, vision: bool = True, text: bool = True) -> None:
-    """Write `vision_encoder/` and `text_decoder/` below `model` from the whole checkpoint in `source`.
+def check_architecture(checkpoint: Path) -> None:
+    """Raises CheckpointError if this package cannot run the model that a checkpoint's config.json describes."""
+    file = checkpoint / "config.json"
+    whole, language = _read_configs(file)
+    ModelConfig.from_sections(ConfigSection(whole, file), ConfigSection(language, file))
 
-    Both the OpenGVLab and the transformers naming are read; tensors keep their names and dtypes. The vision half gets
-    the whole model's config.json, the text half the language model's own, with `tie_word_embeddings` set by whether
-    the weights hold an output projection of their own. Raises CheckpointError if `source` is not such a checkpoint.
+
+def split_checkpoint(checkpoint: Path, model: Path, *, vision: bool = True, text: bool = True) -> None:
+    """Writes `vision_encoder/` and `text_decoder/` below `model` from the whole checkpoint in a directory.
+
+    Both the OpenGVLab and the transformers naming are read; tensors keep their names and dtypes. The vision encoder
+    gets the whole model's config.json, the text decoder the language model's own, with `tie_word_embeddings` set by
+    whether the weights hold an output projection of their own. Raises CheckpointError for another kind of checkpoint,
+    OSError, and safetensors' SafetensorError if the disk is full.
     """
-    root, target = Path(source), Path(model)
-    config = read_config(root / "config.json")
-    language = config.get("text_config" if is_native(config) else "llm_config")
-    if not isinstance(language, dict):
-        raise CheckpointError(
-            f"{root / 'config.json'} has no llm_config or text_config; it is not a whole InternVL model"
-        )
-    files = SafetensorsDirectory(root)
+    config, language = _read_configs(checkpoint / "config.json")
+    files = SafetensorsDirectory(checkpoint)
     vision_keys = {key for key in files.tensors if is_vision_key(key)}
     text_keys = files.tensors.keys() - vision_keys
     if not vision_keys or not text_keys:
-        raise CheckpointError(f"{root} holds only {'text' if text_keys else 'vision'} weights; both halves are needed")
+        present = "text" if text_keys else "vision"
+        raise CheckpointError(f"{checkpoint} holds only {present} weights; both halves are needed")
     if vision:
-        _write_half(target / VISION, files, vision_keys, config, _VISION_FILES)
+        _write_part(model / VISION, files, vision_keys, config, _VISION_FILES)
     if text:
         tied = lm_head_key(text_keys) is None
-        _write_half(target / TEXT, files, text_keys, {**language, "tie_word_embeddings": tied}, _TEXT_FILES)
+        _write_part(model / TEXT, files, text_keys, {**language, "tie_word_embeddings": tied}, _TEXT_FILES)
 
 
-def _write_half(
+def _read_configs(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the configurations of the whole model and of its language model. Raises CheckpointError."""
+    whole = read_config(file)
+    language = whole.get("text_config" if is_native(whole) else "llm_config")
+    if not isinstance(language, dict):
+        raise CheckpointError(f"{file} has no llm_config or text_config; it is not a whole InternVL model")
+    return whole, language
+
+
+def _write_part(
     directory: Path, files: SafetensorsDirectory, keys: set[str], config: dict[str, Any], extras: tuple[str, ...]
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in extras:
         if (files.directory / name).is_file():
             shutil.copyfile(files.directory / name, directory / name)
-    weights = directory / SINGLE_FILE
-    partial = weights.with_suffix(".partial")  # an interrupted write must not look like a whole file
-    save_file({key: files.load(key) for key in sorted(keys)}, partial, metadata={"format": "pt"})
-    partial.replace(weights)
+    with replacing(directory / WEIGHTS) as unfinished:
+        save_file({key: files.load(key) for key in sorted(keys)}, unfinished, metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,36 +11,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litevlm_ros.convert.qwen2 import TextDecoder, TextLayer
+from litevlm_ros.convert.qwen2 import Qwen2Decoder, Qwen2Layer
 
 
 def stored_name(parameter: str) -> str:
-    """What one of `DraftHead.own`'s parameters is called in the safetensors file."""
+    """Returns the name of one of `DraftHead.own`'s parameters in the safetensors file."""
     return f"draft_head.{parameter}"
 
 
 class DraftHead(nn.Module):
-    """An answer's hidden states and tokens to its next hidden state and token.
+    """Predicts an answer's next hidden state and token from its hidden states and tokens so far.
 
-    `text` is the decoder, of which embedding, final norm and output projection are used as they are.
+    It uses embedding, final norm and output projection of the decoder `text` as they are.
     """
 
-    def __init__(self, text: TextDecoder) -> None:
+    def __init__(self, text: Qwen2Decoder) -> None:
         super().__init__()
         width = text.config.hidden_size
         self.text = text
         self.fuse = nn.Linear(2 * width, width)
-        self.layer = TextLayer(text.config)
+        self.layer = Qwen2Layer(text.config)
 
     @property
     def own(self) -> nn.ModuleDict:
-        """What is trained and stored: all but the decoder's part."""
+        """The modules that are trained and stored: all but the decoder's."""
         return nn.ModuleDict({"fuse": self.fuse, "layer": self.layer})
 
     def forward(
         self, input_ids: Tensor, hidden: Tensor, past_length: Tensor, past_key: Tensor, past_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The token int64 [1] behind the last one, its hidden state [1, H], and the new keys and values [S, G, D].
+        """Returns the token int64 [1] behind the last one, its hidden state [1, H], and new keys and values [S, G, D].
 
         int64 `input_ids` [S] are the answer's next tokens, and `hidden` [S, H] the states from which they were chosen.
         `past_key` and `past_value` [C, G, D] hold `past_length` [1] valid rows; the others may be any finite numbers.
@@ -53,5 +53,5 @@ class DraftHead(nn.Module):
         return self.text.logits(last).argmax(-1), last, new_key, new_value
 
     def fused(self, input_ids: Tensor, hidden: Tensor) -> Tensor:
-        """What the layer reads: [S, H]."""
+        """Returns the layer's input [S, H], made of the embedding of `input_ids` [S] and of `hidden` [S, H]."""
         return self.fuse(torch.cat((hidden, self.text.embed_tokens(input_ids)), -1))

@@ -1,66 +1,49 @@
-"""A part of a model directory → the graph that its engine is built from, with fp16 weights or quantized ones."""
+"""Graphs that engines are built from: one part of a model, with fp16 weights or quantized ones."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch import nn
 
+from litevlm_ros.convert.calibration import Calibration
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.onnx_graphs import OPSET, QUANTIZED_OPSET, save_graph, text_graph, vision_graph
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.convert.quantization import QuantizationReport, quantize
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import VISION
 
 _ALIGNMENT = 8
-"""TensorRT's of the columns of an fp16 matrix product."""
-
-
-@dataclass(frozen=True)
-class EngineGraph:
-    """A written graph. `calibration` says in words what the quantized values were scaled with; '' if none are."""
-
-    file: Path
-    calibration: str
-    notes: tuple[str, ...] = ()
-    """What a person should know: layers that stayed in fp16, and why."""
+"""TensorRT aligns the columns of an fp16 matrix product to this number."""
 
 
 def write_engine_graph(
-    part: str, model: Path, precision: str, file: Path, images: Path | None, fp8_form: str = ""
-) -> EngineGraph:
+    part: str, model: Path, precision: str, file: Path, calibration: Calibration | None = None, fp8_form: str = ""
+) -> QuantizationReport:
     """Writes the graph of `part` (VISION or TEXT) of the model directory `model` to `file`.
 
-    `images` is a directory of pictures to calibrate with; None for rendered ones. `fp8_form` is one of FP8_FORMS, of
-    which '' is the first. Raises CheckpointError, ConfigError,
-    and EngineError.
+    `precision` is fp16, fp8, int8 or int4; all but fp16 need `calibration`. `fp8_form` is one of FP8_FORMS, of which
+    '' is the first. Raises CheckpointError, ConfigError, EngineError and OSError.
     """
-    module, graph_of = _parts[part](model)
     if precision == "fp16":
-        save_graph(graph_of(module, OPSET), file)
-        return EngineGraph(file, "")
-    # Imported here: fp16 needs no pictures.
-    from litevlm_ros.convert.calibration import calibration_data
-    from litevlm_ros.convert.quantization import quantize
-
-    graph = graph_of(module, QUANTIZED_OPSET)
-    report = quantize(part, module, graph, precision, model, calibration_data(images), fp8_form)
+        _, graph = _draw(part, model, OPSET)
+        report = QuantizationReport()
+    elif calibration is None:
+        raise ConfigError(f"precision is {precision}, which needs calibration data; give some, or use fp16")
+    else:
+        module, graph = _draw(part, model, QUANTIZED_OPSET)
+        report = quantize(part, module, graph, precision, model, calibration(), fp8_form)
     save_graph(graph, file)
-    return EngineGraph(file, report.calibration, report.notes)
+    return report
 
 
-def _vision(model: Path) -> tuple[Any, Callable[[Any, int], ir.Model]]:
-    return load_vision_encoder(model, torch.float16), vision_graph
-
-
-def _text(model: Path) -> tuple[Any, Callable[[Any, int], ir.Model]]:
-    module = load_text_decoder(model, torch.float16)
-    module.pad_vocabulary(_ALIGNMENT)
-    # TensorRT's decoder keeps its hidden states to itself.
-    return module, functools.partial(text_graph, hidden=False)
-
-
-_parts = {VISION: _vision, TEXT: _text}
+def _draw(part: str, model: Path, opset: int) -> tuple[nn.Module, ir.Model]:
+    if part == VISION:
+        encoder = load_vision_encoder(model, torch.float16)
+        return encoder, vision_graph(encoder, opset)
+    decoder = load_text_decoder(model, torch.float16)
+    decoder.pad_vocabulary(_ALIGNMENT)
+    # Only draft heads read the hidden states, and they do not run beside a decoder on TensorRT.
+    return decoder, text_graph(decoder, opset, hidden=False)

@@ -1,4 +1,4 @@
-"""A model directory → its graphs, checked."""
+"""Export of a model directory to ONNX graphs, which are checked against torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from litevlm_ros.convert.calibration import Calibration
 from litevlm_ros.convert.checkpoint import (
     find_text_sources,
     find_vision_sources,
@@ -28,20 +29,23 @@ from litevlm_ros.convert.onnx_graphs import draft_graph, save_graph, text_graph,
 from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.convert.shared_weights import check_location, share_weights
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
 from litevlm_ros.precision import choose_precision
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """One written graph. `error` is relative, against torch; None if that was not checked. `seconds` covers it all.
+    """One written graph.
 
-    `calibration` says in words what quantized values were scaled with, `notes` what a person should know.
+    `bytes` is its size with the weights beside it, `shared_bytes` that of weights that it reads from the checkpoint.
+    `error` is the largest relative difference from torch, None if it was not checked; `seconds` the duration of the
+    export. `calibration` says in words what quantized values were scaled with; `notes` are remarks for a person.
     """
 
     file: Path
@@ -61,36 +65,45 @@ def export_graphs(
     *,
     share: bool = False,
     check: bool = True,
-    images: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> Iterator[ExportedGraph]:
-    """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and tells each when it is written.
+    """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and yields each graph once written.
 
-    With a text decoder in fp32 goes the model's draft head, if it has one.
-    fp32 and fp16 are as `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph
-    that TensorRT builds an engine from, which ONNX Runtime computes with the same rounded values; `images` is a
-    directory of pictures to scale them by, None for rendered ones. `output` becomes a model directory of its own: with
+    A text decoder in fp32 comes with the model's draft head, if it has one. fp32 and fp16 are as
+    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph that TensorRT builds
+    an engine from, which ONNX Runtime computes with the same rounded values; they need `calibration`. `output` becomes
+    a model directory of its own: with
     `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
-    Raises LiteVLMError.
+    Raises LiteVLMError, which names `output` if its disk is full, and OSError.
     """
     ModelConfig.from_directory(model)  # refuses what cannot run before anything is written
-    copy_description(model, output)
+    with explaining_full_disk(output):
+        copy_description(model, output)
     for part, asked in precisions.items():
-        if asked in DTYPES:
-            export = export_vision_encoder if part == VISION else export_text_decoder
-            yield export(model, output, asked, share=share, check=check)
-            if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
-                yield export_draft_head(model, output, share=share, check=check)
-        elif share:
-            raise ConfigError("weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint")
-        else:
-            yield _quantized(part, asked, model, output, images)
+        with explaining_full_disk(output):
+            if asked in _DTYPES:
+                export = export_vision_encoder if part == VISION else export_text_decoder
+                graph = export(model, output, asked, share=share, check=check)
+            elif share:
+                raise ConfigError(
+                    "weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint"
+                )
+            else:
+                graph = _export_quantized(part, asked, model, output, calibration)
+        yield graph
+        if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
+            with explaining_full_disk(output):
+                head = export_draft_head(model, output, share=share, check=check)
+            yield head
 
 
-def _quantized(part: str, asked: str, model: Path, output: Path, images: Path | None) -> ExportedGraph:
+def _export_quantized(
+    part: str, asked: str, model: Path, output: Path, calibration: Calibration | None
+) -> ExportedGraph:
     started = time.monotonic()
     precision = choose_precision(part, asked, None)
     file = output / graph_name(part, precision.built)
-    graph = write_engine_graph(part, model, precision.built, file, images)
+    graph = write_engine_graph(part, model, precision.built, file, calibration)
     notes = (*graph.notes, f"not in {asked}: {precision.reason}") if precision.reason else graph.notes
     seconds = time.monotonic() - started
     return ExportedGraph(file, precision.built, _size(file), 0, None, seconds, graph.calibration, notes)
@@ -99,7 +112,7 @@ def _quantized(part: str, asked: str, model: Path, output: Path, images: Path | 
 def export_vision_encoder(
     model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
 ) -> ExportedGraph:
-    """Write `vision_encoder.onnx`, or `vision_encoder_fp16.onnx`, of the model directory `model` into `output`.
+    """Writes `vision_encoder.onnx`, or `vision_encoder_fp16.onnx`, of the model directory `model` into `output`.
 
     `dtype` is 'fp32' (ONNX Runtime on the CPU) or 'fp16' (GPU). With `share` the graph reads its weights from `model`'s
     safetensors files, which must then lie below `output`. Raises CheckpointError, ConfigError, and EngineError if
@@ -119,7 +132,7 @@ def export_vision_encoder(
 def export_text_decoder(
     model: str | Path, output: str | Path, dtype: str = PLAIN, *, share: bool = False, check: bool = True
 ) -> ExportedGraph:
-    """Write `text_decoder.onnx`, or `text_decoder_fp16.onnx`; as `export_vision_encoder` otherwise."""
+    """Writes `text_decoder.onnx`, or `text_decoder_fp16.onnx`; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
     shared = []
@@ -134,7 +147,7 @@ def export_text_decoder(
 def export_draft_head(
     model: str | Path, output: str | Path, *, share: bool = False, check: bool = True
 ) -> ExportedGraph:
-    """Write `draft_head.onnx` in fp32, as it runs on the CPU; as `export_vision_encoder` otherwise."""
+    """Writes `draft_head.onnx` in fp32, as it runs on the CPU; as `export_vision_encoder` otherwise."""
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
     module = load_draft_head(model)
@@ -149,16 +162,16 @@ def export_draft_head(
 
 
 def _shareable(directory: Path, output: str | Path) -> SafetensorsDirectory:
-    """Raises ConfigError where a graph in `output` cannot point at them."""
+    """Opens the weights of `directory`. Raises ConfigError if a graph in `output` cannot point at them."""
     files = SafetensorsDirectory(directory)
     check_location(files, Path(output))
     return files
 
 
 def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(f"dtype is {name!r}; supported: {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype is {name!r}; supported: {', '.join(_DTYPES)}")
+    return _DTYPES[name]
 
 
 def _write(
@@ -186,7 +199,7 @@ def _write(
 
 
 def _size(file: Path) -> int:
-    """Bytes of a graph and of the weights beside it."""
+    """Returns the size in bytes of a graph and of the weights beside it."""
     data = file.with_name(f"{file.name}.data")
     return file.stat().st_size + (data.stat().st_size if data.exists() else 0)
 

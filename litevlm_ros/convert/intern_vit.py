@@ -17,10 +17,11 @@ from litevlm_ros.model_config import VisionConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB channels, from 0 to 1, by which InternViT's inputs are normalised."""
 
 
-class VisionEncoder(nn.Module):
-    """Tiles to visual tokens.
+class InternVisionEncoder(nn.Module):
+    """Encodes tiles as visual tokens.
 
     `positions` holds the position embedding with the CLS token (row 0) and the bias of the patch embedding (all other
     rows) added in: three constants of the checkpoint that always meet, so they meet once, when the weights are loaded.
@@ -32,7 +33,7 @@ class VisionEncoder(nn.Module):
         patch_channels = 3 * config.patch_size**2
         self.patch_embedding = nn.Linear(patch_channels, config.hidden_size, bias=False)
         self.positions = nn.Parameter(torch.zeros(1 + config.grid**2, config.hidden_size))
-        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(InternVisionLayer(config) for _ in range(config.num_layers))
         self.projector = Projector(config.projector_size, text_hidden_size)
         mean, std = torch.tensor(IMAGENET_MEAN, device="cpu"), torch.tensor(IMAGENET_STD, device="cpu")
         per_channel = config.patch_size**2
@@ -42,7 +43,7 @@ class VisionEncoder(nn.Module):
         self.register_buffer("pixel_shift", (mean / std).repeat_interleave(per_channel), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 `pixels` [N, size, size, 3] in RGB order to visual tokens [N, tokens_per_tile, text width]."""
+        """Encodes uint8 `pixels` [N, size, size, 3] in RGB order as visual tokens [N, tokens_per_tile, text width]."""
         hidden = self.embed(pixels)
         for layer in self.layers:
             hidden = layer(hidden)
@@ -50,7 +51,7 @@ class VisionEncoder(nn.Module):
         return visual_tokens.reshape(-1, self.config.tokens_per_tile, self.projector.width)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, size, size, 3] to the first block's input, fp32 [N * (1 + grid²), hidden]."""
+        """Embeds uint8 [N, size, size, 3] as the first block's input, fp32 [N * (1 + grid²), hidden]."""
         grid, patch = self.config.grid, self.config.patch_size
         # The cast comes first: TensorRT computes nothing on uint8. Normalisation is fp32 even in an fp16 graph.
         patches = pixels.float().reshape(-1, grid, patch, grid, patch, 3).permute(0, 1, 3, 5, 2, 4)
@@ -62,14 +63,14 @@ class VisionEncoder(nn.Module):
         return placed.reshape(-1, self.config.hidden_size)
 
     def pixel_shuffle(self, hidden: Tensor) -> Tensor:
-        """Drop CLS and fold squares of patches into channels (`ps_version` v2), [N * T, projector_size]."""
+        """Drops CLS and folds squares of patches into channels (`ps_version` v2): [N * T, projector_size]."""
         side, fold, width = self.config.grid // self.config.shuffle, self.config.shuffle, self.config.hidden_size
         patches = hidden.reshape(-1, *self.positions.shape)[:, 1:]
         squares = patches.reshape(-1, side, fold, side, fold, width).permute(0, 1, 3, 2, 4, 5)
         return squares.reshape(-1, self.config.projector_size)
 
 
-class VisionLayer(nn.Module):
+class InternVisionLayer(nn.Module):
     """One pre-norm block; input and output fp32 [N * (1 + grid²), hidden].
 
     The sum over the blocks is fp32 whatever the weights are: rounded to fp16 at each of 48 additions, it would be
@@ -107,7 +108,7 @@ class VisionLayer(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Computed in fp32; the result has the type of the weights."""
+    """Layer norm that is computed in fp32; the result has the type of the weights."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         normalised = functional.layer_norm(
@@ -117,7 +118,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Projector(nn.Module):
-    """mlp1: visual tokens from vision channels [rows, channels] to the language model's width [rows, width]."""
+    """InternVL's mlp1: projects vision channels [rows, channels] to the language model's width [rows, width]."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -132,5 +133,5 @@ class Projector(nn.Module):
 
 
 def gelu(hidden: Tensor) -> Tensor:
-    """Exact GELU, spelled in the order of operations that ONNX Runtime fuses into one kernel."""
+    """Computes the exact GELU, in the order of operations that ONNX Runtime fuses into one kernel."""
     return hidden * (1 + torch.erf(hidden / sqrt(2))) * 0.5

@@ -1,4 +1,4 @@
-"""Runs an exported graph in ONNX Runtime beside the torch module it came from."""
+"""Comparison of an exported graph, in ONNX Runtime, with the torch module it was drawn from."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from litevlm_ros.convert.draft_head import DraftHead
-from litevlm_ros.convert.intern_vit import VisionEncoder
+from litevlm_ros.convert.intern_vit import InternVisionEncoder
 from litevlm_ros.convert.onnx_graphs import draft_inputs, text_inputs
-from litevlm_ros.convert.qwen2 import TextDecoder
+from litevlm_ros.convert.qwen2 import Qwen2Decoder
 from litevlm_ros.errors import EngineError
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}
-"""Largest allowed relative error of a graph against its module, by dtype."""
+"""Largest relative error of a graph against its module that is allowed, by dtype."""
 
 
-def check_vision_graph(file: Path, module: VisionEncoder) -> float:
-    """Relative error of `file` on random tiles; raises EngineError beyond TOLERANCE."""
+def check_vision_graph(file: Path, module: InternVisionEncoder) -> float:
+    """Returns the relative error of `file` on random tiles. Raises EngineError beyond TOLERANCE."""
     size = module.config.image_size
     pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -28,15 +28,15 @@ def check_vision_graph(file: Path, module: VisionEncoder) -> float:
     return _compare(file, {"pixels": pixels}, {"visual_tokens": expected}, module.positions.dtype)
 
 
-def check_text_graph(file: Path, module: TextDecoder) -> float:
-    """Relative error of `file` for a prefill and for one decoded token; raises EngineError beyond TOLERANCE."""
+def check_text_graph(file: Path, module: Qwen2Decoder) -> float:
+    """Returns the relative error of `file` in a prefill and a decode step. Raises EngineError beyond TOLERANCE."""
     prefill = _check_text(file, module, text_inputs(module, new=9, rows=8, wanted=3, visual=4))
     decode = _check_text(file, module, text_inputs(module, new=1, rows=16, wanted=1, visual=1))
     return max(prefill, decode)
 
 
 def check_draft_graph(file: Path, module: DraftHead) -> float:
-    """Relative error of `file` for several tokens and for one; raises EngineError beyond TOLERANCE."""
+    """Returns the relative error of `file` for several tokens and for one. Raises EngineError beyond TOLERANCE."""
     return max(_check_draft(file, module, draft_inputs(module, new, rows)) for new, rows in ((6, 8), (1, 16)))
 
 
@@ -48,7 +48,7 @@ def _check_draft(file: Path, module: DraftHead, inputs: tuple[Tensor, ...]) -> f
     return _compare(file, dict(zip(names, inputs, strict=True)), expected, module.fuse.weight.dtype)
 
 
-def _check_text(file: Path, module: TextDecoder, inputs: tuple[torch.Tensor | list[torch.Tensor], ...]) -> float:
+def _check_text(file: Path, module: Qwen2Decoder, inputs: tuple[torch.Tensor | list[torch.Tensor], ...]) -> float:
     with torch.no_grad():
         logits, _, hidden, new_keys, new_values = module(*inputs)
     scalars = ("input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens")
@@ -79,6 +79,9 @@ def _compare(file: Path, feeds: dict[str, Tensor], expected: dict[str, Tensor], 
 
 
 def relative_error(result: np.ndarray, expected: np.ndarray) -> float:
-    """Largest absolute difference over the largest absolute expected value; NaN if any number is not finite."""
+    """Returns the largest absolute difference over the largest absolute expected value.
+
+    It is NaN if any number is not finite.
+    """
     difference = np.abs(result.astype(np.float64) - expected.astype(np.float64)).max()
     return float(difference / np.abs(expected.astype(np.float64)).max())

@@ -1,4 +1,4 @@
-"""The torch modules → `vision_encoder.onnx`, `text_decoder.onnx`, `draft_head.onnx`, as in `docs/architecture.md`.
+"""ONNX graphs of the torch modules, with the inputs and outputs that `docs/architecture.md` lists.
 
 torch's exporter gives a graph without shape noise but writes opset 18 at the lowest; the three operators that differ
 are rewritten so that the files declare opset 17, which TensorRT 10.3 reads. Quantized weights need opset 21.
@@ -20,29 +20,30 @@ import torch
 from torch import Tensor, nn
 
 from litevlm_ros.convert.draft_head import DraftHead
-from litevlm_ros.convert.intern_vit import VisionEncoder
-from litevlm_ros.convert.qwen2 import TextDecoder
+from litevlm_ros.convert.intern_vit import InternVisionEncoder
+from litevlm_ros.convert.qwen2 import Qwen2Decoder
 from litevlm_ros.errors import EngineError
+from litevlm_ros.files import replacing
 
 OPSET = 17
 QUANTIZED_OPSET = 21
 """The first with 4-bit types and blocks in DequantizeLinear."""
-_IR_VERSIONS = {OPSET: 8, QUANTIZED_OPSET: 10}  # those that belong to the opsets
+_IR_VERSIONS = {OPSET: 8, QUANTIZED_OPSET: 10}  # the IR versions that belong to the opsets
 _EXPORTER_OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**26  # bytes; leaves 64 MiB of the 2 GiB for the graph itself
 
 
-def vision_graph(module: VisionEncoder, opset: int = OPSET) -> ir.Model:
-    """The graph of `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or QUANTIZED_OPSET."""
+def vision_graph(module: InternVisionEncoder, opset: int = OPSET) -> ir.Model:
+    """Draws `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or QUANTIZED_OPSET."""
     size = module.config.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     return export_graph(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
 
 
-def text_graph(module: TextDecoder, opset: int = OPSET, *, hidden: bool = True) -> ir.Model:
-    """The graph of `text_decoder.onnx`; S, C, K and M are dynamic. `opset` as for `vision_graph`.
+def text_graph(module: Qwen2Decoder, opset: int = OPSET, *, hidden: bool = True) -> ir.Model:
+    """Draws `text_decoder.onnx`; S, C, K and M are dynamic. `opset` is OPSET or QUANTIZED_OPSET.
 
-    Without `hidden` it does not give the hidden states, which only draft heads read.
+    Without `hidden`, the hidden states, which only draft heads read, are no output.
     """
     layers = range(module.config.num_layers)
     inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
@@ -59,7 +60,7 @@ def text_graph(module: TextDecoder, opset: int = OPSET, *, hidden: bool = True) 
 
 
 def draft_graph(module: DraftHead) -> ir.Model:
-    """The graph of `draft_head.onnx`; S and C are dynamic."""
+    """Draws `draft_head.onnx`; S and C are dynamic."""
     shapes = ({0: "S"}, {0: "S"}, None, {0: "C"}, {0: "C"})
     names = ["input_ids", "hidden", "past_length", "past_key", "past_value"]
     results = ["next_token", "next_hidden", "new_key", "new_value"]
@@ -67,13 +68,16 @@ def draft_graph(module: DraftHead) -> ir.Model:
 
 
 def draft_inputs(module: DraftHead, new: int, rows: int) -> tuple[Tensor, ...]:
-    """Random inputs of `DraftHead.forward` for S = `new` and C = `rows`; seeded."""
+    """Returns random inputs of `DraftHead.forward` for S = `new` and C = `rows`, the same in every call."""
     ids, _, past_length, _, hidden, keys, values = text_inputs(module.text, new, rows, wanted=1, visual=new)
     return ids % module.text.config.vocab_size, hidden, past_length, keys[0], values[0]
 
 
-def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
-    """Random inputs of `TextDecoder.forward` for S = `new`, C = `rows`, K = `wanted`, M = `visual`; seeded."""
+def text_inputs(module: Qwen2Decoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
+    """Returns random inputs of `Qwen2Decoder.forward` for S = `new`, C = `rows`, K = `wanted` and M = `visual`.
+
+    They are the same in every call.
+    """
     config, random = module.config, torch.Generator().manual_seed(0)
     dtype = module.norm.weight.dtype
     visual_rows = min(visual, new)
@@ -97,9 +101,9 @@ def text_inputs(module: TextDecoder, new: int, rows: int, wanted: int, visual: i
 
 
 def save_graph(model: ir.Model, file: Path) -> None:
-    """Write `file`; weights beyond what one protobuf file can hold go to `<file>.data` beside it.
+    """Writes `file`, and weights beyond what one protobuf file can hold to `<file>.data` beside it.
 
-    The same model gives the same bytes. What cannot be written whole is not left behind. Raises OSError, and
+    The same model gives the same bytes. Both files are written whole or not at all. Raises OSError, and
     onnx.checker.ValidationError if the graph is not valid ONNX.
     """
     inline = sum(
@@ -110,14 +114,12 @@ def save_graph(model: ir.Model, file: Path) -> None:
     data = file.with_name(f"{file.name}.data")
     data.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"unfinished_{file.name}")
     try:
-        ir.save(model, unfinished, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
-        onnx.checker.check_model(unfinished, full_check=True)
-        unfinished.replace(file)
+        with replacing(file) as unfinished:
+            ir.save(model, unfinished, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
+            onnx.checker.check_model(unfinished, full_check=True)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
-        data.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)  # the graph names it, so it cannot be renamed into its place
         raise
 
 
@@ -129,7 +131,10 @@ def export_graph(
     results: list[str],
     opset: int = OPSET,
 ) -> ir.Model:
-    """The graph of any module. `shapes` names each input's dynamic axes, as torch.export wants them."""
+    """Draws the graph of any module, with `names` as its inputs and `results` as its outputs.
+
+    `shapes` names the dynamic axes of each input in the form that torch.export wants. Raises EngineError.
+    """
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -153,7 +158,7 @@ def export_graph(
 
 
 def _lower_to_opset_17(model: ir.Model) -> None:
-    """Undo what opset 18 changed in the operators these graphs use."""
+    """Reverts what opset 18 changed in the operators that these graphs use."""
     for node in model.graph:
         if node.op_type == "Split":
             node.attributes.pop("num_outputs", None)  # without sizes, opset 13 splits evenly as well
@@ -170,7 +175,7 @@ def _lower_to_opset_17(model: ir.Model) -> None:
 
 
 def _strip_origins(model: ir.Model) -> None:
-    """Drop the exporter's notes on where each node came from: they hold paths of this machine and change nothing."""
+    """Removes the exporter's notes on where each node came from: they hold paths of this machine and change nothing."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph:
@@ -188,7 +193,7 @@ def _strip_origins(model: ir.Model) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its remarks on other packages off the terminal."""
+    """Keeps the exporter's progress and its remarks on other packages off the terminal."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

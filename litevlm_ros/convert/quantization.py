@@ -1,4 +1,4 @@
-"""Which layers of a part are quantized, and how; `quantize.py` rewrites the graph.
+"""Choice of the layers of a part that are quantized, and of their scales; `quantized_graph` then rewrites the graph.
 
     fp8   weights and activations, one scale each (W8A8), or in another of FP8_FORMS
     int8  vision encoder: weights with a scale for each output, activations with one (W8A8); text decoder: weights only
@@ -37,15 +37,19 @@ from litevlm_ros.precision import FP8_FORMS
 
 _KEPT = ("lm_head", "patch_embedding")
 _ALIGNMENT = 16
-"""Of inputs and outputs of a layer in 8 bits (TensorRT's matrix products)."""
+"""Inputs and outputs of a layer in 8 bits are multiples of this number, for TensorRT's matrix products."""
 
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """`calibration` in words; `notes` say which layers stayed in fp16, and why."""
+    """Remarks on a graph for the person who waits.
 
-    calibration: str
-    notes: tuple[str, ...]
+    `calibration` says in words what quantized values were scaled with, '' without any. `notes` say how many layers are
+    quantized, and which stayed in fp16 and why.
+    """
+
+    calibration: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def quantize(
@@ -60,7 +64,8 @@ def quantize(
     """Quantizes `graph`, which was drawn from `module` (fp16 weights) with QUANTIZED_OPSET, in place.
 
     `part` is VISION or TEXT of the model directory `model`, `precision` one of fp8, int8 and int4. `fp8_form` is one
-    of FP8_FORMS, of which '' is the first. Raises ConfigError for an INT4 vision encoder, which this does not make.
+    of FP8_FORMS, of which '' is the first. Raises CheckpointError, and ConfigError for an INT4 vision encoder, which is
+    not supported.
     """
     if precision == "int4" and part == VISION:
         raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")

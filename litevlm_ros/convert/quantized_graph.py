@@ -1,4 +1,4 @@
-"""Linear layers of an exported fp16 graph → quantized ones, in the explicit form that every TensorRT reads.
+"""Rewrites linear layers of an exported fp16 graph to quantized ones, in the explicit form that every TensorRT reads.
 
     fp8, int8   x → QuantizeLinear → DequantizeLinear → Gemm ← DequantizeLinear ← weight in 8 bits
     weight only x ────────────────────────────────────→ Gemm ← DequantizeLinear ← weight in 8 or 4 bits
@@ -25,16 +25,16 @@ _FP8 = ir.DataType.FLOAT8E4M3FN
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """One linear layer. `input_scale` is the step of the quantized activations; None leaves them in fp16."""
+    """A linear layer. `input_scale` is the step of the quantized activations; None leaves them in fp16."""
 
     weight: QuantizedWeight
     input_scale: float | None = None
 
 
 def quantize_graph(model: ir.Model, layers: dict[str, QuantizedLayer]) -> None:
-    """Replace the weights of `layers`, by module name such as 'layers.0.qkv', and the activations that meet them.
+    """Quantizes the weights of `layers`, by module name such as 'layers.0.qkv', and the activations that meet them.
 
-    `model` was exported with QUANTIZED_OPSET. Raises EngineError if the graph has no such linear layer.
+    `model` was exported with QUANTIZED_OPSET and is changed in place. Raises EngineError if it lacks such a layer.
     """
     gemms = {
         node.inputs[1].name: node

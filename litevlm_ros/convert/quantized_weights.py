@@ -1,7 +1,7 @@
 """Weights of linear layers in 8 and 4 bits: fp8 (E4M3), int8 and int4, all symmetric.
 
-A calibrated layer says how much each of its inputs matters (`importance`, the mean square of the activations); the
-scales are then those with the smallest expected error of the layer's output, as AWQ's clipping does (arXiv 2306.00978).
+Calibration measures how much each input of a layer matters (`importance`, the mean square of the activations); INT4's
+scales are then those with the smallest expected error of the layer's output, as in AWQ's clipping (arXiv 2306.00978).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """`values` [N, K] (float8_e4m3fn, or int8 for int8 and int4) times `scale` is the weight.
+    """A weight [N, K] as the product of `values` [N, K] (float8_e4m3fn, or int8 for int8 and int4) and `scale`.
 
     `scale` is fp16: one number [] for fp8; one for each output [N] for int8 and `to_fp8_by_output`; one for each block
     of inputs [N, K / `block`] for int4; `block` is 0 but for int4.
@@ -36,7 +36,7 @@ class QuantizedWeight:
     block: int = 0
 
     def restored(self) -> Tensor:
-        """The weight as the engine sees it, fp32 [N, K]."""
+        """Returns the weight as the engine sees it, fp32 [N, K]."""
         scale = self.scale.float()
         if self.block:
             scale = scale.repeat_interleave(self.block, 1)
@@ -46,12 +46,12 @@ class QuantizedWeight:
 
 
 def to_fp8(weight: Tensor) -> QuantizedWeight:
-    """One scale for the whole weight: the form whose matrix products TensorRT runs in FP8 everywhere."""
+    """Quantizes to FP8 with one scale for the whole weight, the form that TensorRT multiplies in FP8 everywhere."""
     return _fp8(weight, _positive(weight.abs().max() / FP8_MAX))
 
 
 def to_fp8_by_output(weight: Tensor) -> QuantizedWeight:
-    """One scale for each output."""
+    """Quantizes to FP8 with one scale for each output."""
     return _fp8(weight, _positive(weight.abs().amax(1) / FP8_MAX))
 
 
@@ -61,21 +61,21 @@ def _fp8(weight: Tensor, scale: Tensor) -> QuantizedWeight:
 
 
 def to_int8(weight: Tensor) -> QuantizedWeight:
-    """One scale for each output."""
+    """Quantizes to INT8 with one scale for each output."""
     scale = _positive(weight.abs().amax(1) / INT8_MAX)
     values = (weight.float() / scale.float().unsqueeze(1)).round().clamp(-INT8_MAX, INT8_MAX)
     return QuantizedWeight(values.to(torch.int8), scale)
 
 
 def int4_block(inputs: int) -> int | None:
-    """How many of this many inputs share a scale; None if the layer cannot be quantized to int4."""
+    """Returns the number of inputs that share a scale, or None if a layer of `inputs` cannot be quantized to INT4."""
     return next((block for block in INT4_BLOCKS if inputs % block == 0), None)
 
 
 def to_int4(weight: Tensor, importance: Tensor | None = None) -> QuantizedWeight:
-    """One scale for each block of inputs, chosen by `importance` [K] if it is given, else by the weights alone.
+    """Quantizes to INT4 with one scale for each block of inputs, chosen by `importance` [K] or by the weights alone.
 
-    K must be a multiple of one of INT4_BLOCKS.
+    Raises ValueError if K is not a multiple of one of INT4_BLOCKS.
     """
     block = int4_block(weight.shape[1])
     if block is None:
@@ -86,7 +86,7 @@ def to_int4(weight: Tensor, importance: Tensor | None = None) -> QuantizedWeight
 
 
 def _blocks(weight: Tensor, block: int) -> Iterator[Tensor]:
-    """fp32 [rows, K / block, block], some rows at a time: the search holds several copies."""
+    """Yields fp32 [rows, K / block, block], some rows at a time because the search holds several copies of them."""
     for rows in weight.split(_ROWS_AT_ONCE):
         yield rows.float().reshape(len(rows), -1, block)
 
@@ -107,5 +107,5 @@ def _int4_rows(rows: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _positive(scale: Tensor) -> Tensor:
-    """fp16, as the graph holds it, and never 0: a row of zeros has no scale of its own."""
+    """Returns `scale` as fp16, which the graph holds, and above 0: a row of zeros has no scale of its own."""
     return scale.float().clamp(min=2.0**-14).half()

@@ -16,14 +16,14 @@ MASKED = -30000.0
 """Added to the score of a key that must not be seen: finite in fp16, and zero after any softmax."""
 
 
-class TextDecoder(nn.Module):
-    """New tokens and a cache to logits and the new tokens' keys and values."""
+class Qwen2Decoder(nn.Module):
+    """Computes the logits, keys and values of new tokens behind those in a KV cache."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(Qwen2Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -42,8 +42,8 @@ class TextDecoder(nn.Module):
         past_keys: list[Tensor],
         past_values: list[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
-        """Logits fp32 [K, V], next tokens int64 [K], their hidden states [K, hidden], and per layer the new keys and
-        values [S, G, D].
+        """Returns logits fp32 [K, V], the next tokens int64 [K], the hidden states that they come from [K, hidden], and
+        per layer the new keys and values [S, G, D].
 
         int64 `input_ids` and `position_ids` [S], `past_length` [1], `logit_positions` [K]; `visual_tokens` [M, hidden];
         per layer `past_keys` and `past_values` [C, G, D], whose rows from `past_length` on may hold any finite numbers.
@@ -61,15 +61,15 @@ class TextDecoder(nn.Module):
         return logits, logits.argmax(-1), hidden, new_keys, new_values
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Of normalised hidden states [K, hidden]: fp32 [K, V]."""
+        """Returns the logits fp32 [K, V] of normalised hidden states [K, hidden]."""
         return self.lm_head(hidden)[:, : self.config.vocab_size].float()
 
     def pad_vocabulary(self, multiple: int) -> None:
-        """Append zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.
+        """Appends zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.
 
-        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: of a head with
-        an odd vocabulary, such as Qwen2's 151655, it keeps a padded copy of 272 MB beside the embedding, which is the
-        same table.
+        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: for a head with
+        an odd vocabulary, such as Qwen2's 151655, it would keep a padded copy of 272 MB beside the embedding, which is
+        the same table.
         """
         tied = self.lm_head.weight is self.embed_tokens.weight
         missing = -self.config.vocab_size % multiple
@@ -78,21 +78,21 @@ class TextDecoder(nn.Module):
             self.embed_tokens.weight = self.lm_head.weight
 
     def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
-        """Rows of the embedding table, or of `visual_tokens` for ids from the vocabulary size on: [S, hidden]."""
+        """Looks ids up in the embedding table, those from the vocabulary size on in `visual_tokens`: [S, hidden]."""
         visual = input_ids >= self.config.vocab_size
         words = self.embed_tokens(torch.where(visual, 0, input_ids))
         visuals = visual_tokens.index_select(0, torch.where(visual, input_ids - self.config.vocab_size, 0))
         return torch.where(visual.unsqueeze(1), visuals, words)
 
     def rotary(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines [S, 1, D] for `rotate`, computed in fp32."""
+        """Returns cosines and signed sines [S, 1, D] for `rotate`, computed in fp32."""
         angles = position_ids.float().unsqueeze(1) * self.inverse_frequencies
         cos, sin = angles.cos(), angles.sin()
         signed = torch.cat((-sin, sin), -1)
         return torch.cat((cos, cos), -1).to(dtype).unsqueeze(1), signed.to(dtype).unsqueeze(1)
 
     def mask(self, new: int, past_length: Tensor, rows: int) -> Tensor:
-        """What is added to the scores, fp32 [S * heads per group, C + S]: 0 where a key is visible, MASKED elsewhere.
+        """Returns the mask to add to the scores, fp32 [S * heads per group, C + S]: 0 for a visible key, else MASKED.
 
         Visibility goes by index, not by position: cache rows below `past_length`, new tokens up to the token itself.
         """
@@ -104,7 +104,7 @@ class TextDecoder(nn.Module):
         return hidden_keys.unsqueeze(1).expand(-1, group, -1).reshape(new * group, rows + new)
 
 
-class TextLayer(nn.Module):
+class Qwen2Layer(nn.Module):
     """One decoder layer. Q, K and V are one linear layer, and so are gate and up."""
 
     def __init__(self, config: TextConfig) -> None:
@@ -121,7 +121,7 @@ class TextLayer(nn.Module):
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden [S, hidden], and the new keys (rotated) and values [S, G, D]."""
+        """Returns the hidden states [S, hidden], and the new keys (rotated) and values [S, G, D]."""
         qkv = self.qkv(self.input_norm(hidden)).reshape(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         query_key, new_value = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 1)
         query, new_key = torch.split(rotate(query_key, cos, sin), [self.heads, self.kv_heads], 1)
@@ -133,7 +133,7 @@ class TextLayer(nn.Module):
     def attention(
         self, query: Tensor, new_key: Tensor, new_value: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
     ) -> Tensor:
-        """Softmax over the scores of cache and new keys side by side: [S, heads * D].
+        """Attends to cache and new keys with one softmax over both: [S, heads * D].
 
         The query heads that share a key head are rows of one matrix, [G, S * heads per group, D], so keys and values
         are never repeated; cache and new rows are multiplied apart, so the cache is never copied.
@@ -166,6 +166,6 @@ class RMSNorm(nn.Module):
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [S, heads, D]; `sin` carries the sign of the swapped halves."""
+    """Applies the rotary embedding to [S, heads, D]; `sin` carries the sign of the swapped halves."""
     first, second = heads.chunk(2, -1)
     return heads * cos + torch.cat((second, first), -1) * sin

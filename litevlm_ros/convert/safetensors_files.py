@@ -1,4 +1,4 @@
-"""The safetensors files of one directory: what they hold, where each tensor's bytes lie, and the tensors themselves."""
+"""Reading of the safetensors files of one directory: the tensors, and the place of each tensor's bytes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from litevlm_ros.errors import CheckpointError
+from litevlm_ros.model_directory import WEIGHTS, WEIGHTS_INDEX
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _FLOATS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: `offset` and `length` in bytes within `file`; `dtype` as safetensors spells it."""
+    """Place of a tensor: `offset` and `length` are bytes within `file`; `dtype` is in safetensors' spelling."""
 
     file: Path
     dtype: str
@@ -30,7 +28,7 @@ class StoredTensor:
 
 
 class SafetensorsDirectory:
-    """All tensors of a directory that holds `model.safetensors`, or shards with `model.safetensors.index.json`.
+    """The tensors of a directory that holds `model.safetensors`, or shards with `model.safetensors.index.json`.
 
     Raises CheckpointError if there is neither, a shard is missing, a file is damaged, or a tensor is
     not fp32, fp16 or bf16.
@@ -43,7 +41,7 @@ class SafetensorsDirectory:
             self.tensors |= _read_header(file)
 
     def load(self, key: str) -> Tensor:
-        """The tensor in its stored dtype."""
+        """Returns a tensor in its stored dtype. Raises CheckpointError."""
         stored = self.tensors[key]
         try:
             with safe_open(stored.file, framework="pt") as opened:
@@ -53,8 +51,8 @@ class SafetensorsDirectory:
         return tensor
 
     def _files(self) -> list[Path]:
-        index = self.directory / INDEX_FILE
-        single = self.directory / SINGLE_FILE
+        index = self.directory / WEIGHTS_INDEX
+        single = self.directory / WEIGHTS
         if single.is_file():
             return [single]
         if not index.is_file():
@@ -62,7 +60,7 @@ class SafetensorsDirectory:
             hint = (
                 "pickled weights are not read, convert them to safetensors" if pickled else "download the model again"
             )
-            raise CheckpointError(f"{self.directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}; {hint}")
+            raise CheckpointError(f"{self.directory} holds neither {WEIGHTS} nor {WEIGHTS_INDEX}; {hint}")
         try:
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             names = sorted({str(name) for name in weight_map.values()})
@@ -78,13 +76,11 @@ class SafetensorsDirectory:
         return [self.directory / name for name in names]
 
 
-def torch_dtype(stored: StoredTensor) -> torch.dtype:
-    """The torch dtype of a stored tensor."""
-    return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.dtype]
-
-
 def _read_header(file: Path) -> dict[str, StoredTensor]:
-    """Tensors of one file. Format: 8 bytes length, little endian; a JSON header of that length; the tensors' bytes."""
+    """Returns the tensors of one file. Raises CheckpointError.
+
+    Its format: 8 bytes with the header's length, little endian; the header in JSON; the bytes of all tensors.
+    """
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))

@@ -1,4 +1,4 @@
-"""Lets a graph read its weights from the checkpoint's own safetensors files, so that they exist once on disk.
+"""Graphs that read their weights from the checkpoint's own safetensors files, so that they exist once on disk.
 
 ONNX external data is a file, an offset and a length; a safetensors file is raw little-endian tensors behind a header.
 So an initializer can point straight into the checkpoint. Parameters that our modules fuse (Q, K and V; gate and up)
@@ -21,9 +21,9 @@ _INLINE_BYTES = 4096
 
 
 def share_weights(model: ir.Model, sources: Sources, files: SafetensorsDirectory, base: Path) -> int:
-    """Replace the large initializers of `model` by pointers into `files`; returns how many bytes they point at.
+    """Replaces the large initializers of `model` by pointers into `files`; returns the number of bytes they point at.
 
-    `sources` says which tensors each initializer came from, by name. `base` is the directory the graph will be saved
+    `sources` maps the name of each initializer to its tensors. `base` is the directory the graph will be saved
     in; raises ConfigError unless `files` lie inside it, for ONNX Runtime reads nothing outside the model's directory.
     """
     check_location(files, base)
@@ -49,7 +49,7 @@ def check_location(files: SafetensorsDirectory, base: Path) -> None:
 
 
 def _pointer(stored: StoredTensor, key: str, shape: tuple[int, ...], base: Path) -> ir.Value:
-    """An initializer named `key` over the stored bytes; `shape` is the parameter's, of which it gives some rows."""
+    """Makes an initializer `key` of the stored bytes, which are some rows of a parameter of shape `shape`."""
     file, root = stored.file.resolve(), base.resolve()
     dims = ir.Shape((stored.shape[0], *shape[1:]))
     dtype = _DTYPES[stored.dtype]

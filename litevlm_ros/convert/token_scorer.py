@@ -1,7 +1,7 @@
-"""The scorer of visual tokens as a torch module: a copy of the language model's first layer, and one number a token.
+"""The scorer of visual tokens as a torch module: a copy of the language model's first layer, and one score per token.
 
 Source: LiteVLM (arXiv 2506.07416), section on token selection. The paper's layer reads the question too; this one reads
-the tokens of one tile alone, so that what it says of a frame holds for every question about it.
+the tokens of one tile alone, so that the scores of a frame hold for every question about it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from litevlm_ros.convert.onnx_graphs import export_graph
-from litevlm_ros.convert.qwen2 import MASKED, RMSNorm, TextDecoder, TextLayer
+from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder, Qwen2Layer, RMSNorm
 from litevlm_ros.model_config import TextConfig
 
 
 class TokenScorer(nn.Module):
-    """Visual tokens to how much they are worth keeping."""
+    """Scores visual tokens by how much an answer would miss them."""
 
     cos: Tensor
     sin: Tensor
     no_past: Tensor
 
-    def __init__(self, decoder: TextDecoder, tokens_per_tile: int) -> None:
-        """Starts from `decoder`'s first layer, which stays as it is, and scores everything alike."""
+    def __init__(self, decoder: Qwen2Decoder, tokens_per_tile: int) -> None:
+        """Copies `decoder`'s first layer; until it is trained, the scorer gives all tokens the same score."""
         super().__init__()
         config: TextConfig = decoder.config
         self.tokens_per_tile = tokens_per_tile
         self.group = config.num_heads // config.num_kv_heads
-        self.layer = cast(TextLayer, copy.deepcopy(decoder.layers[0]))
+        self.layer = cast(Qwen2Layer, copy.deepcopy(decoder.layers[0]))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = nn.Linear(config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
@@ -42,7 +42,7 @@ class TokenScorer(nn.Module):
         self.register_buffer("no_past", no_past, persistent=False)
 
     def forward(self, visual_tokens: Tensor) -> Tensor:
-        """float [N, T, H] -> fp32 [N, T]; each tile on its own, each token sees all others of its tile."""
+        """Scores [N, T, H] as fp32 [N, T]; each tile is on its own, and each token sees all others of its tile."""
         tiles, tokens, width = visual_tokens.shape
         tile = torch.arange(tiles).repeat_interleave(tokens)
         others = (tile.unsqueeze(0) != tile.unsqueeze(1)).float() * MASKED
@@ -53,6 +53,6 @@ class TokenScorer(nn.Module):
 
 
 def scorer_graph(module: TokenScorer) -> ir.Model:
-    """The graph of `token_scorer.onnx`; N is dynamic."""
+    """Draws `token_scorer.onnx`; N is dynamic. Raises EngineError."""
     visual = torch.zeros(2, module.tokens_per_tile, module.norm.weight.shape[0])
     return export_graph(module, (visual,), ({0: "N"},), ["visual_tokens"], ["scores"])

@@ -1,4 +1,4 @@
-"""A model directory → transformers' own InternVL class with the same weights, for comparison."""
+"""transformers' own InternVL class with the weights of a model directory, for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litevlm_ros.model_config import ModelConfig
 
 
 def load_transformers(model: str | Path, dtype: torch.dtype, device: str) -> Any:
-    """transformers' InternVLForConditionalGeneration of the model directory `model`, in eval mode.
+    """Loads the model directory `model` as transformers' InternVLForConditionalGeneration, in eval mode on `device`.
 
     It has no image token: give it embeddings. Raises CheckpointError, also if transformers is not installed.
     """

@@ -1,1 +1,1 @@
-"""Filling a model directory: checkpoints from a Hugging Face hub or from disk, and engines that others have built."""
+"""Filling of a model directory: checkpoints from a Hugging Face hub or from disk, and engines built elsewhere."""

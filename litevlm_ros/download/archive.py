@@ -1,4 +1,4 @@
-"""Engines out of a .tar.gz that somebody else packed: nothing but plain files of expected names and bounded size."""
+"""Unpacking of engines from a .tar.gz of somebody else: only plain files of expected names and bounded size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from litevlm_ros.download.disk import gigabytes
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.download.staging import gigabytes
+from litevlm_ros.errors import DownloadError
 from litevlm_ros.model_directory import PARTS, engine_name, sidecar_file
 from litevlm_ros.precision import PRECISIONS
 
@@ -22,7 +22,7 @@ _LARGEST_SIDECAR = 1 << 20
 
 
 def extract_engines(archive: Path, directory: Path, limit: int) -> list[Path]:
-    """Unpack engines and sidecars of `archive` into `directory`, at most `limit` bytes; the engines, in order of name.
+    """Unpacks engines and sidecars, at most `limit` bytes, into `directory`. Returns the engines in order of name.
 
     Raises DownloadError if the archive is damaged, or holds anything else: other names, directories, links, devices,
     paths that lead elsewhere, a name twice, or more bytes. `directory` may hold some files by then.
@@ -43,7 +43,7 @@ def extract_engines(archive: Path, directory: Path, limit: int) -> list[Path]:
 
 
 class _Bounded:
-    """A stream that ends in an error `left` bytes from here: a header's claims about its own size are not believed."""
+    """A stream that raises ReadError after `left` more bytes: a header's claim about its own size is not trusted."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self.file = file
@@ -82,5 +82,5 @@ def _extract(archive: Path, opened: tarfile.TarFile, stream: _Bounded, directory
 
 def _contents(opened: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
     contents = opened.extractfile(member)
-    assert contents is not None  # it is for everything but plain files
+    assert contents is not None  # only other members than plain files have none
     return contents  # type: ignore[return-value]

@@ -1,12 +1,17 @@
-"""The checkpoints that `--model` knows by name, and what else it may be."""
+"""The checkpoints that `--model` knows by name or finds elsewhere, and the note of which of them was installed."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.errors import DownloadError
+from litevlm_ros.files import write_text
+
+ORIGIN_FILE = "origin.json"
+"""Name of the file in each part of a model directory that holds its Origin."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -21,8 +26,41 @@ class HubModel:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the revision is a commit, which always names the same files."""
+        """True if the revision is a commit, which always names the same files."""
         return bool(_COMMIT.fullmatch(self.revision))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a part of a model directory came from.
+
+    `model` and `revision` are a repository and a commit, or a directory and ''. `licence` is the one that the model
+    card names, '' if it is unknown.
+    """
+
+    model: str
+    revision: str
+    licence: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.revision}" if self.revision else self.model
+
+    def is_same_model(self, other: Origin) -> bool:
+        """Tells whether both parts came from one checkpoint, so that they work together."""
+        return (self.model, self.revision) == (other.model, other.revision)
+
+    def write(self, part: Path) -> None:
+        """Writes ORIGIN_FILE into the directory of a part. Raises OSError."""
+        write_text(part / ORIGIN_FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, part: Path) -> Origin | None:
+        """Reads the origin of a part; None if it is not known."""
+        try:
+            values = json.loads((part / ORIGIN_FILE).read_text(encoding="utf-8"))
+            return cls(str(values["model"]), str(values["revision"]), str(values["licence"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
 DEFAULT_MODEL = "internvl2-1b"
@@ -37,7 +75,7 @@ PUBLISHED = {
 
 
 def find_model(name: str, revision: str | None = None) -> HubModel | Path:
-    """What `name` stands for: a published model, the directory of a checkpoint, or OWNER/NAME on the hub.
+    """Finds what `name` stands for: a published model, the directory of a checkpoint, or OWNER/NAME on the hub.
 
     `revision` replaces the pinned one; without one, OWNER/NAME is taken at its branch 'main'. Raises DownloadError if
     `name` is none of these, or is a directory and `revision` is given.

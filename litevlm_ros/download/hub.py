@@ -1,4 +1,4 @@
-"""What a repository on the hub holds, and its checkpoint on this disk. Never code, never pickled weights."""
+"""Listing and download of a checkpoint on a Hugging Face hub, without code and pickled weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from litevlm_ros.download.catalog import HubModel
-from litevlm_ros.download.errors import DownloadError
 from litevlm_ros.download.transfer import Digest, explained, fetch
+from litevlm_ros.errors import DownloadError
+from litevlm_ros.model_directory import WEIGHTS
 
-WEIGHTS = "model.safetensors"
 _SHARDS = "model-?????-of-?????.safetensors"
 _DESCRIPTIONS = ("*.json", "*.jinja", "merges.txt")
-"""Configuration and tokenizer, all of it text."""
+"""Patterns of the configuration and tokenizer files, all of which are text."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class HubFile:
 
     @property
     def is_weights(self) -> bool:
+        """True for safetensors files."""
         return self.name.endswith(".safetensors")
 
 
@@ -49,17 +50,17 @@ class Listing:
     files: tuple[HubFile, ...]
 
     def missing_bytes(self, directory: Path) -> int:
-        """Bytes that `download` would still have to transfer to `directory`."""
+        """Returns the number of bytes that `download` would still transfer to `directory`."""
         return sum(file.size - _present(directory, file) for file in self.files)
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights."""
+        """Size of the weights in bytes."""
         return sum(file.size for file in self.files if file.is_weights)
 
 
 def list_files(model: HubModel, endpoint: str | None = None) -> Listing:
-    """Ask the hub at `endpoint` (default: HF_ENDPOINT, else huggingface.co) what `model` holds.
+    """Lists the files of `model` on the hub at `endpoint` (default: HF_ENDPOINT, else huggingface.co).
 
     Raises DownloadError if it cannot be reached, has no such model or revision, answers for another commit, or offers
     no safetensors.
@@ -92,9 +93,9 @@ def list_files(model: HubModel, endpoint: str | None = None) -> Listing:
 
 
 def download(listing: Listing, directory: Path, *, weights: bool) -> None:
-    """Fetch the listed weights, or all that describes them, into `directory`; what is there already is kept.
+    """Downloads the listed weights, or all other files, into `directory`; files that are there already are kept.
 
-    Raises DownloadError if a transfer breaks off; what has arrived by then stays for the next call.
+    Raises DownloadError if a transfer breaks off; the bytes that have arrived by then stay for the next call.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for file in listing.files:
@@ -114,7 +115,10 @@ def _present(directory: Path, file: HubFile) -> int:
 
 
 def _checkpoint_files(siblings: list[RepoSibling], what: str) -> list[HubFile]:
-    """One file of weights, or else all shards, after everything that describes them. No subdirectories."""
+    """Selects the description files and then one file of weights or else all shards; nothing from subdirectories.
+
+    Raises DownloadError if there are no weights or no config.json.
+    """
     names = {sibling.rfilename for sibling in siblings if "/" not in sibling.rfilename}
     weights = {WEIGHTS} & names or {name for name in names if fnmatchcase(name, _SHARDS)}
     if not weights or "config.json" not in names:

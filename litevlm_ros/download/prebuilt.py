@@ -1,45 +1,44 @@
-"""Engines that were built elsewhere: accepted only if they are whole and are those of this machine and model."""
+"""Installation of engines that were built elsewhere, if they are undamaged and fit this machine and model."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from litevlm_ros.download.archive import extract_engines
-from litevlm_ros.download.disk import RESERVE, free_bytes, gigabytes, staging_directory
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.download.staging import RESERVE, free_bytes, gigabytes, staging_directory
 from litevlm_ros.engines.fingerprint import Machine, this_machine
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.engines.tensorrt_module import title
-from litevlm_ros.errors import EngineError
-from litevlm_ros.model_directory import sidecar_file
+from litevlm_ros.errors import DownloadError, EngineError
+from litevlm_ros.model_directory import sidecar_file, weight_files
+from litevlm_ros.types import Notify
 
 LARGEST = 16 << 30
-"""Bytes of an archive's engines; InternVL3-2B in FP16 has less than a quarter."""
-
+"""Most bytes of an archive's engines; those of InternVL3-2B in FP16 take less than a quarter."""
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def install_prebuilt(
-    source: str, model: Path, parts: Sequence[str], tell: Callable[[str], None], *, force: bool = False
+    source: str, model: Path, parts: Sequence[str], notify: Notify, *, force: bool = False
 ) -> list[Path]:
-    """Move the engines of the archive `source`, a file or a URL, into the model directory; the files that are new.
+    """Moves the engines of an archive, a file or a URL, into the model directory. Returns the files that are new.
 
-    `parts` are those to take, VISION or TEXT. Every engine of them has to be the one that its sidecar describes, built
-    by the installed TensorRT for this GPU and from the weights in `model`. If one is not, none is taken. An engine of
-    the same name that is another file is replaced only with `force`. Raises DownloadError, and EngineError if no
-    TensorRT is installed; ImportError if `source` is a URL and huggingface_hub is missing.
+    Only the engines of `parts` (VISION, TEXT) are taken. Each of them must be the one that its sidecar describes, built
+    by the installed TensorRT for this GPU and from the weights in `model`; if one is not, none is taken. An engine of
+    the same name that is another file is replaced only with `force`. Raises DownloadError, EngineError if no TensorRT
+    is installed, and ImportError if `source` is a URL and huggingface_hub is missing.
     """
     machine = this_machine()
     if not machine.compute_capability:
         raise DownloadError("there is no NVIDIA GPU here that prebuilt engines could be compared with; "
                             "run this on the machine that shall use them")  # fmt: skip
     for part in parts:
-        if not any((model / part).glob("*.safetensors")):
+        if not weight_files(model / part):
             raise DownloadError(f"{model / part} holds no weights that prebuilt engines could be compared with; "
                                 "download the model first, with --output the same directory")  # fmt: skip
     with staging_directory(model) as staging:
@@ -53,7 +52,7 @@ def install_prebuilt(
             if not engines:
                 raise DownloadError(f"{source} holds no engine of {' or '.join(parts)}")
             sidecars = [_checked(engine, source, machine, model) for engine in engines]
-            return _move(sidecars, unpacked, model, tell, force)
+            return _move(sidecars, unpacked, model, notify, force)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -82,10 +81,10 @@ def _part(engine: Path) -> str:
 
 
 def _checked(engine: Path, source: str, machine: Machine, model: Path) -> EngineSidecar:
-    """The sidecar of an unpacked engine. Raises DownloadError with all that is wrong with the two."""
+    """Returns the sidecar of an unpacked engine. Raises DownloadError with everything that is wrong with the two."""
     try:
         sidecar = EngineSidecar.read(engine)
-        # First of all: weights are looked for in the directory that the sidecar names.
+        # First of all, since weights are looked for in the directory that the sidecar names.
         if sidecar.part == _part(engine):
             reasons = [*sidecar.check_file(engine), *sidecar.check(machine, model), *sidecar.check_weights(model)]
         else:
@@ -93,14 +92,12 @@ def _checked(engine: Path, source: str, machine: Machine, model: Path) -> Engine
     except EngineError as error:
         reasons = [str(error)]
     if reasons:
-        told = "; ".join(reasons).replace(str(engine.parent), str(model))  # the paths of a place that will be gone
+        told = "; ".join(reasons).replace(str(engine.parent), str(model))  # the directory is deleted
         raise DownloadError(f"{source} is refused, and nothing was changed: {told}")
     return sidecar
 
 
-def _move(
-    sidecars: list[EngineSidecar], unpacked: Path, model: Path, tell: Callable[[str], None], force: bool
-) -> list[Path]:
+def _move(sidecars: list[EngineSidecar], unpacked: Path, model: Path, notify: Notify, force: bool) -> list[Path]:
     new = []
     for sidecar in sidecars:
         target = model / sidecar.file
@@ -109,12 +106,14 @@ def _move(
         elif sidecar.check_file(target):
             raise DownloadError(f"{target} is there already and is another engine; replace it with --force")
         else:
-            tell(f"{target} is there")
+            notify(f"{target} is there")
     for sidecar in new:
         target = model / sidecar.file
-        # In this order, because a sidecar without an engine changes nothing.
+        # The sidecar first: without an engine it changes nothing.
         sidecar_file(unpacked / sidecar.file).replace(sidecar_file(target))
         (unpacked / sidecar.file).replace(target)
-        tell(f"{target}: {gigabytes(sidecar.engine_bytes)}, {sidecar.precision_built}, built by "
-             f"{title(sidecar.flavour, sidecar.version)}")  # fmt: skip
+        notify(
+            f"{target}: {gigabytes(sidecar.engine_bytes)}, {sidecar.precision_built}, built by "
+            f"{title(sidecar.flavour, sidecar.version)}"
+        )
     return [model / sidecar.file for sidecar in new]

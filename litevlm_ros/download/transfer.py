@@ -1,4 +1,8 @@
-"""One file over HTTP: continued where it broke off, checked against its hash, and renamed only when it is whole."""
+"""Download of one file over HTTP: continued where it broke off, checked against its hash, renamed when it is complete.
+
+huggingface_hub's `snapshot_download` does not replace this: it deletes the part that has arrived when a transfer breaks
+off, which for a checkpoint is a file of 2 GB, and does not compare the contents with the hub's hash.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,20 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.errors import DownloadError
 
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Digest:
-    """The hash by which a hub names a file: 'sha256' of its bytes if it is large, else git's 'blob' hash (SHA-1)."""
+    """A hub's hash of a file: of `kind` 'sha256' for a large one, else 'blob', git's hash (SHA-1)."""
 
     kind: str
     value: str
 
     def matches(self, file: Path) -> bool:
-        """Whether `file` has these contents. Raises OSError."""
+        """Tells whether `file` has this hash. Raises OSError."""
         digest = hashlib.sha256() if self.kind == "sha256" else hashlib.sha1(usedforsecurity=False)
         if self.kind == "blob":
             digest.update(f"blob {file.stat().st_size}\0".encode())
@@ -45,18 +49,18 @@ class Digest:
 def fetch(
     url: str, target: Path, *, headers: dict[str, str], size: int | None = None, digest: Digest | None = None
 ) -> None:
-    """Download `url` to `target`, with a progress bar; `size` in bytes.
+    """Downloads `url` to `target`, with a progress bar; `size` is in bytes.
 
     The bytes go to `target`.partial, which is kept when the transfer breaks off and, if `size` is known, continued by
-    the next call. Raises what the transfer raises (see `explained`), and DownloadError if the contents are not those of
-    `digest`; they are deleted then.
+    the next call. Raises the exceptions of huggingface_hub, httpx and the disk, which `explained` turns into
+    DownloadError, and DownloadError if the contents do not have the hash `digest`; they are deleted then.
     """
     partial = target.with_name(f"{target.name}.partial")
     with partial.open("ab") as file:
         if size is None or file.tell() > size:
             file.seek(0)
             file.truncate()
-        # Two sizes of one file would follow from a compressed transfer.
+        # A compressed transfer would have another size than the file.
         headers = {**headers, "Accept-Encoding": "identity"}
         while True:
             start = file.tell()
@@ -79,7 +83,7 @@ def fetch(
 
 @contextmanager
 def explained(what: str, endpoint: str) -> Iterator[None]:
-    """Turns whatever huggingface_hub, httpx or the disk raise while `what` is fetched into a DownloadError."""
+    """Turns what huggingface_hub, httpx or the disk raise while `what` is fetched into a DownloadError with the fix."""
     again = "what has arrived is kept: run the command again to continue"
     try:
         yield

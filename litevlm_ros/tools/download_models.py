@@ -1,6 +1,9 @@
-"""Fill models/ with a vision encoder and a text decoder, and on request with engines that were built elsewhere.
+"""Fill a model directory with a vision encoder and a text decoder, from a Hugging Face hub or a checkpoint on disk.
 
 ros2 run litevlm_ros download_models --model internvl2-1b
+
+Only safetensors, JSON and tokenizer files are fetched; no code is run. The same command continues a download that broke
+off. On request, engines that were built elsewhere are installed too.
 """
 
 from __future__ import annotations
@@ -11,74 +14,56 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.download.catalog import DEFAULT_MODEL, PUBLISHED
-from litevlm_ros.errors import LiteVLMError
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.tools.command import add_part_options, chosen_parts, new_parser, run_command, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 after an error that it has explained on stderr, or 130 if it was interrupted."""
     options = _parser().parse_args(argv)
-    skipped = {VISION: options.skip_vision, TEXT: options.skip_text}
-    halves = tuple(half for half, skip in skipped.items() if not skip)
-    if not halves:
-        print("--skip-vision and --skip-text leave nothing to download; drop one of them", file=sys.stderr)
-        return 1
+    return run_command(
+        lambda: _run(options),
+        missing="Downloads need huggingface_hub and torch ({error}); install them with "
+        "`pip install 'litevlm_ros[convert,download]'`",
+        interrupted="interrupted; what has arrived is kept: run the command again to continue",
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    parts = chosen_parts(options, "download")
     # Imported here, so that --help is quick.
-    from litevlm_ros.download.install import Request, install_model
+    from litevlm_ros.download.install import InstallRequest, install_model
     from litevlm_ros.download.prebuilt import install_prebuilt
 
-    # Who replaces engines does not mean the model, unless it is named too.
+    # With --prebuilt, --force is about the engines; it replaces the model too only if that is named.
     replace_model = options.force and (options.prebuilt is None or options.model is not None)
-    request = Request(options.output, options.model, options.revision, options.endpoint, halves, replace_model)
-    try:
-        install_model(request, _tell)
-        if options.prebuilt is not None:
-            install_prebuilt(options.prebuilt, options.output, halves, _tell, force=options.force)
-    except ImportError as error:
-        print(f"Downloads need huggingface_hub and torch ({error}); install them with "
-              "`pip install 'litevlm_ros[convert,download]'`", file=sys.stderr)  # fmt: skip
-        return 1
-    except (LiteVLMError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what has arrived is kept: run the command again to continue", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
+    install_model(
+        InstallRequest(options.output, options.model, options.revision, options.endpoint, parts, replace_model), say
+    )
+    if options.prebuilt is not None:
+        install_prebuilt(options.prebuilt, options.output, parts, say, force=options.force)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="download_models",
-        description="Fill a model directory: vision_encoder/ and text_decoder/ from a Hugging Face hub or from a "
-        "checkpoint on disk. Only safetensors, JSON and tokenizer files are fetched; no code is run. A download that "
-        "broke off is continued by the same command.",
-    )
+    parser = new_parser("download_models", __doc__)
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
         metavar="NAME|PATH",
         help=f"{', '.join(PUBLISHED)}; or the directory of a checkpoint; or OWNER/NAME of a repository on the hub "
-        f"(default: what is in the output directory, else {DEFAULT_MODEL})",
+        f"(default: the model that is in the output directory, else {DEFAULT_MODEL})",
     )
     model.add_argument(
         "--revision",
         metavar="REV",
-        help="commit, tag or branch (default: the commit that this version was made for; of OWNER/NAME: main)",
+        help="commit, tag or branch (default: the commit that this version was made for; for OWNER/NAME: main)",
     )
     model.add_argument("--endpoint", metavar="URL", help="hub or mirror (default: HF_ENDPOINT, else huggingface.co)")
-    parts = parser.add_argument_group("parts")
-    parts.add_argument("--skip-vision", action="store_true", help="leave the vision encoder as it is")
-    parts.add_argument("--skip-text", action="store_true", help="leave the text decoder as it is")
+    add_part_options(parser.add_argument_group("parts"), "download")
     engines = parser.add_argument_group("engines")
     engines.add_argument(
         "--prebuilt",
         metavar="URL|FILE",
-        help="also take engines from this .tar.gz, if their checksums are right and they were built for this GPU, "
+        help="also install engines from this .tar.gz, if their checksums are right and they were built for this GPU, "
         "this TensorRT and these weights. Checksums tell damage, not intent: take engines from people you trust",
     )
     files = parser.add_argument_group("files")

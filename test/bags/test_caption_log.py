@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from litevlm_ros.bags.caption_log import CaptionLog, read
+from litevlm_ros.bags.caption_log import CaptionLog, read_entries
 from litevlm_ros.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ def test_each_entry_is_a_line_and_on_the_disk_at_once(tmp_path: Path) -> None:
     file = tmp_path / "new" / "captions.jsonl"
     with CaptionLog(file, "What?", resume=False) as log:
         log.add(entry(1))
-        assert list(read(file)) == [entry(1)]
+        assert list(read_entries(file)) == [entry(1)]
     assert "길이 비어 있다." in file.read_text(encoding="utf-8")
 
 
@@ -35,7 +35,7 @@ def test_a_log_is_continued_only_on_request(tmp_path: Path) -> None:
         CaptionLog(file, "What?", resume=False)
     log = write(file, entry(3), resume=True)
     assert log.done == {("/front", 1), ("/front", 2)}
-    assert [each["bag_time"] for each in read(file)] == [1, 2, 3]
+    assert [each["bag_time"] for each in read_entries(file)] == [1, 2, 3]
 
 
 def test_other_questions_do_not_mix(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_a_crash_has_cut_off_is_dropped(tmp_path: Path, rest: str) -> None:
     with file.open("a", encoding="utf-8") as stream:
         stream.write(rest)
     write(file, entry(2), resume=True)
-    assert list(read(file)) == [entry(1), entry(2)]
+    assert list(read_entries(file)) == [entry(1), entry(2)]
 
 
 def test_nothing_is_written_before_it_begins(tmp_path: Path) -> None:

@@ -30,20 +30,20 @@ def test_images_of_every_kind_of_bag(
     path = SmallBag(distribution).write(tmp_path / "bag", storage, compression=compression)
     with ImageBag(path) as bag:
         assert bag.image_topics == {"/front/image_raw": 4, "/back/image_raw/compressed": 4}
-        frames = [frame for frame in bag.frames(bag.choose([])) if frame]
+        frames = [frame for frame in bag.images(bag.choose([])) if frame]
     assert [frame.topic for frame in frames[:2]] == ["/front/image_raw", "/back/image_raw/compressed"]
     assert [frame.bag_time for frame in frames[::2]] == [START + 500_000_000 * index for index in range(4)]
     assert frames[2].stamp == (1_700_000_000, 400_000_000)
     assert frames[2].frame_id == "optical"
     for index, frame in enumerate(frames):
-        assert frame.image().shape == (24, 32, 3)
-        assert abs(int(frame.image()[0, 0, 0]) - 10 * (index // 2)) <= 2
+        assert frame.decode().shape == (24, 32, 3)
+        assert abs(int(frame.decode()[0, 0, 0]) - 10 * (index // 2)) <= 2
 
 
 def test_a_period_leaves_out_frames_of_each_topic_for_itself(tmp_path: Path) -> None:
     path = SmallBag().write(tmp_path / "bag", StoragePlugin.MCAP)
     with ImageBag(path / "bag.mcap") as bag:
-        items = list(bag.frames(["/front/image_raw", "/back/image_raw/compressed"], 1.0))
+        items = list(bag.images(["/front/image_raw", "/back/image_raw/compressed"], 1.0))
     assert [item is not None for item in items] == [True, True, False, False, True, True, False, False]
 
 
@@ -65,10 +65,10 @@ def test_a_message_that_is_not_what_its_type_says(tmp_path: Path) -> None:
         connection = writer.add_connection("/front", "sensor_msgs/msg/Image", typestore=types)
         writer.write(connection, 5, b"\0\1\0\0\1\2\3")
     with ImageBag(tmp_path / "bag") as bag:
-        (frame,) = bag.frames(["/front"])
+        (frame,) = bag.images(["/front"])
     assert frame is not None
     with pytest.raises(ImageError, match="not what its type says"):
-        frame.image()
+        frame.decode()
 
 
 def test_what_is_no_bag(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_truncated_bag_ends_with_an_explanation(tmp_path: Path, storage: Stora
 
     def read() -> None:
         with ImageBag(path) as bag:
-            for _ in bag.frames(["/front/image_raw"]):
+            for _ in bag.images(["/front/image_raw"]):
                 pass
 
     with pytest.raises(BagError, match=r"bag cannot be read: .*ros2 bag reindex"):

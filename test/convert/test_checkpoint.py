@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from published_checkpoints import write_original
 from safetensors.torch import load_file, save_file
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
@@ -48,8 +49,8 @@ def test_shards_are_read_where_they_lie(models: Any, checkpoints: Any, tmp_path:
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("wanted", [torch.float32, torch.float16])
-def test_dtypes(stored: Any, wanted: Any, reference: Any, save_original: Any, tmp_path: Path) -> None:
-    split_checkpoint(save_original(reference, tmp_path / "whole", dtype=stored), tmp_path / "model")
+def test_dtypes(stored: Any, wanted: Any, reference: Any, tmp_path: Path) -> None:
+    split_checkpoint(write_original(reference, tmp_path / "whole", dtype=stored), tmp_path / "model")
     decoder = load_text_decoder(tmp_path / "model", wanted)
     expected = reference.model.language_model.layers[0].mlp.down_proj.weight.to(stored).to(wanted)
     assert torch.equal(decoder.layers[0].down.weight, expected)

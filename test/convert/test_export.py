@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from litevlm_ros.convert import export as model_export
 from litevlm_ros.convert import onnx_check
 from litevlm_ros.convert.export import export_graphs, export_text_decoder, export_vision_encoder
 from litevlm_ros.errors import CheckpointError, ConfigError, EngineError
+from litevlm_ros.lab.world.calibration import calibration_data
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
 
@@ -56,7 +58,9 @@ def test_a_full_disk_is_noticed_before_writing(models: Any, tmp_path: Path, monk
 @pytest.mark.timeout(600)
 def test_a_quantized_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
     precisions = {VISION: "int4", TEXT: "int8"}
-    vision, text = export_graphs(model_directory(), tmp_path, precisions)
+    vision, text = export_graphs(
+        model_directory(), tmp_path, precisions, calibration=partial(calibration_data, model_directory())
+    )
     assert [graph.file.name for graph in (vision, text)] == ["vision_encoder_int8.onnx", "text_decoder_int8.onnx"]
     assert vision.notes[-1].startswith("not in int4: ")
     assert "rendered street scenes" in vision.calibration

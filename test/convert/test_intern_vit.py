@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from published_checkpoints import reference_model, write_original
 
 from litevlm_ros.convert.checkpoint import load_vision_encoder
 from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD, gelu
@@ -54,11 +55,11 @@ def test_visual_tokens_equal_transformers(name: str, count: int, models: Any, re
     assert relative(result, expected) < TOLERANCE
 
 
-def test_no_qkv_bias(make_reference: Any, save_original: Any, tmp_path: Any) -> None:
+def test_no_qkv_bias(tmp_path: Any) -> None:
     from litevlm_ros.convert.checkpoint_split import split_checkpoint
 
-    model = make_reference(qkv_bias=False)
-    split_checkpoint(save_original(model, tmp_path / "whole"), tmp_path / "model")
+    model = reference_model(qkv_bias=False)
+    split_checkpoint(write_original(model, tmp_path / "whole"), tmp_path / "model")
     pixels = tiles(2)
     expected = model.model.get_image_features(normalised(pixels)).pooler_output
     assert relative(load_vision_encoder(tmp_path / "model")(pixels), expected) < TOLERANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ torch = pytest.importorskip("torch", reason="torch is needed to convert models: 
 from litevlm_ros.config import PipelineConfig  # noqa: E402
 from litevlm_ros.convert.engine_graph import write_engine_graph  # noqa: E402
 from litevlm_ros.errors import ConfigError  # noqa: E402
+from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
 from litevlm_ros.lab.world.render import render  # noqa: E402
 from litevlm_ros.lab.world.scene import generate  # noqa: E402
 from litevlm_ros.model_directory import TEXT, VISION  # noqa: E402
 from litevlm_ros.pipeline import Pipeline  # noqa: E402
 from litevlm_ros.types import View  # noqa: E402
 
+CALIBRATION = partial(calibration_data, DEMO_MODEL)
 QUESTIONS = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
 
 
@@ -42,7 +45,7 @@ def test_the_demo_model_still_sees(vision: str, text: str, tmp_path: Path) -> No
     shutil.copytree(DEMO_MODEL, model)
     for part, precision in ((VISION, vision), (TEXT, text)):
         (model / f"{part}.onnx").unlink()
-        graph = write_engine_graph(part, DEMO_MODEL, precision, model / f"{part}.onnx", None)
+        graph = write_engine_graph(part, DEMO_MODEL, precision, model / f"{part}.onnx", CALIBRATION)
         assert bool(graph.calibration) == (precision != "fp16")
     same = np.mean([a == b for a, b in zip(answers(model), answers(DEMO_MODEL), strict=True)])
     assert same >= (1 if text == "fp16" else 0.75)
@@ -50,7 +53,7 @@ def test_the_demo_model_still_sees(vision: str, text: str, tmp_path: Path) -> No
 
 def test_embedding_head_and_patches_keep_their_precision(tmp_path: Path) -> None:
     file = tmp_path / f"{TEXT}.onnx"
-    report = write_engine_graph(TEXT, DEMO_MODEL, "int8", file, None)
+    report = write_engine_graph(TEXT, DEMO_MODEL, "int8", file, CALIBRATION)
     types = {tensor.name: tensor.data_type for tensor in onnx.load(file).graph.initializer}
     assert types["layers.0.qkv.weight.quantized"] == onnx.TensorProto.INT8
     assert any("embed_tokens" in name or "lm_head" in name for name in types if types[name] == onnx.TensorProto.FLOAT16)
@@ -58,6 +61,11 @@ def test_embedding_head_and_patches_keep_their_precision(tmp_path: Path) -> None
     assert report.notes[0].endswith("layers in int8")
 
 
+def test_quantization_needs_calibration_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision is fp8, which needs calibration data"):
+        write_engine_graph(TEXT, DEMO_MODEL, "fp8", tmp_path / "g.onnx")
+
+
 def test_an_int4_vision_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="vision-precision is int4"):
-        write_engine_graph(VISION, DEMO_MODEL, "int4", tmp_path / "g.onnx", None)
+        write_engine_graph(VISION, DEMO_MODEL, "int4", tmp_path / "g.onnx", CALIBRATION)

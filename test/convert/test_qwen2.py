@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from litevlm_ros.convert.checkpoint import load_text_decoder
-from litevlm_ros.convert.qwen2 import MASKED, RMSNorm, TextDecoder
+from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder, RMSNorm
 
 TOLERANCE = 1e-4
 
@@ -16,12 +16,12 @@ def relative(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result - expected).abs().max() / expected.abs().max())
 
 
-def empty_cache(decoder: TextDecoder, rows: int = 4) -> list[torch.Tensor]:
+def empty_cache(decoder: Qwen2Decoder, rows: int = 4) -> list[torch.Tensor]:
     config = decoder.config
     return [torch.zeros(rows, config.num_kv_heads, config.head_dim) for _ in range(config.num_layers)]
 
 
-def prefill(decoder: TextDecoder, ids: torch.Tensor, rows: int = 4) -> Any:
+def prefill(decoder: Qwen2Decoder, ids: torch.Tensor, rows: int = 4) -> Any:
     count = torch.arange(len(ids))
     visual = torch.zeros(1, decoder.config.hidden_size)
     cache = empty_cache(decoder, rows)
@@ -84,11 +84,11 @@ def test_half_precision_survives_keys_of_great_size() -> None:
 
     torch.manual_seed(0)
     config = TextConfig(64, 96, 2, 4, 2, 16, 1e-6, 1e6, 50, True, 512)
-    decoder = TextDecoder(config).eval()
+    decoder = Qwen2Decoder(config).eval()
     for layer in decoder.layers:
         layer.qkv.bias[:96] = 60 * torch.randn(96)
         layer.down.weight *= 100
-    half = TextDecoder(config).eval().half()
+    half = Qwen2Decoder(config).eval().half()
     half.load_state_dict(decoder.state_dict())
     ids, order, cache = torch.arange(9), torch.arange(9), empty_cache(decoder)
     visual = torch.zeros(1, 64)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from published_checkpoints import write_original
 
 from litevlm_ros.convert.checkpoint import (
     find_text_sources,
@@ -109,8 +110,8 @@ def test_the_directory_can_be_moved(half_models: Any, tmp_path: Path) -> None:
     assert np.isfinite(run(tmp_path / "there" / "vision_encoder.onnx", {"pixels": pixels})[0]).all()
 
 
-def test_bf16_checkpoints_can_be_shared(reference: Any, save_original: Any, tmp_path: Path) -> None:
-    split_checkpoint(save_original(reference, tmp_path / "whole", dtype=torch.bfloat16), tmp_path / "model")
+def test_bf16_checkpoints_can_be_shared(reference: Any, tmp_path: Path) -> None:
+    split_checkpoint(write_original(reference, tmp_path / "whole", dtype=torch.bfloat16), tmp_path / "model")
     shared = export_vision_encoder(tmp_path / "model", tmp_path / "model", share=True)
     assert shared.error is not None
     assert shared.error < 1e-4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from litevlm_ros.download.archive import extract_engines
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.errors import DownloadError
 
 VISION = "vision_encoder_fp16.engine"
 TEXT = "text_decoder_int4.engine"

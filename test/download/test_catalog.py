@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.download.catalog import DEFAULT_MODEL, PUBLISHED, HubModel, find_model
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.download.catalog import DEFAULT_MODEL, ORIGIN_FILE, PUBLISHED, HubModel, Origin, find_model
+from litevlm_ros.errors import DownloadError
+
+ORIGIN = Origin("someone/model", "0" * 40, "mit")
 
 
 def test_every_published_model_is_pinned_to_a_commit_of_its_own() -> None:
@@ -41,3 +43,22 @@ def test_a_directory_has_no_revision(tmp_path: Path) -> None:
 def test_anything_else_is_refused_with_what_is_allowed(name: str) -> None:
     with pytest.raises(DownloadError, match="internvl2-1b"):
         find_model(name)
+
+
+def test_an_origin_is_kept_with_the_part(tmp_path: Path) -> None:
+    ORIGIN.write(tmp_path)
+    assert Origin.read(tmp_path) == ORIGIN
+    assert str(ORIGIN) == f"someone/model at {'0' * 40}"
+    assert str(Origin("/checkpoints/mine", "")) == "/checkpoints/mine"
+
+
+@pytest.mark.parametrize("contents", [None, "", "[]", "{}", '{"model": "x"}'])
+def test_an_unknown_origin(contents: str | None, tmp_path: Path) -> None:
+    if contents is not None:
+        (tmp_path / ORIGIN_FILE).write_text(contents)
+    assert Origin.read(tmp_path) is None
+
+
+def test_the_licence_does_not_make_another_model() -> None:
+    assert ORIGIN.is_same_model(Origin(ORIGIN.model, ORIGIN.revision, ""))
+    assert not ORIGIN.is_same_model(Origin(ORIGIN.model, "1" * 40, "mit"))

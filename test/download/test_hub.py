@@ -9,7 +9,7 @@ import pytest
 from fake_hub import FakeHub
 
 from litevlm_ros.download.catalog import HubModel
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.errors import DownloadError
 
 hub_module = pytest.importorskip("litevlm_ros.download.hub", reason="downloads need huggingface_hub")
 download, list_files = hub_module.download, hub_module.list_files
@@ -144,7 +144,7 @@ def test_environment(published: FakeHub, repository: str) -> None:
     """HF_ENDPOINT and HF_HUB_OFFLINE are read when huggingface_hub is imported."""
     code = (
         "from litevlm_ros.download.catalog import HubModel\n"
-        "from litevlm_ros.download.errors import DownloadError\n"
+        "from litevlm_ros.errors import DownloadError\n"
         "from litevlm_ros.download.hub import list_files\n"
         f"try: print(list_files(HubModel({repository!r}, 'main')).commit)\n"
         "except DownloadError as error: print(error)"

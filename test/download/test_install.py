@@ -13,12 +13,12 @@ import pytest
 from fake_hub import FakeHub
 from safetensors import SafetensorError
 
-from litevlm_ros.download import disk
-from litevlm_ros.download.errors import DownloadError
-from litevlm_ros.download.halves import Origin
-from litevlm_ros.download.install import HALVES, Request, install_model
-from litevlm_ros.errors import CheckpointError
+from litevlm_ros.download import staging
+from litevlm_ros.download.catalog import Origin
+from litevlm_ros.download.install import InstallRequest, install_model
+from litevlm_ros.errors import CheckpointError, DownloadError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import PARTS, TEXT, VISION
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 torch = pytest.importorskip("torch", reason="splitting a checkpoint needs torch")
@@ -26,7 +26,6 @@ torch = pytest.importorskip("torch", reason="splitting a checkpoint needs torch"
 from litevlm_ros.convert import checkpoint_split  # noqa: E402
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
 
-VISION, TEXT = HALVES
 OTHER_COMMIT = "f" * 40
 
 
@@ -52,27 +51,32 @@ def check_loads(model: Path) -> None:
 
 
 @pytest.fixture
-def wanted(published: FakeHub, repository: str, tmp_path: Path) -> Request:
+def wanted(published: FakeHub, repository: str, tmp_path: Path) -> InstallRequest:
     """The whole model from the hub on this machine."""
-    return Request(tmp_path / "models", repository, endpoint=published.url)
+    return InstallRequest(tmp_path / "models", repository, endpoint=published.url)
 
 
-def changed(request: Request, **changes: Any) -> Request:
-    return Request(**{**vars(request), **changes})
+def changed(request: InstallRequest, **changes: Any) -> InstallRequest:
+    return InstallRequest(**{**vars(request), **changes})
 
 
 @pytest.mark.parametrize("layout", ["original", "original-sharded", "native"])
 def test_from_the_hub_in_every_layout(
-    layout: str, wanted: Request, published: FakeHub, checkpoints: dict[str, Path], repository: str, tmp_path: Path
+    layout: str,
+    wanted: InstallRequest,
+    published: FakeHub,
+    checkpoints: dict[str, Path],
+    repository: str,
+    tmp_path: Path,
 ) -> None:
     published.publish(repository, checkpoints[layout], OTHER_COMMIT)
     install_model(wanted, silent)
     check_loads(wanted.output)
-    for half in HALVES:
-        assert Origin.read(wanted.output / half) == Origin(repository, OTHER_COMMIT, "mit")
-    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(HALVES)
+    for part in PARTS:
+        assert Origin.read(wanted.output / part) == Origin(repository, OTHER_COMMIT, "mit")
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(PARTS)
     # The same as without the network.
-    install_model(Request(tmp_path / "local", str(checkpoints[layout])), silent)
+    install_model(InstallRequest(tmp_path / "local", str(checkpoints[layout])), silent)
     for directory in (wanted.output, tmp_path / "local"):
         for file in directory.rglob("origin.json"):
             file.unlink()
@@ -82,7 +86,7 @@ def test_from_the_hub_in_every_layout(
 def test_every_file_may_be_read_by_whom_the_directory_is_for(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        install_model(Request(tmp_path / "models", str(checkpoints["original"])), silent)
+        install_model(InstallRequest(tmp_path / "models", str(checkpoints["original"])), silent)
     finally:
         os.umask(before)
     files = [file for file in (tmp_path / "models").rglob("*") if file.is_file()]
@@ -91,22 +95,22 @@ def test_every_file_may_be_read_by_whom_the_directory_is_for(checkpoints: dict[s
 
 def test_a_checkpoint_on_disk(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     lines: list[str] = []
-    install_model(Request(tmp_path / "models", str(checkpoints["native"])), lines.append)
+    install_model(InstallRequest(tmp_path / "models", str(checkpoints["native"])), lines.append)
     check_loads(tmp_path / "models")
     assert Origin.read(tmp_path / "models" / TEXT) == Origin(str(checkpoints["native"].resolve()), "")
-    assert [line.split(":")[0] for line in lines] == [str(tmp_path / "models" / half) for half in HALVES]
+    assert [line.split(":")[0] for line in lines] == [str(tmp_path / "models" / part) for part in PARTS]
 
 
-def test_one_half_then_the_other(wanted: Request, published: FakeHub) -> None:
-    install_model(changed(wanted, halves=(TEXT,)), silent)
+def test_one_half_then_the_other(wanted: InstallRequest, published: FakeHub) -> None:
+    install_model(changed(wanted, parts=(TEXT,)), silent)
     assert [path.name for path in wanted.output.iterdir()] == [TEXT]
     before = contents(wanted.output / TEXT)
-    install_model(changed(wanted, halves=(VISION,)), silent)
+    install_model(changed(wanted, parts=(VISION,)), silent)
     assert contents(wanted.output / TEXT) == before
     check_loads(wanted.output)
 
 
-def test_what_is_there_is_not_fetched_again(wanted: Request, published: FakeHub) -> None:
+def test_what_is_there_is_not_fetched_again(wanted: InstallRequest, published: FakeHub) -> None:
     install_model(wanted, silent)
     published.requests.clear()
     lines: list[str] = []
@@ -115,7 +119,9 @@ def test_what_is_there_is_not_fetched_again(wanted: Request, published: FakeHub)
     assert ["is there" in line for line in lines] == [True, True]
 
 
-def test_whatever_model_is_there_will_do_unless_one_is_named(wanted: Request, published: FakeHub, commit: str) -> None:
+def test_whatever_model_is_there_will_do_unless_one_is_named(
+    wanted: InstallRequest, published: FakeHub, commit: str
+) -> None:
     install_model(wanted, silent)
     published.status = 500
     install_model(changed(wanted, model=None), silent)
@@ -127,7 +133,9 @@ def test_whatever_model_is_there_will_do_unless_one_is_named(wanted: Request, pu
     assert contents(wanted.output) == before
 
 
-def test_force_replaces(wanted: Request, published: FakeHub, checkpoints: dict[str, Path], repository: str) -> None:
+def test_force_replaces(
+    wanted: InstallRequest, published: FakeHub, checkpoints: dict[str, Path], repository: str
+) -> None:
     install_model(wanted, silent)
     (wanted.output / VISION / "stray").touch()
     published.publish(repository, checkpoints["native"], OTHER_COMMIT)
@@ -139,16 +147,16 @@ def test_force_replaces(wanted: Request, published: FakeHub, checkpoints: dict[s
     check_loads(wanted.output)
 
 
-def test_halves_of_two_models_do_not_meet(wanted: Request, checkpoints: dict[str, Path]) -> None:
-    install_model(changed(wanted, halves=(TEXT,)), silent)
-    other = changed(wanted, model=str(checkpoints["native"]), halves=(VISION,))
+def test_halves_of_two_models_do_not_meet(wanted: InstallRequest, checkpoints: dict[str, Path]) -> None:
+    install_model(changed(wanted, parts=(TEXT,)), silent)
+    other = changed(wanted, model=str(checkpoints["native"]), parts=(VISION,))
     for force in (False, True):
         with pytest.raises(DownloadError, match="the halves of a model are trained together"):
             install_model(changed(other, force=force), silent)
     assert [path.name for path in wanted.output.iterdir()] == [TEXT]
 
 
-def test_a_half_of_unknown_origin_is_not_replaced_unasked(wanted: Request) -> None:
+def test_a_half_of_unknown_origin_is_not_replaced_unasked(wanted: InstallRequest) -> None:
     (wanted.output / TEXT).mkdir(parents=True)
     with pytest.raises(DownloadError, match="is there already, of unknown origin"):
         install_model(wanted, silent)
@@ -159,56 +167,60 @@ def test_a_half_of_unknown_origin_is_not_replaced_unasked(wanted: Request) -> No
 # Failures
 
 
-def test_a_broken_download_leaves_the_model_as_it_was_and_goes_on_later(wanted: Request, published: FakeHub) -> None:
+def test_a_broken_download_leaves_the_model_as_it_was_and_goes_on_later(
+    wanted: InstallRequest, published: FakeHub
+) -> None:
     published.cuts["model.safetensors"] = [50_000] + [0] * 20
     with pytest.raises(DownloadError, match="run the command again to continue"):
         install_model(wanted, silent)
-    assert [path.name for path in wanted.output.iterdir()] == [disk.STAGING]
+    assert [path.name for path in wanted.output.iterdir()] == [staging.STAGING]
     published.cuts.clear()
     published.requests.clear()
     install_model(wanted, silent)
     assert [asked for _, asked in published.requests] == ["bytes=50000-"]
     check_loads(wanted.output)
-    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(HALVES)
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(PARTS)
 
 
-def test_a_failed_replacement_leaves_the_old_model(wanted: Request, published: FakeHub) -> None:
+def test_a_failed_replacement_leaves_the_old_model(wanted: InstallRequest, published: FakeHub) -> None:
     install_model(wanted, silent)
     before = contents(wanted.output)
     published.corrupt.add("model.safetensors")
     with pytest.raises(DownloadError, match="hash is not"):
         install_model(changed(wanted, force=True), silent)
-    assert {name: value for name, value in contents(wanted.output).items() if disk.STAGING not in name} == before
+    assert {name: value for name, value in contents(wanted.output).items() if staging.STAGING not in name} == before
     check_loads(wanted.output)
 
 
 def test_the_disk_is_asked_before_anything_is_fetched(
-    wanted: Request, published: FakeHub, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    wanted: InstallRequest, published: FakeHub, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = (checkpoints["original"] / "model.safetensors").stat().st_size
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk.RESERVE + 2 * weights))
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: SimpleNamespace(free=staging.RESERVE + 2 * weights))
     with pytest.raises(DownloadError, match="to download, and as much as the weights to split them"):
         install_model(wanted, silent)
     assert published.requests == []
     assert not list(wanted.output.iterdir())
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk.RESERVE + weights - 1))
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: SimpleNamespace(free=staging.RESERVE + weights - 1))
     with pytest.raises(DownloadError, match=r"are needed \(as much as the weights in"):
         install_model(changed(wanted, model=str(checkpoints["original"])), silent)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
-def test_the_disk_fills_up_while_splitting(error: Exception, wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_fills_up_while_splitting(
+    error: Exception, wanted: InstallRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint_split, "save_file", Mock(side_effect=error))
         with pytest.raises(DownloadError, match=r"cannot be written \(.*No space left.*free some room there"):
             install_model(wanted, silent)
-    assert [path.name for path in wanted.output.iterdir()] == [disk.STAGING]
+    assert [path.name for path in wanted.output.iterdir()] == [staging.STAGING]
     install_model(wanted, silent)
     check_loads(wanted.output)
 
 
 def test_an_architecture_that_cannot_run_is_refused_before_its_weights_are_fetched(
-    wanted: Request, published: FakeHub, repository: str, commit: str
+    wanted: InstallRequest, published: FakeHub, repository: str, commit: str
 ) -> None:
     files = published.repositories[repository][commit]
     config = json.loads(files["config.json"])
@@ -227,7 +239,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoints: dict[str, Path
     whole = tmp_path / "whole"
     shutil.copytree(checkpoints["original"], whole, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(CheckpointError, match=r"whole.*tokenizer"):
-        install_model(Request(tmp_path / "models", str(whole)), silent)
+        install_model(InstallRequest(tmp_path / "models", str(whole)), silent)
     assert not list((tmp_path / "models").iterdir())
 
 
@@ -237,11 +249,11 @@ def test_a_damaged_checkpoint_on_disk_leaves_nothing(checkpoints: dict[str, Path
     data = (whole / "model.safetensors").read_bytes()
     (whole / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="cut off"):
-        install_model(Request(tmp_path / "models", str(whole)), silent)
+        install_model(InstallRequest(tmp_path / "models", str(whole)), silent)
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_model_directory_is_no_checkpoint(wanted: Request) -> None:
+def test_a_model_directory_is_no_checkpoint(wanted: InstallRequest) -> None:
     install_model(wanted, silent)
     with pytest.raises(DownloadError, match="is a model directory already"):
         install_model(changed(wanted, model=str(wanted.output)), silent)

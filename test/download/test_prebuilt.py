@@ -10,11 +10,11 @@ import pytest
 from fake_hub import FakeHub
 
 from litevlm_ros.download import prebuilt
-from litevlm_ros.download.disk import STAGING
-from litevlm_ros.download.errors import DownloadError
 from litevlm_ros.download.prebuilt import install_prebuilt
+from litevlm_ros.download.staging import STAGING
 from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
 from litevlm_ros.engines.sidecar import EngineSidecar, Profile
+from litevlm_ros.errors import DownloadError
 from litevlm_ros.model_directory import PARTS, TEXT, VISION
 
 ORIN = Machine("tensorrt", "10.3.0", "8.7")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 
-from litevlm_ros.download.errors import DownloadError
+from litevlm_ros.errors import DownloadError
 
 transfer = pytest.importorskip("litevlm_ros.download.transfer", reason="downloads need huggingface_hub")
 

@@ -89,13 +89,13 @@ def test_what_is_there_is_kept_of_a_bag_that_ends_early(
 ) -> None:
     from litevlm_ros.bags.image_bag import BagError, ImageBag
 
-    frames = ImageBag.frames
+    images = ImageBag.images
 
     def broken(self: ImageBag, *arguments: Any) -> Any:
-        yield next(frames(self, *arguments))
+        yield next(images(self, *arguments))
         raise BagError("the bag ends here")
 
-    monkeypatch.setattr(ImageBag, "frames", broken)
+    monkeypatch.setattr(ImageBag, "images", broken)
     assert run(bag, tmp_path / "out") == 1
     assert "the bag ends here" in capsys.readouterr().err
     assert len(entries(tmp_path / "out")) == 1
@@ -129,16 +129,3 @@ def test_mistakes_are_explained(bag: Path, tmp_path: Path, capsys: Any) -> None:
     assert str(tmp_path) in capsys.readouterr().err
     assert not output.exists()
     shutil.rmtree(bag)
-
-
-@pytest.mark.parametrize(
-    ("topic", "name"),
-    [
-        ("/front/image_raw", "front"),
-        ("/a/b/image_raw/compressed", "a/b"),
-        ("/image", "image"),
-        ("/compressed", "compressed"),
-    ],
-)
-def test_cameras_are_called_after_their_topics(topic: str, name: str) -> None:
-    assert bag_caption.camera_name(topic) == name

@@ -2,39 +2,41 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from package_files import ROOT
 
-from litevlm_ros.engines.build import Request
+from litevlm_ros.engines.build import BuildRequest
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.tools.build_engines import main
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     """What would have been built."""
-    asked: list[Request] = []
+    asked: list[BuildRequest] = []
     monkeypatch.setattr("litevlm_ros.engines.build.build_engines", lambda request, report: asked.append(request))
     return asked
 
 
-def test_fp8_is_short_for_both_parts(requests: list[Request]) -> None:
+def test_fp8_is_short_for_both_parts(requests: list[BuildRequest]) -> None:
     assert main(["--fp8"]) == 0
     assert requests[0].precisions == {VISION: "fp8", TEXT: "fp8"}
     assert (requests[0].model, requests[0].output, requests[0].target) == (Path("models"), Path("models"), None)
+    assert not requests[0].recalibrate
 
 
-def test_parts_may_differ_or_be_left_out(requests: list[Request]) -> None:
+def test_parts_may_differ_or_be_left_out(requests: list[BuildRequest]) -> None:
     assert main(["--precision", "fp16", "--text-precision", "int4"]) == 0
     assert main(["--fp8", "--vision-precision", "fp16", "--skip-text"]) == 0
     assert [request.precisions for request in requests] == [{VISION: "fp16", TEXT: "int4"}, {VISION: "fp16"}]
 
 
-def test_every_flag_arrives(requests: list[Request]) -> None:
+def test_every_flag_arrives(requests: list[BuildRequest]) -> None:
     files = ["--model", "m", "--output", "o", "--calibration-images", "pictures"]
     sizes = ["--max-tiles", "3", "--max-context", "900", "--workspace-mib", "512"]
     assert (
@@ -54,13 +56,15 @@ def test_every_flag_arrives(requests: list[Request]) -> None:
         == 0
     )
     (request,) = requests
-    assert (request.model, request.output, request.images) == (Path("m"), Path("o"), Path("pictures"))
+    assert (request.model, request.output, request.recalibrate) == (Path("m"), Path("o"), True)
+    assert isinstance(request.calibration, partial)
+    assert request.calibration.args == (Path("m"), Path("pictures"))
     assert (request.sizes.max_tiles, request.sizes.max_context) == (3, 900)
     assert (request.target, request.workspace_mib, request.fp8_form) == ((8, 9), 512, "weights")
     assert (request.force, request.strict, request.check_memory) == (True, True, False)
 
 
-def test_nothing_left_to_build_is_an_error(requests: list[Request], capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_left_to_build_is_an_error(requests: list[BuildRequest], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--skip-text", "--skip-vision"]) == 1
     assert "leave nothing to build" in capsys.readouterr().err
     assert requests == []

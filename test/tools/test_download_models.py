@@ -11,8 +11,9 @@ from package_files import ROOT
 
 from litevlm_ros.download import install, prebuilt
 from litevlm_ros.download.catalog import PUBLISHED
-from litevlm_ros.download.errors import DownloadError
-from litevlm_ros.download.install import HALVES, Request
+from litevlm_ros.download.install import InstallRequest
+from litevlm_ros.errors import DownloadError
+from litevlm_ros.model_directory import TEXT
 from litevlm_ros.tools import download_models
 
 
@@ -20,13 +21,13 @@ class Calls:
     """Stands in for what fetches, and remembers how it was called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[InstallRequest] = []
         self.prebuilt: list[tuple[Any, ...]] = []
         self.error: BaseException | None = None
         monkeypatch.setattr(install, "install_model", self.install_model)
         monkeypatch.setattr(prebuilt, "install_prebuilt", self.install_prebuilt)
 
-    def install_model(self, request: Request, tell: Any) -> None:
+    def install_model(self, request: InstallRequest, tell: Any) -> None:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
@@ -43,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 def test_defaults(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert download_models.main([]) == 0
-    assert calls.requests == [Request(Path("models"))]
+    assert calls.requests == [InstallRequest(Path("models"))]
     assert calls.prebuilt == []
     assert capsys.readouterr().out == "fetched\n"
 
@@ -51,8 +52,8 @@ def test_defaults(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
 def test_options(calls: Calls) -> None:
     options = ["--model", "internvl3-1b", "--revision", "main", "--endpoint", "http://mirror", "--output", "there"]
     assert download_models.main([*options, "--skip-vision", "--force", "--prebuilt", "x.tar.gz"]) == 0
-    assert calls.requests == [Request(Path("there"), "internvl3-1b", "main", "http://mirror", HALVES[1:], True)]
-    assert calls.prebuilt == [("x.tar.gz", Path("there"), HALVES[1:], True)]
+    assert calls.requests == [InstallRequest(Path("there"), "internvl3-1b", "main", "http://mirror", (TEXT,), True)]
+    assert calls.prebuilt == [("x.tar.gz", Path("there"), (TEXT,), True)]
 
 
 def test_replacing_engines_does_not_replace_a_model_that_was_not_named(calls: Calls) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ class Exports:
         self.calls: list[tuple[object, ...]] = []
 
     def export(
-        self, model: Path, output: Path, precisions: dict[str, str], *, share: bool, check: bool, images: Path | None
+        self, model: Path, output: Path, precisions: dict[str, str], *, share: bool, check: bool, calibration: Any
     ) -> Iterator[ExportedGraph]:
-        self.calls.append((model, output, precisions, share, check, images))
+        self.calls.append((model, output, precisions, share, check, calibration.args))
         for part, precision in precisions.items():
             notes = ("16 layers in int4",) if precision == "int4" else ()
             calibration = "7 pictures" if notes else ""
@@ -44,21 +45,21 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
 def test_both_graphs_go_into_the_model_directory(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     assert export_onnx.main(["--model", "somewhere"]) == 0
     here = Path("somewhere")
-    assert exports.calls == [(here, here, {VISION: "fp32", TEXT: "fp32"}, False, True, None)]
+    assert exports.calls == [(here, here, {VISION: "fp32", TEXT: "fp32"}, False, True, (here, None))]
     assert "fp32, 2.0 MB, relative error 1.0e-06, 1 s" in capsys.readouterr().out
 
 
 def test_options(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--output", "there", "--precision", "fp16", "--skip-vision", "--share-weights", "--skip-check"]
     assert export_onnx.main(options) == 0
-    assert exports.calls == [(Path("models"), Path("there"), {TEXT: "fp16"}, True, False, None)]
+    assert exports.calls == [(Path("models"), Path("there"), {TEXT: "fp16"}, True, False, (Path("models"), None))]
     assert "fp16, 2.0 MB + 5.0 MB shared, 1 s" in capsys.readouterr().out
 
 
 def test_parts_in_precisions_of_their_own(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--precision", "fp8", "--text-precision", "int4", "--calibration-images", "pictures"]
     assert export_onnx.main(options) == 0
-    assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, Path("pictures"))
+    assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, (Path("models"), Path("pictures")))
     assert "16 layers in int4; calibration: 7 pictures" in capsys.readouterr().out
 
 
