@@ -1,4 +1,4 @@
-"""Measure a model on this describe: medians of each stage, of a token, and of a caption from image to text.
+"""Measure a model on this machine: medians of each stage, of a token, and of a caption from image to text.
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
@@ -13,67 +13,68 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from litevlm_ros.backend import Backend
-from litevlm_ros.config import BACKENDS, PipelineConfig, ReuseConfig
-from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.lab.benchmarking.boards import BOARDS, project, projection_table
-from litevlm_ros.lab.benchmarking.stages import CAMERAS, CAPTION_PROMPT, camera_image, measure, stages_table
-from litevlm_ros.lab.benchmarking.workload import Workload
-from litevlm_ros.machine import describe
-from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.precision import PRECISION_CHOICES, parse_precision_pair
-from litevlm_ros.types import View
+from litevlm_ros.config import DEMO_CAMERAS, PipelineConfig, ReuseConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.benchmarking.roofline import BOARDS, report_projection
+from litevlm_ros.lab.benchmarking.stages import camera_image, camera_views, report_stages
+from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.tools.command import (
+    add_backend_options,
+    add_loaded_precision_options,
+    add_model_option,
+    new_parser,
+    require_positive,
+    run_command,
+    say,
+)
 
 COMPARED_ENGINES = "fp16/fp16,fp8/fp8,fp16/int4"
 COMPARED_VIEWS = (1, 6)
+
+Report = tuple[str, dict[str, Any]]
+"""A text for people, and figures for JSON."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    try:
-        _check(options)
-        if options.project:
-            report = _project(options)
-        elif options.compare_transformers:
-            report = _compare(options)
-        elif options.precisions:
-            report = _precisions(options)
-        elif options.kernels:
-            report = _kernels(options)
-        elif options.speculation:
-            report = _speculation(options)
-        elif options.reuse:
-            report = _reuse(options)
-        elif options.ros:
-            report = _ros(options)
-        else:
-            report = _run(options)
-            print(stages_table(report))
-    except LiteVLMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return run_command(lambda: _run(options))
 
 
-def _check(options: argparse.Namespace) -> None:
-    for name, most in (("views", len(CAMERAS)), ("runs", None), ("tokens", None), ("context", None), ("seconds", None)):
-        value = getattr(options, name)
-        if value is not None and (value < 1 or (most is not None and value > most)):
-            raise ConfigError(f"--{name} is {value}; allowed: from 1" + (f" to {most}" if most else ""))
+def _run(options: argparse.Namespace) -> None:
+    options.model = options.model or demo_model_directory()
+    require_positive(options, "views", "runs", "tokens", "context", "seconds")
+    if options.views and options.views > len(DEMO_CAMERAS):
+        raise ConfigError(f"--views is {options.views}; allowed: from 1 to {len(DEMO_CAMERAS)}")
+    if options.compare_transformers and not options.project:
+        _compare(options)
+        return
+    text, figures = _measure(options)
+    print(text)
+    _write(options, figures)
 
 
-def _config(options: argparse.Namespace) -> PipelineConfig:
-    return PipelineConfig(
+def _compare(options: argparse.Namespace) -> None:
+    from litevlm_ros.lab.benchmarking.comparison import compare_named, comparison_table
+
+    views = [options.views] if options.views else COMPARED_VIEWS
+    comparison = compare_named(options.model, options.engines, options.references, views, options.tokens, options.runs)
+    print(comparison_table(comparison))
+    _write(options, comparison.json())
+    if options.chart:
+        comparison.draw(options.chart)
+
+
+def _measure(options: argparse.Namespace) -> Report:
+    """Does the one measurement that the options ask for. What a robot does not have is imported only where needed."""
+    count = options.views or 1
+    if options.project:
+        return report_projection(options.model, options.project, count)
+    config = PipelineConfig(
         model_dir=options.model,
         backend=options.backend,
         vision_precision=options.vision_precision,
@@ -83,159 +84,50 @@ def _config(options: argparse.Namespace) -> PipelineConfig:
         max_tiles=options.max_tiles,
         reuse=ReuseConfig(frames=0),  # each run stands for a new frame
     )
+    views = camera_views(count, options.resolution)
+    if options.precisions or options.kernels:
+        from litevlm_ros.lab.benchmarking.kernels import kernel_tracer, report_kernels
+        from litevlm_ros.lab.benchmarking.precision_times import report_precision_times
+
+        if not options.precisions:
+            return report_kernels(config, views, options.tokens)
+        return report_precision_times(
+            config,
+            options.output,
+            options.precisions.split(","),
+            views,
+            options.tokens,
+            options.runs,
+            images=options.calibration_images,
+            inspect=kernel_tracer(config, views, options.tokens, say) if options.kernels else None,
+        )
+    if options.speculation:
+        from litevlm_ros.lab.benchmarking.speculation import report_speculation
+
+        return report_speculation(config, options.context, options.runs)
+    if options.reuse:
+        from litevlm_ros.lab.benchmarking.reuse import report_reuse
+
+        return report_reuse(config, count, options.resolution, options.runs)
+    if options.ros:
+        return _ros(options)
+    return report_stages(config, count, options.resolution, options.tokens, options.runs)
 
 
-def _views(options: argparse.Namespace) -> list[View]:
-    cameras = CAMERAS[: options.views or 1]
-    return [View(camera, camera_image(index, *options.resolution)) for index, camera in enumerate(cameras)]
-
-
-def _run(options: argparse.Namespace) -> dict[str, Any]:
-    views = _views(options)
-    pipeline = Pipeline.from_config(_config(options))
-    try:
-        results = measure(pipeline, views, options.tokens, options.runs)
-        return {
-            "describe": describe(),
-            "model": str(options.model),
-            "backend": pipeline.backend.description,
-            "work": {
-                "views": len(views),
-                "resolution": list(options.resolution),
-                "max_tiles": options.max_tiles,
-                "tokens": options.tokens,
-                "runs": options.runs,
-            },
-            "device_memory": dict(pipeline.backend.memory()),
-            "results": {name: asdict(figures) for name, figures in results.items()},
-        }
-    finally:
-        pipeline.close()
-
-
-def _compare(options: argparse.Namespace) -> dict[str, Any]:
-    # Here, because they import what a robot does not have.
-    from litevlm_ros.lab.benchmarking.comparison import REFERENCES, compare, table
-
-    engines = [parse_precision_pair("--engines", text) for text in options.engines.split(",") if text]
-    references = [way for way in options.references.split(",") if way]
-    for way in references:
-        if way not in REFERENCES:
-            raise ConfigError(f"--references has {way!r}; allowed: {', '.join(REFERENCES)}")
-    views = [options.views] if options.views else COMPARED_VIEWS
-    comparison = compare(options.model, engines, references, views, options.tokens, options.runs)
-    print(table(comparison))
-    if options.chart:
-        from litevlm_ros.lab.benchmarking.chart import draw_comparison
-
-        draw_comparison(comparison, options.chart)
-    return comparison.json()
-
-
-def _ros(options: argparse.Namespace) -> dict[str, Any]:
+def _ros(options: argparse.Namespace) -> Report:
     try:
         from litevlm_ros.lab.benchmarking import ros_load, ros_overhead
     except ImportError as error:
         raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): make setup, . scripts/env.sh") from error
-    report = ros_overhead.report(options.resolution, options.runs)
-    print(ros_overhead.table(report))
-    image = camera_image(0, *options.resolution)
-    report["load"] = ros_load.measure("jpeg", image, options.model, options.seconds)
-    print(ros_load.table(report["load"]))
-    return report
+    text, figures = ros_overhead.report_overhead(options.resolution, options.runs)
+    load = ros_load.measure("jpeg", camera_image(0, *options.resolution), options.model, options.seconds)
+    return f"{text}\n{ros_load.load_table(load)}", {**figures, "load": load}
 
 
-def _precisions(options: argparse.Namespace) -> dict[str, Any]:
-    # Here, because building imports what a robot does not need.
-    from litevlm_ros.lab.benchmarking.precisions import precision_times_table, time_precisions
-
-    host = describe()
-    if not host["gpu"]:
-        raise ConfigError("--precisions times TensorRT engines and there is no NVIDIA GPU here, or its driver does not "
-                          "start; on a CPU, `evaluate --precisions` tells what fewer bits cost")  # fmt: skip
-    results, failed = time_precisions(
-        _config(options),
-        options.output or options.model / "precisions",
-        options.precisions.split(","),
-        _views(options),
-        options.tokens,
-        options.runs,
-        images=options.calibration_images,
-        inspect=_tracer(options) if options.kernels else None,
-    )
-    print(f"{host['gpu']}; {options.model}, {options.views or 1} views, medians of {options.runs} in ms")
-    print(precision_times_table(results, options.tokens))
-    return {"describe": host, "precisions": [asdict(row) for row in results], "left_out": failed}
-
-
-def _kernels(options: argparse.Namespace) -> dict[str, Any]:
-    trace = _tracer(options)
-    pipeline = Pipeline.from_config(_config(options))
-    try:
-        print(pipeline.backend.description)
-        kernels = trace(pipeline.backend)
-        return {"describe": describe(), "backend": pipeline.backend.description, "kernels": kernels}
-    finally:
-        pipeline.close()
-
-
-def _tracer(options: argparse.Namespace) -> Callable[[Backend], dict[str, Any]]:
-    """Prints where the time of each stage goes, and returns it."""
-    try:
-        from litevlm_ros.lab.benchmarking.kernels import kernel_table, trace_stages
-    except ImportError as error:
-        raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
-    work = Workload.of(options.model, _views(options), CAPTION_PROMPT, options.max_tiles)
-
-    def trace(backend: Backend) -> dict[str, Any]:
-        stages = trace_stages(backend, work, options.tokens)
-        print(kernel_table(stages), flush=True)
-        return {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()}
-
-    return trace
-
-
-def _speculation(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.lab.benchmarking import speculation, verification
-
-    pipelines, obstacle = speculation.load_sources(_config(options))
-    plain = pipelines[speculation.PLAIN]
-    try:
-        costs = verification.time_verification(
-            plain.backend.text, options.context, plain.model.text.vocab_size, options.runs
-        )
-        print(f"{plain.backend.description}\n{verification.verification_table(costs)}")
-        compared = speculation.compare_sources(pipelines, options.runs)
-        print(speculation.comparison_table(compared))
-        if obstacle:
-            print(f"no draft head: {obstacle}")
-        return {
-            "describe": describe(),
-            "backend": plain.backend.description,
-            "context": options.context,
-            "verifications": [asdict(cost) for cost in costs],
-            "scenes": options.runs,
-            **speculation.comparison_json(compared),
-        }
-    finally:
-        for pipeline in pipelines.values():
-            pipeline.close()
-
-
-def _reuse(options: argparse.Namespace) -> dict[str, Any]:
-    from litevlm_ros.lab.benchmarking.reuse import measure_reuse, reuse_table
-
-    figures = measure_reuse(_config(options), options.views or 1, options.resolution, options.runs)
-    print(reuse_table(figures))
-    return {"describe": describe(), "model": str(options.model), **figures.json()}
-
-
-def _project(options: argparse.Namespace) -> dict[str, Any]:
-    model = ModelConfig.from_directory(options.model)
-    boards = BOARDS.values() if options.project == "all" else [BOARDS[options.project]]
-    rows = [row for board in boards for row in project(model, board, tiles=options.views or 1)]
-    print(projection_table(rows))
-    return {"model": str(options.model), "estimates": [asdict(row) for row in rows]}
+def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _resolution(text: str) -> tuple[int, int]:
@@ -246,28 +138,25 @@ def _resolution(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark", description="Measure a model on this describe.")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", type=Path, default=Path("models/demo"), metavar="DIR", help="directory (%(default)s)")
+    parser = new_parser("benchmark", __doc__)
+    add_model_option(parser.add_argument_group("model"))
     backend = parser.add_argument_group("backend")
-    backend.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs it (%(default)s)")
-    for part in ("vision", "text"):
-        backend.add_argument(
-            f"--{part}-precision", choices=PRECISION_CHOICES, default="auto", help="TensorRT engine (%(default)s)"
-        )
-    backend.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
+    add_backend_options(backend)
+    add_loaded_precision_options(backend)
     backend.add_argument("--spin", action="store_true", help="let waiting CPU threads spin")
     work = parser.add_argument_group("work")
     work.add_argument("--views", type=int, metavar="N", help="images in one prompt, 1 to 6 (1; compared: 1 and 6)")
     work.add_argument(
         "--resolution", type=_resolution, default="1280x720", metavar="WxH", help="size of each image (%(default)s)"
     )
-    work.add_argument("--max-tiles", type=int, default=1, metavar="N", help="tiles of one view (%(default)s)")
+    work.add_argument(
+        "--max-tiles", type=int, default=1, metavar="N", help="tiles that a view is cut into (%(default)s)"
+    )
     work.add_argument("--tokens", type=int, default=32, metavar="N", help="tokens of an answer (%(default)s)")
     work.add_argument("--runs", type=int, default=30, metavar="N", help="runs to take the median of (%(default)s)")
     other = parser.add_argument_group("other measurements")
     other.add_argument(
-        "--compare-transformers", action="store_true", help="TensorRT engines against transformers on this GPU"
+        "--compare-transformers", action="store_true", help="compare TensorRT engines with transformers on this GPU"
     )
     other.add_argument(
         "--engines", default=COMPARED_ENGINES, metavar="V/T,...", help="vision/text precisions to compare (%(default)s)"
@@ -278,29 +167,31 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--precisions",
         metavar="P,...",
-        help="which precision is fastest on this GPU: builds and times each of fp16, fp8, int8, int4, and FP8 in other "
+        help="find the fastest precision on this GPU: builds and times each of fp16, fp8, int8, int4, and FP8 in other "
         "forms: fp8-channel, fp8-weights",
     )
     other.add_argument(
         "--calibration-images", type=Path, metavar="DIR", help="pictures to scale quantized values of --precisions with"
     )
-    other.add_argument("--kernels", action="store_true", help="which GPU kernels each stage spends its time in")
+    other.add_argument("--kernels", action="store_true", help="list the GPU kernels that each stage spends its time in")
     other.add_argument(
-        "--speculation", action="store_true", help="what checking drafts costs, and each source of them brings"
+        "--speculation", action="store_true", help="time the checking of drafts, and compare the sources of drafts"
     )
     other.add_argument(
-        "--reuse", action="store_true", help="what a further question about a frame saves; the frame-change gate's time"
+        "--reuse", action="store_true", help="time a further question about a frame, and the frame-change gate"
     )
     other.add_argument(
         "--context", type=int, default=320, metavar="N", help="tokens before a draft, for its cost (%(default)s)"
     )
-    other.add_argument("--ros", action="store_true", help="what ROS adds, and the node under load")
-    other.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of the load (%(default)g)")
+    other.add_argument("--ros", action="store_true", help="time what ROS adds, and the node under load")
+    other.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="seconds of load for --ros (%(default)g)"
+    )
     other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write describe, settings and figures there too")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
     output.add_argument(
-        "--output", type=Path, metavar="DIR", help="where --precisions keeps engines (default: MODEL/precisions)"
+        "--output", type=Path, metavar="DIR", help="directory for engines of --precisions (MODEL/precisions)"
     )
     output.add_argument("--chart", type=Path, metavar="FILE", help="draw the comparison as a PNG")
     return parser

@@ -12,8 +12,8 @@ from litevlm_ros.tools.benchmark import main
 
 def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "benchmark.json"
-    arguments = ["--views", "2", "--runs", "3", "--tokens", "5", "--resolution", "64x48", "--json", str(file)]
-    assert main(["--model", str(model_directory()), *arguments]) == 0
+    arguments = ["--views", "2", "--runs", "3", "--tokens", "5", "--resolution", "64x48"]
+    assert main(["--model", str(model_directory()), "--threads", "1", *arguments, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     results = report["results"]
     assert report["work"] == {"views": 2, "resolution": [64, 48], "max_tiles": 1, "tokens": 5, "runs": 3}
@@ -32,11 +32,11 @@ def test_it_reports_every_stage_and_names_the_machine(tmp_path: Path, capsys: py
 
 def test_speculation_is_priced_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speculation.json"
-    arguments = ["--speculation", "--runs", "2", "--context", "100", "--json", str(file)]
+    arguments = ["--speculation", "--threads", "1", "--runs", "1", "--context", "100", "--json", str(file)]
     assert main(["--model", str(demo_model_directory()), "--backend", "onnxruntime", *arguments]) == 0
     report = json.loads(file.read_text())
     assert [cost["tokens"] for cost in report["verifications"]] == [2, 4, 8, 16]
-    for work, answers in (("captions", 2 * 4), ("short answers", 2 * 20)):
+    for work, answers in (("captions", 4), ("short answers", 20)):
         assert list(report[work]) == ["off", "ngram", "head", "auto"]
         for source, rates in report[work].items():
             assert (rates["answers"], rates["different"]) == (answers, 0)
@@ -44,7 +44,7 @@ def test_speculation_is_priced_and_tried(tmp_path: Path, capsys: pytest.CaptureF
     assert report["captions"]["head"]["drafted"] > 0
     printed = capsys.readouterr().out
     assert "plain step" in printed
-    assert "8 captions of" in printed
+    assert "4 captions of" in printed
     assert "no draft head" not in printed
 
 
@@ -80,7 +80,7 @@ def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pyte
 
 
 def test_engines_are_timed_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("litevlm_ros.tools.benchmark.machine", lambda: {"gpu": ""})
+    monkeypatch.setattr("litevlm_ros.lab.benchmarking.precision_times.describe", lambda: {"gpu": ""})
     assert main(["--precisions", "fp16,fp8"]) == 1
     assert "there is no NVIDIA GPU here" in capsys.readouterr().err
 

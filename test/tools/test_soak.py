@@ -14,9 +14,12 @@ from litevlm_ros.tools.soak import main
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(240)
+def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The node may start slowly beside other tests.
+    monkeypatch.setattr("litevlm_ros.lab.benchmarking.soak._START_SECONDS", 180.0)
     # Whether latency drifts within seconds on a busy machine is not asked here.
-    assert main(["--minutes", "0.1", "--rate", "5", "--ask-every", "0.2", "--output", str(tmp_path)]) in (0, 1)
+    assert main(["--minutes", "0.1", "--rate", "3", "--ask-every", "0.2", "--output", str(tmp_path)]) in (0, 1)
     record = json.loads((tmp_path / "soak.json").read_text())
     assert len(record["usage"]) >= 4
     assert record["captions"]
@@ -34,7 +37,6 @@ def test_settings_that_cannot_work(flag: str, tmp_path: Path, capsys: pytest.Cap
     assert f"{flag} is 0; allowed: above 0" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setattr("litevlm_ros.tools.soak._START_SECONDS", 4.0)
+def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "/nowhere", "--output", str(tmp_path)]) == 2
     assert "/nowhere" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Times, memory and what the hardware would allow."""
+"""Measurements of a model and of the node: times, memory, kernels, load, and the limits of the hardware."""

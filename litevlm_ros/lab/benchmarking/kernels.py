@@ -1,15 +1,21 @@
-"""Which GPU kernels a stage spends its time in, traced by PyTorch's profiler, inside CUDA graphs too."""
+"""The GPU kernels that each stage spends its time in, traced by PyTorch's profiler, inside CUDA graphs too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from litevlm_ros.backend import Backend
-from litevlm_ros.lab.benchmarking.workload import Workload
+from litevlm_ros.config import CAPTION_PROMPT, PipelineConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.benchmarking.stages import Workload
+from litevlm_ros.machine import describe
+from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.types import Notify, View
 
 _SHOWN = 12
 _NAME_WIDTH = 90
@@ -17,7 +23,7 @@ _NAME_WIDTH = 90
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel by name: launches and µs, of one run of the stage."""
+    """A kernel by name, with its launches and its µs in one run of the stage."""
 
     name: str
     launches: float
@@ -25,7 +31,7 @@ class Kernel:
 
 
 def trace_stages(backend: Backend, work: Workload, tokens: int) -> dict[str, list[Kernel]]:
-    """The kernels of 'vision', 'prefill' and 'decode_token', the longest first."""
+    """Returns the kernels of 'vision', 'prefill' and 'decode_token', the longest first."""
     visual = backend.vision.encode(work.tiles())
     length = len(work.prompt)
 
@@ -48,7 +54,9 @@ def trace_stages(backend: Backend, work: Workload, tokens: int) -> dict[str, lis
 
 
 def trace(work: Callable[[], object], runs: int = 1) -> list[Kernel]:
-    """The kernels of `work`, which is counted as `runs` runs. It runs once before, unseen."""
+    """Returns the kernels of `work`, which counts as `runs` runs, after a run that is not traced. Needs PyTorch."""
+    import torch
+
     work()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         work()
@@ -61,8 +69,39 @@ def trace(work: Callable[[], object], runs: int = 1) -> list[Kernel]:
     return sorted(kernels, key=lambda kernel: -kernel.microseconds)
 
 
+def kernel_tracer(
+    config: PipelineConfig, views: Sequence[View], tokens: int, notify: Notify = print
+) -> Callable[[Backend], dict[str, Any]]:
+    """Returns a function that traces a backend, prints the table by `notify` and returns its figures for JSON.
+
+    Raises ConfigError without PyTorch, and CheckpointError.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
+    work = Workload.of(config.model_dir, views, CAPTION_PROMPT, config.max_tiles)
+
+    def trace_backend(backend: Backend) -> dict[str, Any]:
+        stages = trace_stages(backend, work, tokens)
+        notify(kernel_table(stages))
+        return {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()}
+
+    return trace_backend
+
+
+def report_kernels(config: PipelineConfig, views: Sequence[View], tokens: int) -> tuple[str, dict[str, Any]]:
+    """Traces the model of `config`. Returns a table and its figures for JSON. Raises LiteVLMError."""
+    lines: list[str] = []
+    tracer = kernel_tracer(config, views, tokens, lines.append)
+    with contextlib.closing(Pipeline.from_config(config)) as pipeline:
+        backend = pipeline.backend.description
+        kernels = tracer(pipeline.backend)
+    return "\n".join([backend, *lines]), {"machine": describe(), "backend": backend, "kernels": kernels}
+
+
 def kernel_table(stages: dict[str, list[Kernel]]) -> str:
-    """For people: the longest kernels of each stage, and all of them together."""
+    """Returns a table of the longest kernels of each stage, and of all together."""
     lines = []
     for stage, kernels in stages.items():
         whole = sum(kernel.microseconds for kernel in kernels)

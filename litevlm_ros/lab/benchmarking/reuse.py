@@ -1,4 +1,4 @@
-"""What a further question about a frame saves, and what it costs to see that a view did not change."""
+"""The time that a further question about a frame saves, and the time to see that a view did not change."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig
-from litevlm_ros.lab.benchmarking.stages import CAMERAS, CAPTION_PROMPT, Statistics, camera_image
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, PipelineConfig, ReuseConfig
+from litevlm_ros.lab.benchmarking.stages import Statistics, camera_image
+from litevlm_ros.machine import describe
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.types import Answer, View
 from litevlm_ros.vision.frame_change import change, mosaic
@@ -18,24 +19,20 @@ FURTHER_QUESTION = "How many cars are there?"
 
 @dataclass(frozen=True)
 class ReuseFigures:
-    """Times in ms. `first` and `further` are by stage, of the first question about a frame and of the next one."""
+    """Times in ms: `first` and `further` by stage, of the first question about a frame and of the next one.
+
+    `reused_views` is the least number of views that a further question took over, `reused_tokens` the least number of
+    the `tokens` of its prompt that were in the cache. `different` counts further answers that are not those of a
+    pipeline which keeps nothing. `gate` is the time of comparing a frame with the one before.
+    """
 
     first: Mapping[str, Statistics]
     further: Mapping[str, Statistics]
     reused_views: int
-    """Views that no further question had encoded, at least."""
     tokens: int
-    """Of the further question's prompt."""
     reused_tokens: int
-    """Of these, the least that were in the cache."""
     different: int
-    """Further answers that are not those of a pipeline which keeps nothing."""
     gate: Statistics
-    """Of comparing a frame with the one before."""
-
-    def json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self)
 
 
 def measure_reuse(config: PipelineConfig, count: int, size: tuple[int, int], runs: int) -> ReuseFigures:
@@ -49,7 +46,7 @@ def measure_reuse(config: PipelineConfig, count: int, size: tuple[int, int], run
     try:
         # The first frame warms everything up.
         for frame in range(runs + 1):
-            views = [View(camera, image, frame) for camera, image in zip(CAMERAS, images, strict=False)]
+            views = [View(camera, image, frame) for camera, image in zip(DEMO_CAMERAS, images, strict=False)]
             first.append(keeping.generate(views, CAPTION_PROMPT))
             further.append(keeping.generate(views, FURTHER_QUESTION))
             different += further[-1].text != forgetful.generate(views, FURTHER_QUESTION).text
@@ -68,7 +65,7 @@ def measure_reuse(config: PipelineConfig, count: int, size: tuple[int, int], run
 
 
 def time_gate(size: tuple[int, int], runs: int) -> Statistics:
-    """Milliseconds of `mosaic` and `change` for one frame of `size`, width and height."""
+    """Times `mosaic` and `change` for one frame of `size`, width and height, in ms."""
     frames = [camera_image(index, *size) for index in range(2)]
     before, times = mosaic(frames[0]), []
     for run in range(runs + 1):
@@ -79,7 +76,7 @@ def time_gate(size: tuple[int, int], runs: int) -> Statistics:
 
 
 def reuse_table(figures: ReuseFigures) -> str:
-    """For people: medians."""
+    """Returns a table of medians."""
     lines = [f"{'ms':12}{'first question':>16}{'further one':>16}"]
     for stage, first in figures.first.items():
         lines.append(f"{stage:12}{first.median:16.2f}{figures.further[stage].median:16.2f}")
@@ -96,3 +93,11 @@ def reuse_table(figures: ReuseFigures) -> str:
 def _stages(answers: Sequence[Answer]) -> dict[str, Statistics]:
     names = ("preprocess", "vision", "prefill")
     return {name: Statistics.of([getattr(answer.timings, name) for answer in answers]) for name in names}
+
+
+def report_reuse(
+    config: PipelineConfig, count: int, resolution: tuple[int, int], runs: int
+) -> tuple[str, dict[str, Any]]:
+    """Measures as `measure_reuse` does. Returns a table and its figures for JSON."""
+    figures = measure_reuse(config, count, resolution, runs)
+    return reuse_table(figures), {"machine": describe(), "model": str(config.model_dir), **asdict(figures)}

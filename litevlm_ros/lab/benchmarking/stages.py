@@ -1,26 +1,32 @@
-"""The stages of an answer, timed on a fixed work load."""
+"""The stages of an answer, timed on synthetic camera images and a fixed number of tokens."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from litevlm_ros.config import SamplingConfig
+from litevlm_ros.backend import Tiles, TokenIds
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, PipelineConfig, SamplingConfig
+from litevlm_ros.machine import describe
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.text.prompt import PromptBuilder
+from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import Answer, RgbImage, View
+from litevlm_ros.vision.tiling import make_tiles
 
-CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
-CAPTION_PROMPT = "Describe the scene."
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one quantity over all runs."""
+    """Median, minimum and maximum of one quantity over all runs."""
 
     median: float
     least: float
@@ -30,6 +36,53 @@ class Statistics:
     def of(cls, values: Sequence[float]) -> Statistics:
         """Raises statistics.StatisticsError without values."""
         return cls(statistics.median(values), min(values), max(values))
+
+
+# --- the work
+
+
+def camera_image(index: int, width: int, height: int) -> RgbImage:
+    """Draws sky, road and a coloured box, the same on every machine: uint8 [height, width, 3]."""
+    rows, columns = (np.arange(height) / height)[:, None], (np.arange(width) / width)[None]
+    shade = np.where(rows < 0.45, 200 - 80 * rows, 60 + 60 * rows + 20 * np.sin(40 * columns * rows))
+    image = np.stack((shade, shade, shade + 30 * (rows < 0.45)), -1)
+    left = 0.1 + 0.12 * index
+    box = (columns > left) & (columns < left + 0.2) & (rows > 0.4) & (rows < 0.6)
+    image[box] = np.roll((220, 40, 30), index)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def camera_views(count: int, resolution: tuple[int, int]) -> list[View]:
+    """Draws an image of `resolution`, width and height in pixels, for each of the first `count` demo cameras."""
+    return [View(camera, camera_image(index, *resolution)) for index, camera in enumerate(DEMO_CAMERAS[:count])]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The input of both graphs for one answer, without a pipeline.
+
+    `prompt` has token ids [S], in which V + i stands for visual token i. `tiles` makes the tiles of all views anew, as
+    uint8 [N, size, size, 3].
+    """
+
+    prompt: TokenIds
+    tiles: Callable[[], Tiles]
+
+    @classmethod
+    def of(cls, directory: Path, views: Sequence[View], question: str, max_tiles: int = 1) -> Workload:
+        """Makes what the pipeline of this model directory makes of views and question. Raises LiteVLMError."""
+        model, tokenizer = ModelConfig.from_directory(directory), TextTokenizer.from_directory(directory)
+
+        def tiles_of(view: View) -> Tiles:
+            return make_tiles(view.image, max_tiles, model.vision.image_size, model.use_thumbnail)
+
+        builder = PromptBuilder(model.template, tokenizer, model.text.vocab_size, model.vision.tokens_per_tile)
+        prefix = builder.prefix([(view.camera, len(tiles_of(view))) for view in views])
+        prompt = np.array([*prefix, *builder.suffix(question)])
+        return cls(prompt, lambda: np.concatenate([tiles_of(view) for view in views]))
+
+
+# --- its stages
 
 
 STAGES: Mapping[str, Callable[[Answer], float]] = {
@@ -42,12 +95,14 @@ STAGES: Mapping[str, Callable[[Answer], float]] = {
     "prompt_tokens": lambda answer: answer.tokens.prompt,
     "visual_tokens": lambda answer: answer.tokens.visual,
 }
-"""What is taken from each answer; times in ms."""
+"""Figures that are taken from each answer; times in ms."""
 
 
 def measure(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) -> dict[str, Statistics]:
-    """STAGES of `time_answers`, and the answer that a user waits for: as `caption` its time, as `caption_tokens` its
-    length. There the model stops where it wants, at most after `tokens`.
+    """Returns the STAGES of `time_answers`, and the answer that a user waits for.
+
+    The latter is 'caption', its time in ms, and 'caption_tokens', its length. There the model stops where it wants, at
+    most after `tokens`.
     """
     captions = _answers(pipeline, views, tokens, runs)
     results = time_answers(pipeline, views, tokens, runs)
@@ -57,29 +112,17 @@ def measure(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) -
 
 
 def time_answers(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) -> dict[str, Statistics]:
-    """STAGES of `runs` answers of exactly `tokens` tokens, so that backends and models do the same work."""
-    stop_ids = pipeline.tokenizer.stop_ids
-    pipeline.tokenizer.stop_ids = frozenset()
+    """Returns the STAGES of `runs` answers of exactly `tokens` tokens, so that all do equal work."""
+    stop_ids, pipeline.stop_ids = pipeline.stop_ids, frozenset()
     try:
         answers = _answers(pipeline, views, tokens, runs)
     finally:
-        pipeline.tokenizer.stop_ids = stop_ids
-    return {name: Statistics.of([of(answer) for answer in answers]) for name, of in STAGES.items()}
-
-
-def camera_image(index: int, width: int, height: int) -> RgbImage:
-    """A picture with sky, road and a coloured box, the same on every machine: uint8 [height, width, 3]."""
-    rows, columns = (np.arange(height) / height)[:, None], (np.arange(width) / width)[None]
-    shade = np.where(rows < 0.45, 200 - 80 * rows, 60 + 60 * rows + 20 * np.sin(40 * columns * rows))
-    image = np.stack((shade, shade, shade + 30 * (rows < 0.45)), -1)
-    left = 0.1 + 0.12 * index
-    box = (columns > left) & (columns < left + 0.2) & (rows > 0.4) & (rows < 0.6)
-    image[box] = np.roll((220, 40, 30), index)
-    return np.clip(image, 0, 255).astype(np.uint8)
+        pipeline.stop_ids = stop_ids
+    return {name: Statistics.of([figure(answer) for answer in answers]) for name, figure in STAGES.items()}
 
 
 def _answers(pipeline: Pipeline, views: Sequence[View], tokens: int, runs: int) -> list[Answer]:
-    """The last `runs` of a few more: the first runs of a shape compile, capture and allocate."""
+    """Returns the last `runs` of a few more: the first runs of a shape compile, capture and allocate."""
     sampling = SamplingConfig(max_new_tokens=tokens)
     return [pipeline.generate(views, CAPTION_PROMPT, sampling) for _ in range(_WARM_UP + runs)][_WARM_UP:]
 
@@ -97,8 +140,31 @@ _LINES = (
 )
 
 
+def report_stages(
+    config: PipelineConfig, views: int, resolution: tuple[int, int], tokens: int, runs: int
+) -> tuple[str, dict[str, Any]]:
+    """Measures a model on `views` images. Returns a table and its figures for JSON. Raises LiteVLMError."""
+    with contextlib.closing(Pipeline.from_config(config)) as pipeline:
+        results = measure(pipeline, camera_views(views, resolution), tokens, runs)
+        report = {
+            "machine": describe(),
+            "model": str(config.model_dir),
+            "backend": pipeline.backend.description,
+            "work": {
+                "views": views,
+                "resolution": list(resolution),
+                "max_tiles": config.max_tiles,
+                "tokens": tokens,
+                "runs": runs,
+            },
+            "device_memory": dict(pipeline.backend.memory()),
+            "results": {name: asdict(figures) for name, figures in results.items()},
+        }
+    return stages_table(report), report
+
+
 def stages_table(report: Mapping[str, Any]) -> str:
-    """For people, from what `benchmark` writes as JSON."""
+    """Returns the figures of `report_stages` as a table."""
     work, host = report["work"], report["machine"]
     lines = [
         f"{host['cpu']}, {host['cores']} cores; {report['backend']}",

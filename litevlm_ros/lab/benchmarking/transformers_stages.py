@@ -19,16 +19,14 @@ from torch import Tensor
 from litevlm_ros.backend import Tiles, TokenIds
 from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD
 from litevlm_ros.convert.transformers_model import load_transformers
-from litevlm_ros.lab.benchmarking.workload import Workload
-
-WAYS = ("eager", "compiled")
+from litevlm_ros.lab.benchmarking.stages import Workload
 
 
 class TransformersStages:
-    """transformers' model of a model directory."""
+    """The model of a model directory in transformers' classes, stage by stage."""
 
     def __init__(self, model: Path, way: str, *, dtype: torch.dtype, device: str, max_context: int) -> None:
-        """`way` is one of WAYS. Raises CheckpointError."""
+        """`way` is 'eager' or 'compiled'. Raises CheckpointError."""
         from transformers import DynamicCache, StaticCache
 
         self.model = load_transformers(model, dtype, device)
@@ -48,20 +46,20 @@ class TransformersStages:
 
     @torch.no_grad()
     def encode(self, tiles: Tiles) -> Tensor:
-        """uint8 tiles [N, size, size, 3] to visual tokens [N * T, H] on the device."""
+        """Encodes uint8 tiles [N, size, size, 3] into visual tokens [N * T, H] on the device."""
         pixels = torch.from_numpy(tiles).to(self._device).float() * self._scale - self._shift
         torch.compiler.cudagraph_mark_step_begin()
         return self._see(pixels.permute(0, 3, 1, 2).to(self._dtype)).clone()
 
     @torch.no_grad()
     def prefill(self, ids: TokenIds, visual: Tensor) -> tuple[Tensor, Any]:
-        """Reads a prompt in our ids, V + i for row i of `visual`: the likeliest token [1, 1] and the cache."""
+        """Reads a prompt in our ids (V + i is row i of `visual`). Returns the likeliest token [1, 1] and the cache."""
         cache = self._new_cache()
         return self._next_of(self.embed(ids, visual), torch.arange(len(ids), device=self._device)[None], cache), cache
 
     @torch.no_grad()
     def decode(self, token: Tensor, position: int, cache: Any, count: int) -> list[Tensor]:
-        """`count` more tokens, each [1, 1]."""
+        """Returns `count` more tokens, each [1, 1]."""
         tokens = []
         place = torch.tensor([[position]], device=self._device)
         for _ in range(count):
@@ -73,13 +71,13 @@ class TransformersStages:
 
     @torch.no_grad()
     def logits(self, ids: TokenIds, visual: Tensor) -> Tensor:
-        """Of all tokens of a prompt in our ids, read at once: [S, V]."""
+        """Returns the logits [S, V] of all tokens of a prompt in our ids, read at once."""
         hidden = self.model.model.language_model(inputs_embeds=self.embed(ids, visual)).last_hidden_state
         logits: Tensor = self.model.lm_head(hidden)[0]
         return logits
 
     def embed(self, ids: TokenIds, visual: Tensor) -> Tensor:
-        """Embeddings [1, S, H] of our ids."""
+        """Returns the embeddings [1, S, H] of our ids."""
         rows = torch.from_numpy(ids).to(self._device)
         is_visual = rows >= self._vocab_size
         embeddings: Tensor = self.model.get_input_embeddings()(rows.where(~is_visual, 0))
@@ -112,7 +110,7 @@ class TransformersStages:
 
 
 def time_stages(stages: TransformersStages, work: Workload, tokens: int, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of `runs` answers of exactly `tokens` tokens, by stage, after two that are not counted.
+    """Returns the ms of `runs` answers of exactly `tokens` tokens by stage, after two that are not counted.
 
     The stages are 'preprocess' (ours), 'vision', 'prefill', 'decode_token' and 'total', which is all of them.
     """

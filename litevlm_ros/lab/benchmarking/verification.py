@@ -1,4 +1,4 @@
-"""What checking a draft costs on this machine, and how often drafts must be right for that to pay."""
+"""The cost of checking a draft on this machine, and the share of right tokens from which drafts pay."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ _STEPS = 32
 
 @dataclass(frozen=True)
 class Verification:
-    """One call that reads the answer's last token and a draft."""
+    """One call that reads the answer's last token and a draft, `tokens` in all, beside a plain step of one token."""
 
     tokens: int
-    """All that it reads."""
     ms: float
     step_ms: float
-    """A plain step's."""
 
     @property
     def steps(self) -> float:
-        """Its cost in plain steps."""
+        """The call's time in plain steps."""
         return self.ms / self.step_ms
 
     @property
     def break_even(self) -> float | None:
-        """The share of drafted tokens that must be right for it to be as fast as plain steps; None if none suffices."""
+        """The share of right draft tokens at which the call is as fast as plain steps; None if no share suffices."""
         if self.steps > self.tokens:
             return None
         shares = np.linspace(0, 1, 1001)
@@ -48,7 +46,7 @@ def time_verification(
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Verification]:
-    """Medians of each size behind `context` tokens, which are words without sense. Raises EngineError."""
+    """Returns the medians of each draft size behind `context` random tokens. Raises EngineError."""
     words = np.random.default_rng(0).integers(0, vocab_size, context + SIZES[-1])
     text.cache.truncate(0)
     text.forward(words[:context], np.arange(context))
@@ -73,7 +71,7 @@ def time_verification(
 
 
 def verification_table(results: Sequence[Verification]) -> str:
-    """For people."""
+    """Returns a table in ms and in plain steps."""
     lines = [f"plain step {results[0].step_ms:.3f} ms", "tokens      ms  in steps  break-even acceptance"]
     for each in results:
         share = "never" if each.break_even is None else f"{each.break_even:.2f}"

@@ -1,1 +1,1 @@
-"""How well a model sees the demo's street world: exercises, answers to them, scores, and a report."""
+"""Evaluation of a model on held-out scenes of the street world: replies, scores, and the paper's table."""

@@ -1,4 +1,4 @@
-"""Answers to exercises: by a model, by a model that is shown black, and by the commonest answer of each kind."""
+"""Replies to exercises: from a model, from a model that is shown black, and from the commonest answer of each kind."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litevlm_ros.lab.evaluation.exercises import Exercise
+from litevlm_ros.lab.world.exercises import Exercise
 from litevlm_ros.lab.world.questions import Question
 from litevlm_ros.pipeline import EncodedViews, Pipeline
 from litevlm_ros.types import Timings, View
 
 Look = Callable[[Exercise], EncodedViews]
-"""What a model is shown of an exercise's views."""
+"""A function that encodes what a model is to see of an exercise."""
 
 _BLACK = np.zeros((480, 640, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered to one question of an exercise.
+    """The text that was given as the answer to one question of an exercise.
 
-    The first reply of an exercise has the time of encoding its views and of reading them in prefill; the others reuse
+    The timings of an exercise's first reply include encoding its views and reading them in prefill; the others reuse
     both.
     """
 
@@ -35,7 +35,7 @@ class Reply:
 
 
 def answer(pipeline: Pipeline, exercises: Iterable[Exercise], look: Look) -> Iterator[Reply]:
-    """The model's replies, in order. Views are encoded once an exercise. Raises what `Pipeline.answer` raises."""
+    """Yields the model's replies in order. Views are encoded once an exercise. Raises what `Pipeline.answer` raises."""
     for exercise in exercises:
         encoded = look(exercise)
         preprocess_ms, vision_ms = encoded.preprocess_ms, encoded.vision_ms
@@ -47,15 +47,15 @@ def answer(pipeline: Pipeline, exercises: Iterable[Exercise], look: Look) -> Ite
 
 
 def seeing(pipeline: Pipeline) -> Look:
-    """Shows the views."""
+    """Returns a function that shows the views as they are."""
     return lambda exercise: pipeline.encode(exercise.views())
 
 
 def blind(pipeline: Pipeline) -> Look:
-    """Shows black instead of each view, through the same encoder.
+    """Returns a function that shows black instead of each view, through the same encoder.
 
-    Camera names, the number of visual tokens and the questions stay, so what is still right comes from the questions
-    and from how often things occur.
+    Camera names, the number of visual tokens and the questions stay, so answers that are still right come from the
+    questions and from how often things occur.
     """
 
     @functools.cache
@@ -66,7 +66,7 @@ def blind(pipeline: Pipeline) -> Look:
 
 
 def commonest_answers(exercises: Iterable[Exercise]) -> dict[str, str]:
-    """The commonest true answer for each kind of question, captions too."""
+    """Returns the commonest true answer to each kind of question, captions too."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for exercise in exercises:
         for question in exercise.questions:
@@ -75,7 +75,7 @@ def commonest_answers(exercises: Iterable[Exercise]) -> dict[str, str]:
 
 
 def answer_by_kind(answers: Mapping[str, str], exercises: Iterable[Exercise]) -> Iterator[Reply]:
-    """Replies with the one answer that `answers` has for a kind, and with nothing to kinds that it lacks."""
+    """Yields replies with the one text that `answers` has for a kind of question, empty for kinds that it lacks."""
     for exercise in exercises:
         for question in exercise.questions:
             yield Reply(exercise, question, answers.get(question.kind, ""), Timings())

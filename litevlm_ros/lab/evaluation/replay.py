@@ -1,7 +1,7 @@
-"""A text decoder that says a given text, and works for each token as if it had found it itself.
+"""A text decoder that says a given text and does the whole work of decoding it.
 
-So a model of another size, or one whose weights mean nothing, takes the time that the answers of another model need:
-as many tokens, and as many right drafts.
+With it a model of another size, or one with random weights, is timed on the answers of another model: as many tokens,
+and as many right drafts.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from litevlm_ros.backend import (
-    DecoderOutput,
-    HiddenStates,
-    KVCache,
-    Logits,
-    TextDecoder,
-    TokenIds,
-    VisualTokens,
-)
+from litevlm_ros.backend import DecoderOutput, HiddenStates, KVCache, Logits, TextDecoder, TokenIds, VisualTokens
 
 
 @dataclass(frozen=True)
 class _Replayed:
-    """What was found out, with other next tokens."""
+    """The output of the wrapped decoder with other next tokens."""
 
     found: DecoderOutput
     next_tokens: TokenIds
@@ -39,7 +31,7 @@ class _Replayed:
 
 
 class ReplayingDecoder:
-    """A `TextDecoder` around another one. Before each prompt, `say` tells the answer."""
+    """A `TextDecoder` around another one. `say` sets the answer to the next prompt."""
 
     def __init__(self, text: TextDecoder) -> None:
         self._text = text
@@ -47,7 +39,7 @@ class ReplayingDecoder:
         self._start: int | None = None
 
     def say(self, answer: Sequence[int]) -> None:
-        """The tokens of the next answer; the last one, which should be a stop token, is repeated for ever."""
+        """Sets the tokens of the next answer. The last one, which should be a stop token, is repeated for ever."""
         self._answer, self._start = answer, None
 
     @property
@@ -91,6 +83,6 @@ class ReplayingDecoder:
             yield self._after(place)
 
     def _after(self, position: int) -> int:
-        """The answer's token that follows the one at `position`."""
+        """Returns the answer's token that follows the one at `position`."""
         index = position + 1 - (self._start or 0)
         return self._answer[min(index, len(self._answer) - 1)]

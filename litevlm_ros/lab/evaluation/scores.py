@@ -1,28 +1,90 @@
-"""How much of the replies is right."""
+"""The share of replies that are right: proportions with their confidence intervals, and scores of captions."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.exercises import CAPTION
-from litevlm_ros.lab.evaluation.share import Share
-from litevlm_ros.lab.world.captions import describe, judge
-from litevlm_ros.lab.world.questions import Question
+from litevlm_ros.lab.world.captions import describe_user, judge
+from litevlm_ros.lab.world.exercises import CAPTION
+from litevlm_ros.lab.world.questions import Question, is_true_answer
 from litevlm_ros.lab.world.scene import HELD_OUT_CONDITION, HELD_OUT_USERS
 
-_NOTHING = Share(0, 0)
+_Z = 1.959964
+"""The normal distribution's quantile for a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A proportion: `hits` of `total` cases."""
+
+    hits: int
+    total: int
+
+    @classmethod
+    def of(cls, outcomes: Iterable[bool]) -> Share:
+        """Counts the outcomes that are true."""
+        listed = list(outcomes)
+        return cls(sum(listed), len(listed))
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.hits + other.hits, self.total + other.total)
+
+    @property
+    def value(self) -> float | None:
+        """The proportion, from 0 to 1; None if there were no cases."""
+        return self.hits / self.total if self.total else None
+
+    @property
+    def percent(self) -> str:
+        """The proportion as text in percent; '-' if there were no cases."""
+        return "-" if self.value is None else f"{100 * self.value:.1f}"
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % score interval (E. B. Wilson, 1927), for cases that are independent of each other."""
+        if not self.total:
+            return 0.0, 1.0
+        share, spread = self.hits / self.total, _Z**2 / self.total
+        middle = (share + spread / 2) / (1 + spread)
+        reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+        # With no hits or only hits, the outer bound is the share itself but for rounding.
+        return (middle - reach if self.hits else 0.0), (middle + reach if self.hits < self.total else 1.0)
+
+    def json(self) -> dict[str, Any]:
+        """Returns the counts, the proportion and its interval for a JSON file."""
+        return {"right": self.hits, "of": self.total, "share": self.value, "interval": list(self.interval)}
+
+
+NOTHING = Share(0, 0)
+"""The sum of no shares."""
+
+
+def paired_loss(reference: Sequence[bool], other: Sequence[bool]) -> tuple[float, float, float]:
+    """Returns the percentage points that `other` loses against `reference`, and the ends of their 95 % interval.
+
+    Both are outcomes of the same questions in the same order, so only questions count that just one of them got right
+    (McNemar's pairs).
+    """
+    pairs = list(zip(reference, other, strict=True))
+    lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    total = max(1, len(pairs))
+    points = 100 * (lost - won) / total
+    reach = _Z * 100 * math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / total)) / total
+    return points, points - reach, points + reach
 
 
 @dataclass(frozen=True)
 class CaptionScore:
-    """Of captions.
+    """Scores of captions.
 
-    `truth`: true ones of the statements made. `coverage`: statements made of those due. `exact`: captions true and
-    complete.
+    `truth` is the share of the statements made that are true, `coverage` the share of the statements due that were
+    made, and `exact` the share of captions that are true and complete.
     """
 
     truth: Share
@@ -32,11 +94,12 @@ class CaptionScore:
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """Only what concerns the kind-and-colour combinations that training leaves out, and the held-out condition.
+    """Scores of what concerns combinations of kind and colour, and of weather and time, that training leaves out.
 
-    `answers`: short answers where the question, or it and its answer together, name such a combination. `truth`: true
-    ones of the caption statements about one. `coverage`: road users of such a combination in the described views that
-    the caption states right. `condition`: captions with the right opening, in scenes of the held-out weather and time.
+    `answers` has the short answers where the question, or it and its answer together, name such a combination. `truth`
+    is the share of true statements among those of captions that name one; `coverage` the share of road users of such a
+    combination in the described views that the caption states right. `condition` is the share of captions with the
+    right opening, in scenes of the held-out weather and time.
     """
 
     answers: Share
@@ -47,7 +110,7 @@ class HeldOutScore:
 
 @dataclass(frozen=True)
 class Score:
-    """Of some replies. `answers` are the short ones, `kinds` the same for each kind of question, by name."""
+    """All scores of some replies. `answers` has the short answers; `kinds` the same by kind of question."""
 
     answers: Share
     kinds: dict[str, Share]
@@ -61,7 +124,7 @@ SPLITS: dict[str, Callable[[Reply], bool]] = {
     "one_view": lambda reply: len(reply.exercise.cameras) == 1,
     "six_views": lambda reply: len(reply.exercise.cameras) > 1,
 }
-"""Which replies belong to a part of the evaluation."""
+"""Parts of an evaluation by name, each as a filter of its replies."""
 
 
 def score(replies: Iterable[Reply]) -> Score:
@@ -72,9 +135,9 @@ def score(replies: Iterable[Reply]) -> Score:
         (captions if reply.question.kind == CAPTION else short).append(reply)
     kinds: dict[str, Share] = {}
     for reply in short:
-        kinds[reply.question.kind] = kinds.get(reply.question.kind, _NOTHING) + Share.of([is_right(reply)])
+        kinds[reply.question.kind] = kinds.get(reply.question.kind, NOTHING) + Share.of([is_right(reply)])
     return Score(
-        answers=sum(kinds.values(), _NOTHING),
+        answers=sum(kinds.values(), NOTHING),
         kinds=dict(sorted(kinds.items())),
         captions=_caption_score(captions),
         held_out=_held_out_score(short, captions),
@@ -82,14 +145,14 @@ def score(replies: Iterable[Reply]) -> Score:
 
 
 def is_right(reply: Reply) -> bool:
-    """Whether a short answer is the true one, upper and lower case alike, or a caption true and complete."""
+    """Tells whether a short answer is the true one in upper or lower case, or a caption is true and complete."""
     if reply.question.kind == CAPTION:
         return _caption_score([reply]).exact.hits == 1
-    return reply.text.strip().casefold() == reply.question.answer.casefold()
+    return is_true_answer(reply.text, reply.question.answer)
 
 
 def concerns_held_out(question: Question) -> bool:
-    """Whether a question, or it and its answer together, name a combination that training leaves out.
+    """Tells whether a question, or it and its answer together, name a combination that training leaves out.
 
     "What colour is the bus?" does if the answer is "red".
     """
@@ -98,7 +161,7 @@ def concerns_held_out(question: Question) -> bool:
 
 
 def _caption_score(replies: Iterable[Reply]) -> CaptionScore:
-    truth = coverage = exact = _NOTHING
+    truth = coverage = exact = NOTHING
     for reply in replies:
         verdict = judge(reply.text, reply.exercise.scene, *reply.question.cameras)
         truth += Share(verdict.true, verdict.statements)
@@ -109,11 +172,11 @@ def _caption_score(replies: Iterable[Reply]) -> CaptionScore:
 
 def _held_out_score(short: Iterable[Reply], captions: Iterable[Reply]) -> HeldOutScore:
     answers = Share.of(is_right(reply) for reply in short if concerns_held_out(reply.question))
-    truth = coverage = condition = _NOTHING
+    truth = coverage = condition = NOTHING
     for reply in captions:
         scene, (camera,) = reply.exercise.scene, reply.question.cameras
         users = scene.views[camera].users
-        due = Counter(describe(user) for user in users if (user.kind, user.colour) in HELD_OUT_USERS)
+        due = Counter(describe_user(user) for user in users if (user.kind, user.colour) in HELD_OUT_USERS)
         stated = Counter(clause for clause in _clauses(reply.text) if _names_held_out(clause))
         right = (due & stated).total()
         truth += Share(right, stated.total())

@@ -1,34 +1,52 @@
-"""The first half of the table: what each row answers, how much of it is right, and from how many views."""
+"""The accuracy half of the table: the answers of each row, how many are right, and from how many views.
+
+The half can be read back from a file, so that another machine can measure the latency of the same answers.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from litevlm_ros.config import PipelineConfig, ReuseConfig, SpeculationConfig
-from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.errors import ConfigError, EngineError, LiteVLMError
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.quantized_model import load_quantized
-from litevlm_ros.lab.evaluation.scores import is_right
-from litevlm_ros.lab.evaluation.share import Share
-from litevlm_ros.lab.evaluation.table_questions import AskedQuestion, Pictures
-from litevlm_ros.lab.evaluation.table_rows import TableRow
+from litevlm_ros.lab.evaluation.scores import Share, is_right
+from litevlm_ros.lab.evaluation.table_rows import RenderedViews, TableQuestion, TableRow, table_questions
+from litevlm_ros.lab.world.calibration import calibration_data
+from litevlm_ros.model_directory import PLAIN, TEXT, VISION, graph_name
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import Timings
-from litevlm_ros.vision.view_selection import ViewSelector, load_view_selector
+from litevlm_ros.types import Notify, Timings
+from litevlm_ros.vision.learned_view_selection import load_view_selector
+from litevlm_ros.vision.view_selection import ViewSelector
 
 Load = Callable[[PipelineConfig], Pipeline]
-Notify = Callable[[str], object]
 
 _NOTE_EVERY = 500
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """The source of one half of a table: machine and model in words, and the seed and number of the questions."""
+
+    machine: str
+    model: str
+    seed: int
+    questions: int
+
+
+@dataclass(frozen=True)
 class Given:
-    """One answer, the cameras that it was given from, its visual tokens, and the ms that choosing the views took.
+    """One answer, the cameras and the number of visual tokens behind it, and the ms that choosing the views took.
 
     `right` is None for a caption.
     """
@@ -42,7 +60,7 @@ class Given:
 
 @dataclass(frozen=True)
 class RowAccuracy:
-    """What a row answered to all questions. Where it cannot run, `obstacle` says why and there are no answers."""
+    """The answers of a row to all questions. Where it cannot run, there are none and `obstacle` has the reason."""
 
     given: Sequence[Given] = ()
     backend: str = ""
@@ -50,34 +68,61 @@ class RowAccuracy:
 
     @property
     def outcomes(self) -> list[bool]:
-        """Whether each question with a short answer got the right one."""
+        """True for each short answer that is right, in the order of the questions."""
         return [given.right for given in self.given if given.right is not None]
 
     @property
     def right(self) -> Share:
-        """Of the questions with short answers."""
+        """The share of short answers that are right."""
         return Share.of(self.outcomes)
 
     @property
     def views(self) -> float:
-        """Mean of the views kept for a question."""
+        """The mean number of views kept for a question."""
         return fmean(len(given.cameras) for given in self.given)
 
     @property
     def visual_tokens(self) -> float:
-        """Mean of those of a question."""
+        """The mean number of visual tokens of a question."""
         return fmean(given.visual_tokens for given in self.given)
 
-    @property
-    def choose_ms(self) -> float:
-        """Mean ms of choosing the views of a question."""
-        return fmean(given.choose_ms for given in self.given)
+
+def load_or_draw(config: PipelineConfig) -> Pipeline:
+    """Loads a pipeline, and first draws the graphs in the precisions of `config` if the model directory lacks them.
+
+    ONNX Runtime then computes with the rounded values that engines of these precisions have. Nothing is drawn for the
+    backend 'tensorrt', or without precisions. Raises LiteVLMError.
+    """
+    precisions = {VISION: config.vision_precision, TEXT: config.text_precision}
+    try:
+        return Pipeline.from_config(config)
+    except EngineError:
+        if config.backend == "tensorrt" or set(precisions.values()) == {"auto"}:
+            raise
+    try:
+        from litevlm_ros.convert.export import export_graphs
+    except ImportError as error:
+        raise EngineError(
+            f"the graphs in {' and '.join(precisions.values())} are missing in {config.model_dir}, and to draw them "
+            f"needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`"
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="litevlm_quantized_") as name:
+        directory = Path(name)
+        named = {part: PLAIN if precision == "auto" else precision for part, precision in precisions.items()}
+        calibration = partial(calibration_data, config.model_dir)
+        for _ in export_graphs(config.model_dir, directory, named, check=False, calibration=calibration):
+            pass
+        # View selector and whatever else the model has beside its two halves.
+        for file in config.model_dir.glob("*.onnx"):
+            if file.name not in (graph_name(VISION), graph_name(TEXT)):
+                shutil.copy(file, directory)
+        return Pipeline.from_config(replace(config, model_dir=directory, backend="onnxruntime"))
 
 
 def measure_accuracy(
-    rows: Sequence[TableRow], asked: Sequence[AskedQuestion], notify: Notify, load: Load = load_quantized
+    rows: Sequence[TableRow], asked: Sequence[TableQuestion], notify: Notify, load: Load = load_or_draw
 ) -> dict[str, RowAccuracy]:
-    """Puts all questions to each row, by its name.
+    """Puts all questions to each row. Returns the answers by the row's name.
 
     Rows that differ in nothing but speed share their answers: drafts and reuse change none.
     """
@@ -94,13 +139,13 @@ def measure_accuracy(
     return measured
 
 
-def _measure(config: PipelineConfig, asked: Sequence[AskedQuestion], notify: Notify, load: Load) -> RowAccuracy:
+def _measure(config: PipelineConfig, asked: Sequence[TableQuestion], notify: Notify, load: Load) -> RowAccuracy:
     try:
         selector = load_view_selector(config.view_selection, config.model_dir)
         with contextlib.closing(load(config)) as pipeline:
-            given, pictures = [], Pictures()
+            given, rendered = [], RenderedViews()
             for one in asked:
-                given.append(_ask(pipeline, one, pictures, selector))
+                given.append(_answer(pipeline, one, rendered, selector))
                 if len(given) % _NOTE_EVERY == 0:
                     notify(f"  {len(given)} of {len(asked)}")
             return RowAccuracy(given, pipeline.backend.description)
@@ -108,12 +153,68 @@ def _measure(config: PipelineConfig, asked: Sequence[AskedQuestion], notify: Not
         return RowAccuracy(obstacle=str(error))
 
 
-def _ask(pipeline: Pipeline, one: AskedQuestion, pictures: Pictures, selector: ViewSelector | None) -> Given:
-    answer = pipeline.generate(pictures.of(one), one.question.text)
+def _answer(pipeline: Pipeline, one: TableQuestion, rendered: RenderedViews, selector: ViewSelector | None) -> Given:
+    answer = pipeline.generate(rendered.of(one), one.question.text)
     choose_ms = 0.0
     if selector is not None:
+        # The pipeline's own time for it includes choosing tokens, which latency is measured of.
         started = time.perf_counter()
         selector.select(one.question.text, one.exercise.cameras)
         choose_ms = 1e3 * (time.perf_counter() - started)
     right = is_right(Reply(one.exercise, one.question, answer.text, Timings())) if one.scored else None
     return Given(answer.text, answer.cameras, answer.tokens.visual, choose_ms, right)
+
+
+Half = tuple[dict[str, RowAccuracy], Provenance]
+"""The answers of all rows by their names, and where they come from."""
+
+
+def accuracy_json(
+    accuracy: Mapping[str, RowAccuracy], provenance: Provenance, asked: Sequence[TableQuestion]
+) -> dict[str, Any]:
+    """Returns all that `read_accuracy` needs."""
+    return {
+        "origin": asdict(provenance),
+        "questions": [one.question.text for one in asked],
+        "rows": {
+            name: {
+                "backend": row.backend,
+                "obstacle": row.obstacle,
+                "given": [list(vars(one).values()) for one in row.given],
+            }
+            for name, row in accuracy.items()
+        },
+    }
+
+
+def read_accuracy(file: Path, names: Sequence[str]) -> tuple[Half, list[TableQuestion]]:
+    """Reads the accuracy half of an earlier table, and its questions. Rows that it lacks say so as their obstacle.
+
+    Raises ConfigError for a file that cannot be read, or whose questions are not what this version asks.
+    """
+    try:
+        half = json.loads(file.read_text(encoding="utf-8"))["accuracy"]
+        provenance = Provenance(**half["origin"])
+        asked = table_questions(provenance.seed, provenance.questions)
+        rows = {
+            name: RowAccuracy(
+                [Given(text, tuple(cameras), *rest) for text, cameras, *rest in row["given"]],
+                row["backend"],
+                row["obstacle"],
+            )
+            for name, row in half["rows"].items()
+        }
+        questions = half["questions"]
+    except OSError as error:
+        raise ConfigError(f"--accuracy-from: cannot read {file} ({error.strerror})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--accuracy-from: {file} is no table of this version ({type(error).__name__}: {error}). Give the file "
+            "that `evaluate --table --json FILE` wrote"
+        ) from None
+    if questions != [one.question.text for one in asked]:
+        raise ConfigError(
+            f"--accuracy-from: {file} has other questions than this version asks; run `evaluate --table` again for it"
+        )
+    missing = RowAccuracy(obstacle=f"the row is not in {file.name}")
+    return ({name: rows.get(name, missing) for name in names}, provenance), asked

@@ -1,7 +1,8 @@
-"""The second half of the table: what each stage takes, on this machine and for any model directory."""
+"""The latency half of the table: the time of each stage, on this machine and for any model directory."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -9,25 +10,24 @@ from statistics import fmean
 from litevlm_ros.config import PipelineConfig, ReuseConfig, ViewSelectionConfig
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.lab.evaluation.replay import ReplayingDecoder
-from litevlm_ros.lab.evaluation.table_accuracy import Given, Notify, RowAccuracy
-from litevlm_ros.lab.evaluation.table_questions import AskedQuestion, Pictures
-from litevlm_ros.lab.evaluation.table_rows import TableRow
+from litevlm_ros.lab.evaluation.table_accuracy import Given, RowAccuracy
+from litevlm_ros.lab.evaluation.table_rows import RenderedViews, TableQuestion, TableRow
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.text.tokenizer import TextTokenizer
-from litevlm_ros.types import Answer, FinishReason
+from litevlm_ros.types import Answer, FinishReason, Notify
 
 WARM_UP = 26
-"""Further questions that are put first: shapes are compiled, and memory is taken, when they first occur."""
+"""Number of further questions that are put first: shapes are compiled, and memory is taken, when they first occur."""
 
 
 @dataclass(frozen=True)
 class RowLatency:
-    """Means over all questions, in ms for one answer but for `token_ms`, which is for one decoded token.
+    """Mean times of a row, in ms for one answer but for `token_ms`, which is for one decoded token.
 
-    `select_ms` is choosing views and tokens, `total_ms` all of it together. `accepted` counts drafted tokens that were
-    right, of all `decoded` ones. Where the row cannot run, `obstacle` says why.
+    `select_ms` is the time for choosing views and tokens, `total_ms` that of all stages together. `accepted` counts the
+    drafted tokens that were right, among all `decoded` ones. Where the row cannot run, `obstacle` has the reason.
     """
 
     questions: int = 0
@@ -46,40 +46,41 @@ class RowLatency:
 
 
 class ReplayingPipeline:
-    """A pipeline that gives answers which are known, from the views that are known, and takes its time for them."""
+    """A pipeline that repeats known answers from known views, and takes as long as if it had found them."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        """Raises ConfigError, CheckpointError or EngineError."""
+        """Loads the model of `config`. Raises ConfigError, CheckpointError or EngineError."""
         model, tokenizer = ModelConfig.from_directory(config.model_dir), TextTokenizer.from_directory(config.model_dir)
         backend = load_backend(config, model)
         self._text = ReplayingDecoder(backend.text)
         self._pipeline = Pipeline(config, model, tokenizer, replace(backend, text=self._text))
-        self._pictures = Pictures()
+        self._rendered = RenderedViews()
         self._stop = min(tokenizer.stop_ids)
         self.description = backend.description
 
-    def answer(self, asked: AskedQuestion, given: Given) -> Answer:
-        """Raises what `Pipeline.generate` raises."""
+    def answer(self, asked: TableQuestion, given: Given) -> Answer:
+        """Repeats `given` as the answer. Raises what `Pipeline.generate` raises."""
         self._text.say([*self._pipeline.tokenizer.encode(given.text), self._stop])
-        views = [replace(view, frame=None) for view in self._pictures.of(asked) if view.camera in given.cameras]
+        views = [replace(view, frame=None) for view in self._rendered.of(asked) if view.camera in given.cameras]
         return self._pipeline.generate(views, asked.question.text, all_views=True)
 
     def close(self) -> None:
-        """See `Pipeline.close`."""
+        """Releases the model's memory."""
         self._pipeline.close()
 
 
 def measure_latency(
     rows: Sequence[TableRow],
-    asked: Sequence[AskedQuestion],
+    asked: Sequence[TableQuestion],
     accuracy: Mapping[str, RowAccuracy],
     count: int,
     notify: Notify,
     load: Callable[[PipelineConfig], ReplayingPipeline] = ReplayingPipeline,
 ) -> dict[str, RowLatency]:
-    """Times the first `count` questions in each row, by its name: each about new frames, answered as in `accuracy`.
+    """Times the first `count` questions in each row, each about new frames and answered as in `accuracy`.
 
-    A row that could not answer there is given the views and texts of the row before it that could.
+    Returns the times by the row's name. A row that could not answer in `accuracy` is given the views and texts of the
+    row before it that could.
     """
     measured: dict[str, RowLatency] = {}
     answered = RowAccuracy()
@@ -93,18 +94,15 @@ def measure_latency(
         # Views are chosen already, and each question stands for a new frame.
         config = replace(row.config, view_selection=ViewSelectionConfig(), reuse=ReuseConfig(frames=0))
         try:
-            pipeline = load(config)
-            try:
+            with contextlib.closing(load(config)) as pipeline:
                 measured[row.name] = _measure(pipeline, asked, answered, count)
-            finally:
-                pipeline.close()
         except LiteVLMError as error:
             measured[row.name] = RowLatency(obstacle=str(error))
     return measured
 
 
 def _measure(
-    pipeline: ReplayingPipeline, asked: Sequence[AskedQuestion], answered: RowAccuracy, count: int
+    pipeline: ReplayingPipeline, asked: Sequence[TableQuestion], answered: RowAccuracy, count: int
 ) -> RowLatency:
     pairs = list(zip(asked, answered.given, strict=True))
     # Not the questions that are timed: their answers would be drafts.

@@ -1,15 +1,24 @@
-"""The rows of the paper's table (arXiv 2506.07416): each a switch in the configuration."""
+"""The rows of the paper's table (arXiv 2506.07416), and the questions that each of them answers.
+
+A row is the base configuration with switches turned. All rows answer the same questions about six views of held-out
+scenes, on every machine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from litevlm_ros.config import PipelineConfig, SpeculationConfig, TokenSelectionConfig, ViewSelectionConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercises
+from litevlm_ros.lab.world.questions import Question
+from litevlm_ros.types import View
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """`name` is its key in JSON. `config` answers questions about frames that are all new."""
+    """One row. `name` is its key in JSON; `config` answers questions about frames that are all new."""
 
     name: str
     title: str
@@ -18,9 +27,10 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Parts:
-    """What each switch is turned to. `keep` is the share of visual tokens that stay, of the random ones as well.
+    """The methods that the switches stand for.
 
-    `precisions` are of vision encoder and text decoder, in the FP8 row.
+    `keep` is the share of visual tokens that stay, of the random ones as well. `precisions` are those of vision encoder
+    and text decoder in the FP8 row.
     """
 
     view_selection: str = "learned"
@@ -31,7 +41,10 @@ class Parts:
 
 
 def table_rows(base: PipelineConfig, parts: Parts) -> list[TableRow]:
-    """From nothing to everything, and random tokens as a control. Raises ConfigError for parts that do not exist."""
+    """Returns the rows, from no switch to all of them, and random tokens as a control.
+
+    Raises ConfigError for parts that do not exist.
+    """
     views = ViewSelectionConfig(parts.view_selection)
     tokens = TokenSelectionConfig(parts.token_selection, parts.keep)
     random = TokenSelectionConfig("random", parts.keep)
@@ -54,3 +67,50 @@ def table_rows(base: PipelineConfig, parts: Parts) -> list[TableRow]:
         TableRow("all", "all", everything),
         TableRow("all_fp8", f"all + FP8{mixed}", quantized),
     ]
+
+
+@dataclass(frozen=True)
+class TableQuestion:
+    """A question about the views of an exercise. `number` is that of the exercise."""
+
+    number: int
+    exercise: Exercise
+    question: Question
+
+    @property
+    def scored(self) -> bool:
+        """True for a question with a short answer, which is right or wrong; False for a caption."""
+        return self.question.kind != CAPTION
+
+
+def table_questions(seed: int, short: int) -> list[TableQuestion]:
+    """Returns `short` questions with short answers and, before every twelve, a request for a caption.
+
+    Raises ConfigError.
+    """
+    if short < 1:
+        raise ConfigError(f"--questions is {short}; allowed: from 1. Use at least 2000 for a figure to rely on")
+    asked: list[TableQuestion] = []
+    for number, exercise in enumerate(held_out_exercises(seed, short)):
+        if len(exercise.cameras) > 1:
+            for question in exercise.questions:
+                asked.append(TableQuestion(number, exercise, question))
+                short -= question.kind != CAPTION
+                if not short:
+                    return asked
+    raise AssertionError("an exercise has at least one short question")
+
+
+class RenderedViews:
+    """The views of one exercise at a time, rendered once for all of its questions."""
+
+    def __init__(self) -> None:
+        self._number = -1
+        self._views: Sequence[View] = ()
+
+    def of(self, asked: TableQuestion) -> Sequence[View]:
+        """Returns six views, each with the identity of its frame."""
+        if asked.number != self._number:
+            self._views = [replace(view, frame=(asked.number, view.camera)) for view in asked.exercise.views()]
+            self._number = asked.number
+        return self._views

@@ -1,18 +1,20 @@
-"""What token selection costs: the same questions about six views, answered from all visual tokens and from some."""
+"""The accuracy that token selection costs: questions about six views, answered from all visual tokens and from some."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from litevlm_ros.config import TokenSelectionConfig
+from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.exercises import CAPTION, Exercise
-from litevlm_ros.lab.evaluation.scores import is_right
-from litevlm_ros.lab.evaluation.share import Share, paired_loss
+from litevlm_ros.lab.evaluation.scores import Share, is_right, paired_loss
+from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercises
+from litevlm_ros.machine import describe
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.types import Notify
 
 OFF, RANDOM = "off", "random"
 
@@ -21,7 +23,7 @@ _NOTE_EVERY = 10
 
 @dataclass
 class TokenChoice:
-    """What one method answered. `right` has one entry a question, the two times one an exercise, in ms."""
+    """The outcome of one method and budget. `right` has an entry a question, both times have one an exercise, in ms."""
 
     method: str
     keep: float
@@ -29,7 +31,7 @@ class TokenChoice:
     select_ms: list[float] = field(default_factory=list)
     prefill_ms: list[float] = field(default_factory=list)
     visual_tokens: int = 0
-    """Of the last question."""
+    """Those of the last question."""
 
 
 def examine_tokens(
@@ -37,7 +39,7 @@ def examine_tokens(
     methods: Sequence[str],
     budgets: Sequence[float],
     exercises: Iterable[Exercise],
-    notify: Callable[[str], object],
+    notify: Notify,
 ) -> list[TokenChoice]:
     """Puts the short questions of exercises with several views: with all tokens, then with each method and budget.
 
@@ -66,8 +68,31 @@ def examine_tokens(
     return choices
 
 
+def report_tokens(
+    pipeline: Pipeline, methods: Sequence[str], budgets: str, seed: int, scenes: int, notify: Notify
+) -> tuple[str, dict[str, Any]]:
+    """Examines token selection on held-out scenes. Returns a text for people and figures for JSON.
+
+    `budgets` are shares of the visual tokens, separated by commas. Raises ConfigError and what `examine_tokens`
+    raises.
+    """
+    try:
+        shares = [float(budget) for budget in budgets.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--token-budgets is {budgets!r}; allowed: shares above 0, at most 1, with commas. Use 0.5"
+        ) from None
+    choices = examine_tokens(pipeline, methods, shares, held_out_exercises(seed, scenes), notify)
+    host, model = describe(), pipeline.config.model_dir
+    text = (
+        f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}\n"
+        f"{model}: {scenes} scenes of six views, {len(choices[0].right)} questions\n\n{tokens_table(choices)}"
+    )
+    return text, {"machine": host, "model": str(model), "settings": tokens_json(choices)}
+
+
 def tokens_json(choices: Sequence[TokenChoice]) -> list[dict[str, Any]]:
-    """Accuracy from 0 to 1; points with the ends of their 95 % intervals; medians in ms."""
+    """Returns accuracy from 0 to 1, points with the ends of their 95 % intervals, and medians in ms."""
     rows = []
     for choice in choices:
         share = Share.of(choice.right)
@@ -90,7 +115,7 @@ def tokens_json(choices: Sequence[TokenChoice]) -> list[dict[str, Any]]:
 
 
 def tokens_table(choices: Sequence[TokenChoice]) -> str:
-    """For people, in percent and points. The first prefill of a scene reads all of its kept tokens."""
+    """Returns a table in percent and points. The first prefill of a scene reads all of its kept tokens."""
     titles = ("tokens", "right %", "95 % interval", "points lost", "above random", "select ms", "prefill ms")
     lines = [f"{'':17}" + "".join(f"{title:>21}" for title in titles)]
     for row in tokens_json(choices):

@@ -1,36 +1,38 @@
-"""What view selection keeps, and what it costs: the same questions answered from the chosen views and from all."""
+"""The views that view selection keeps and the accuracy it costs: answers from the chosen views and from all."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.exercises import CAPTION, Exercise
-from litevlm_ros.lab.evaluation.scores import is_right
-from litevlm_ros.lab.evaluation.share import Share
+from litevlm_ros.lab.evaluation.scores import NOTHING, Share, is_right
+from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercises
+from litevlm_ros.machine import describe
+from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.vision.view_selection import ViewSelector
-
-_NOTHING = Share(0, 0)
+from litevlm_ros.vision.learned_view_selection import LearnedSelector
+from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
 
 
 @dataclass(frozen=True)
 class ViewChoice:
-    """Of short questions about several views.
+    """Scores of one selector on short questions about several views.
 
-    `kept`: views kept of those offered. `precision`: needed ones of those kept, and `recall`: kept ones of those
-    needed, where the question needs certain views. `complete`: questions whose needed views were all kept. `chosen` and
-    `all_views`: right answers from the chosen views, and from all. `select_ms`: what choosing took, added up.
+    `kept` is the share of the offered views that are kept. Where a question needs certain views, `precision` is the
+    share of the kept views that are needed, and `recall` the share of the needed views that are kept. `complete` is the
+    share of questions whose needed views are all kept. `chosen` and `all_views` are the shares of right answers from
+    the chosen views and from all. `select_ms` is the total time of choosing.
     """
 
-    kept: Share = _NOTHING
-    precision: Share = _NOTHING
-    recall: Share = _NOTHING
-    complete: Share = _NOTHING
-    chosen: Share = _NOTHING
-    all_views: Share = _NOTHING
+    kept: Share = NOTHING
+    precision: Share = NOTHING
+    recall: Share = NOTHING
+    complete: Share = NOTHING
+    chosen: Share = NOTHING
+    all_views: Share = NOTHING
     select_ms: float = 0.0
 
     def __add__(self, other: ViewChoice) -> ViewChoice:
@@ -38,12 +40,12 @@ class ViewChoice:
 
     @property
     def mean_select_ms(self) -> float:
-        """Wall time of choosing for a question."""
+        """Mean wall time in ms of choosing for a question."""
         return self.select_ms / max(1, self.chosen.total)
 
     @property
     def mean_views(self) -> float:
-        """Views kept of a question, where six are offered."""
+        """Mean number of views kept for a question, where six are offered."""
         return 6 * (self.kept.value or 0.0)
 
     @property
@@ -55,7 +57,7 @@ class ViewChoice:
 def examine_choice(
     pipeline: Pipeline, selectors: Mapping[str, ViewSelector], exercises: Iterable[Exercise]
 ) -> dict[str, ViewChoice]:
-    """Puts the short questions of exercises with several views, for each selector by its name.
+    """Puts the short questions of exercises with several views. Returns the scores by the selector's name.
 
     Raises what `Pipeline.encode` and `answer` raise.
     """
@@ -82,7 +84,7 @@ def examine_choice(
                 hits = len(needed & set(cameras))
                 choices[name] += ViewChoice(
                     kept=Share(len(cameras), len(views)),
-                    precision=Share(hits, len(cameras)) if needed else _NOTHING,
+                    precision=Share(hits, len(cameras)) if needed else NOTHING,
                     recall=Share(hits, len(needed)),
                     complete=Share.of([hits == len(needed)]),
                     chosen=right[cameras],
@@ -93,7 +95,7 @@ def examine_choice(
 
 
 def choice_table(choices: Mapping[str, ViewChoice]) -> str:
-    """For people: a column for each selector, shares in percent."""
+    """Returns a table with a column for each selector, shares in percent."""
     columns = list(choices.values())
 
     def line(title: str, cells: Iterable[str]) -> str:
@@ -117,3 +119,25 @@ def choice_table(choices: Mapping[str, ViewChoice]) -> str:
             line("ms to choose", (f"{choice.mean_select_ms:.2f}" for choice in columns)),
         ]
     )
+
+
+def report_choice(pipeline: Pipeline, seed: int, scenes: int) -> tuple[str, dict[str, Any]]:
+    """Examines lexical and, if the model has it, learned view selection on held-out scenes.
+
+    Returns a text for people and figures for JSON. Raises LiteVLMError.
+    """
+    model, lexical = pipeline.config.model_dir, LexicalSelector()
+    selectors: dict[str, ViewSelector] = {"lexical": lexical}
+    if (model / VIEW_SELECTOR_GRAPH).is_file():
+        selectors["learned"] = LearnedSelector(model / VIEW_SELECTOR_GRAPH, lexical)
+    choices = examine_choice(pipeline, selectors, held_out_exercises(seed, scenes))
+    host = describe()
+    text = (
+        f"{host['cpu']}, {host['cores']} cores; {pipeline.backend.description}\n"
+        f"{model}: {scenes} scenes; views chosen by the question\n\n{choice_table(choices)}"
+    )
+    figures = {
+        name: {"views_kept": choice.mean_views, "ms_to_choose": choice.mean_select_ms, **asdict(choice)}
+        for name, choice in choices.items()
+    }
+    return text, {"machine": host, "model": str(model), "selectors": figures}

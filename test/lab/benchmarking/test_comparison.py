@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.lab.benchmarking.comparison import Comparison, Row, table
-
-chart = pytest.importorskip("litevlm_ros.lab.benchmarking.chart", reason="needs matplotlib")
+from litevlm_ros.lab.benchmarking.comparison import Comparison, Row, comparison_table
 
 
 def row(name: str, views: int, scale: float, memory: int | None = None) -> Row:
@@ -23,7 +21,7 @@ COMPARISON = Comparison(
 
 
 def test_the_table_has_times_multiples_of_the_floor_and_memory() -> None:
-    lines = table(COMPARISON).splitlines()
+    lines = comparison_table(COMPARISON).splitlines()
     assert "copy 4.30 TB/s, matrices 790 TFLOP/s; medians of 30" in lines[0]
     assert len(lines) == 2 + 4
     assert lines[2].split() == ["ours", "fp16/fp16", "1", "300", "2.000", "2.0x", "1.500", "3.0x", "0.900", "3.0x",
@@ -39,7 +37,8 @@ def test_everything_goes_into_the_json() -> None:
 
 
 def test_the_chart_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws")
     file = tmp_path / "new" / "comparison.png"
-    chart.draw_comparison(COMPARISON, file)
+    COMPARISON.draw(file)
     assert file.read_bytes()[:4] == b"\x89PNG"
     assert file.stat().st_size > 10_000

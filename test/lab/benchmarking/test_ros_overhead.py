@@ -9,8 +9,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
-from litevlm_ros.lab.benchmarking.ros_overhead import camera_message, measure
-from litevlm_ros.lab.benchmarking.stages import CAMERAS, camera_image
+from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.lab.benchmarking.ros_bench import camera_message
+from litevlm_ros.lab.benchmarking.ros_overhead import measure
+from litevlm_ros.lab.benchmarking.stages import camera_image
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.node.messages import decode_image
 from litevlm_ros.tools.benchmark import main
@@ -37,7 +39,7 @@ def test_every_frame_is_measured(encoding: str) -> None:
 
 def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "ros.json"
-    arguments = ["--resolution", "64x48", "--runs", "2", "--seconds", "2", "--model", str(demo_model_directory())]
+    arguments = ["--resolution", "64x48", "--runs", "2", "--seconds", "1", "--model", str(demo_model_directory())]
     assert main(["--ros", *arguments, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["work"] == {"resolution": [64, 48], "runs": 2}
@@ -45,7 +47,7 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for encoding in ("bgr8", "jpeg"):
         assert f"{report['ros'][encoding]['received']['median']:.2f}" in printed
     load = report["load"]
-    assert set(load["cameras"]) == set(CAMERAS)
+    assert set(load["cameras"]) == set(DEMO_CAMERAS)
     for counts in load["cameras"].values():
         assert 0 < counts["received"] <= counts["published"] + 1
     assert load["captions"] > 0

@@ -7,10 +7,8 @@ import pytest
 from tiny_internvl import model_directory
 
 from litevlm_ros.config import PipelineConfig, SamplingConfig
-from litevlm_ros.lab.benchmarking.stages import CAMERAS, camera_image
-from litevlm_ros.lab.benchmarking.workload import Workload
+from litevlm_ros.lab.benchmarking.stages import Workload, camera_views
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import View
 
 torch = pytest.importorskip("torch", reason="compares with transformers: pip install 'litevlm_ros[convert]'")
 
@@ -21,8 +19,8 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    pipeline = Pipeline.from_config(PipelineConfig(model_directory(), backend="onnxruntime"))
-    pipeline.tokenizer.stop_ids = frozenset()
+    pipeline = Pipeline.from_config(PipelineConfig(model_directory(), backend="onnxruntime", threads=1))
+    pipeline.stop_ids = frozenset()
     return pipeline
 
 
@@ -32,8 +30,7 @@ def stages() -> TransformersStages:
 
 
 def work(count: int) -> Workload:
-    views = [View(camera, camera_image(index, 64, 48)) for index, camera in enumerate(CAMERAS[:count])]
-    return Workload.of(model_directory(), views, "What is there?")
+    return Workload.of(model_directory(), camera_views(count, (64, 48)), "What is there?")
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -43,7 +40,7 @@ def test_they_give_the_pipelines_answer(pipeline: Pipeline, stages: Transformers
     visual = stages.encode(load.tiles())
     token, cache = stages.prefill(ids, visual)
     tokens = [token, *stages.decode(token, len(ids), cache, COUNT - 1)]
-    answer = pipeline.generate(load.views, "What is there?", SamplingConfig(COUNT))
+    answer = pipeline.generate(camera_views(views, (64, 48)), "What is there?", SamplingConfig(COUNT))
     assert pipeline.tokenizer.decode([int(token) for token in tokens]) == answer.text
     logits = stages.logits(ids, visual)
     assert logits.shape == (len(ids), 320)

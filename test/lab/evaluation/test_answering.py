@@ -4,7 +4,7 @@ import numpy as np
 from scripted_answers import ScriptedPipeline
 
 from litevlm_ros.lab.evaluation.answering import answer, answer_by_kind, blind, commonest_answers, seeing
-from litevlm_ros.lab.evaluation.exercises import CAPTION, held_out_exercises, training_exercises
+from litevlm_ros.lab.world.exercises import CAPTION, held_out_exercises, training_exercises
 
 EXERCISES = tuple(held_out_exercises(0, 3))
 

@@ -6,23 +6,12 @@ from dataclasses import replace
 import pytest
 
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.exercises import CAPTION, Exercise, held_out_exercises
-from litevlm_ros.lab.evaluation.scores import SPLITS, Score, concerns_held_out, is_right, score
-from litevlm_ros.lab.evaluation.share import Share
-from litevlm_ros.lab.world.captions import caption, describe, in_reading_order
+from litevlm_ros.lab.evaluation.scores import SPLITS, Score, Share, concerns_held_out, is_right, paired_loss, score
+from litevlm_ros.lab.world.captions import caption, describe_user, in_reading_order
+from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercises
 from litevlm_ros.lab.world.questions import Question
-from litevlm_ros.lab.world.scene import (
-    FIRST_HELD_OUT_SEED,
-    Distance,
-    Kind,
-    RoadUser,
-    Scene,
-    Side,
-    TimeOfDay,
-    ViewContent,
-    Weather,
-    generate,
-)
+from litevlm_ros.lab.world.scene import Distance, Kind, RoadUser, Scene, Side, TimeOfDay, ViewContent, Weather, generate
+from litevlm_ros.lab.world.splits import FIRST_HELD_OUT_SEED
 from litevlm_ros.types import Timings
 
 EXERCISES = tuple(held_out_exercises(0, 16))
@@ -147,7 +136,7 @@ def test_splits_cut_the_replies_in_two_ways() -> None:
 def test_a_forgotten_road_user_costs_coverage_but_not_truth() -> None:
     exercise = next(e for e in EXERCISES if len(e.scene.views[e.questions[0].cameras[0]].users) > 1)
     question = exercise.questions[0]
-    first = describe(in_reading_order(exercise.scene.views[question.cameras[0]])[0])
+    first = describe_user(in_reading_order(exercise.scene.views[question.cameras[0]])[0])
     text = re.sub(re.escape(first) + ", a", "A", question.answer, flags=re.IGNORECASE)
     assert text != question.answer
     truthful = Reply(exercise, question, text, Timings())
@@ -155,3 +144,39 @@ def test_a_forgotten_road_user_costs_coverage_but_not_truth() -> None:
     assert captions.truth.value == 1
     assert captions.coverage == replace(captions.coverage, hits=captions.coverage.total - 1)
     assert not is_right(truthful)
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "interval"),
+    [
+        # Published example: Newcombe, Statistics in Medicine 17 (1998), table I, score method without correction.
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+        (20, 20, (1 - 0.1611, 1.0)),
+    ],
+)
+def test_interval(hits: int, total: int, interval: tuple[float, float]) -> None:
+    share = Share(hits, total)
+    assert share.interval == pytest.approx(interval, abs=5e-5)
+    assert share.interval[0] <= share.value <= share.interval[1]
+
+
+def test_of_outcomes_and_sums() -> None:
+    assert Share.of(iter([True, False, True])) == Share(2, 3)
+    assert Share(2, 3) + Share(1, 1) == Share(3, 4)
+    assert Share(3, 4).value == 0.75
+
+
+def test_without_cases_nothing_is_known() -> None:
+    assert Share.of([]).value is None
+    assert Share.of([]).interval == (0.0, 1.0)
+
+
+def test_a_loss_counts_only_what_one_of_both_gets_right() -> None:
+    reference, other = [True] * 7 + [False] * 3, [True] * 5 + [False] * 4 + [True]
+    points, low, high = paired_loss(reference, other)
+    assert points == pytest.approx(10)
+    assert low < 0 < high
+    assert paired_loss([True, False], [True, False]) == (0, 0, 0)

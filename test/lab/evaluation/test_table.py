@@ -1,11 +1,50 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-import table_halves
+from package_files import DEMO_MODEL
+from PIL import Image
 
-TABLE = table_halves.table()
+from litevlm_ros.config import PipelineConfig
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.evaluation.table import Table, TableRun, make_table
+from litevlm_ros.lab.evaluation.table_accuracy import Given, Provenance, RowAccuracy
+from litevlm_ros.lab.evaluation.table_latency import RowLatency
+from litevlm_ros.lab.evaluation.table_rows import Parts
+
+TITLES = {"base": "base", "all": "all", "all_fp8": "all + FP8"}
+
+
+def _given(letters: str, views: int, tokens: int) -> list[Given]:
+    """'r' is right, 'w' wrong, 'c' a caption."""
+    cameras = ("front", "back", "front_left")[:views]
+    return [Given(letter, cameras, tokens, 0.5, {"r": True, "w": False}.get(letter)) for letter in letters]
+
+
+def _accuracy() -> Mapping[str, RowAccuracy]:
+    return {
+        "base": RowAccuracy(_given("crrrr", 3, 300), "the CPU"),
+        "all": RowAccuracy(_given("crrrw", 1, 50), "the CPU"),
+        "all_fp8": RowAccuracy(obstacle="no FP8 here"),
+    }
+
+
+def _latency() -> Mapping[str, RowLatency]:
+    return {
+        "base": RowLatency(2, "the GPU", 256, 1, 10, 0, 20, 2, 9, 40, decoded=9),
+        "all": RowLatency(2, "the GPU", 128, 1, 4, 0.5, 5, 1.5, 5.5, 16, decoded=9, accepted=3),
+        "all_fp8": RowLatency(obstacle="no FP8 here"),
+    }
+
+
+TABLE = Table(
+    TITLES, _accuracy(), Provenance("a CPU", "models/demo", 0, 4), _latency(), Provenance("a GPU", "models", 0, 2)
+)
 
 
 def test_every_figure_stands_in_its_column() -> None:
@@ -53,8 +92,98 @@ def test_json_has_the_same() -> None:
 
 
 def test_without_times_the_accuracy_stands_alone() -> None:
-    alone = replace(TABLE, latency={}, latency_origin=None)
+    alone = replace(TABLE, latency={}, latency_from=None)
     told = alone.markdown()
     assert "| base | 3.00 | 300 | - | - | - | - | - | - | 100.0 (51.0 to 100.0) | - |" in told
     assert "Milliseconds" not in told
     assert alone.json()["latency_from"] is None
+
+
+RUN = TableRun(
+    PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1),
+    Parts(precisions=("auto", "auto")),  # drawing graphs in FP8 takes too long here
+    seed=0,
+    questions=2,
+    latency_questions=1,
+)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Table, Mapping[str, Any]]:
+    pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
+    notes: list[str] = []
+    return make_table(RUN, notes.append)
+
+
+@pytest.mark.slow
+def test_the_demo_models_table(made: tuple[Table, Mapping[str, Any]]) -> None:
+    table, report = made
+    rows = report["table"]["rows"]
+    assert len(rows) == 7
+    assert rows["base"]["views_kept"] == 6
+    assert rows["view_selection"]["views_kept"] < 6
+    base = rows["base"]["latency"]
+    per_view = {name: row["latency"]["tokens_per_view"] for name, row in rows.items()}
+    assert per_view["base"] == per_view["view_selection"] == 64
+    assert per_view["token_selection"] == per_view["random_tokens"] == per_view["all"] == 38  # 60 %
+    assert table.accuracy["all"].visual_tokens == 38 * table.accuracy["all"].views
+    assert all(base[f"{stage}_ms"] > 0 for stage in ("vision", "prefill", "token", "decode", "total"))
+    assert table.accuracy["all_fp8"] is table.accuracy["all"]
+    assert "ONNX Runtime" in report["table"]["accuracy_from"]["model"]
+    assert "| all |" in table.markdown()
+
+
+@pytest.mark.slow
+def test_another_machine_goes_on_from_its_file(made: tuple[Table, Mapping[str, Any]], tmp_path: Path) -> None:
+    table, report = made
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps(report))
+    there = PipelineConfig(tmp_path / "nowhere", backend="onnxruntime")
+    again, copied = make_table(replace(RUN, base=there, accuracy_from=file, latency_questions=0), print)
+    assert again.accuracy == table.accuracy
+    assert again.accuracy_from == table.accuracy_from
+    assert json.dumps(copied["accuracy"]) == json.dumps(report["accuracy"])
+
+    timed, _ = make_table(
+        replace(RUN, base=there, accuracy_from=file, latency_model=DEMO_MODEL, latency_questions=1), print
+    )
+    assert timed.latency["base"].questions == 1
+    assert timed.latency["base"].tokens_per_view == 64
+
+    other = json.loads(file.read_text())
+    other["accuracy"]["questions"][0] = "Why?"
+    file.write_text(json.dumps(other))
+    with pytest.raises(ConfigError, match=r"--accuracy-from: .*table\.json has other questions"):
+        make_table(replace(RUN, accuracy_from=file), print)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"accuracy": {"origin": {"machine": "x"}}}', "[1]", '{"accuracy": 3}'])
+def test_a_file_that_is_no_table_is_explained(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    with pytest.raises(ConfigError, match="--accuracy-from: cannot read"):
+        make_table(replace(RUN, accuracy_from=file), print)
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"is no table of this version .* `evaluate --table --json FILE`"):
+        make_table(replace(RUN, accuracy_from=file), print)
+
+
+@pytest.mark.parametrize("count", [-1, 5])
+def test_more_questions_than_there_are_cannot_be_timed(count: int) -> None:
+    with pytest.raises(ConfigError, match=f"--latency-questions is {count}; allowed: from 0 to --questions"):
+        make_table(replace(RUN, latency_questions=count), print)
+
+
+def test_the_table_becomes_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws")
+    file = tmp_path / "new" / "table.png"
+    TABLE.draw(file)
+    with Image.open(file) as image:
+        assert image.format == "PNG"
+        assert image.width > 1000
+        assert len(image.convert("RGB").getcolors(10**6) or ()) > 50
+
+
+def test_without_times_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws")
+    with pytest.raises(ConfigError, match="--latency-questions"):
+        replace(TABLE, latency={}).draw(tmp_path / "table.png")

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-from litevlm_ros.config import PipelineConfig
+import pytest
+from package_files import DEMO_MODEL
+
+from litevlm_ros.config import PipelineConfig, ViewSelectionConfig
 from litevlm_ros.errors import ContextOverflowError, EngineError
-from litevlm_ros.lab.evaluation.table_accuracy import measure_accuracy
-from litevlm_ros.lab.evaluation.table_questions import six_view_questions
-from litevlm_ros.lab.evaluation.table_rows import Parts, table_rows
+from litevlm_ros.lab.evaluation.table_accuracy import load_or_draw, measure_accuracy
+from litevlm_ros.lab.evaluation.table_rows import Parts, table_questions, table_rows
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
-ASKED = six_view_questions(0, 5)
+ASKED = table_questions(0, 5)
 ROWS = table_rows(PipelineConfig(Path("models")), Parts("lexical"))
 TRUTH = {one.question.text: one.question.answer for one in ASKED}
 
@@ -52,9 +56,10 @@ def test_rows_are_scored_and_share_answers_where_only_speed_differs() -> None:
     assert list(rows) == [row.name for row in ROWS]
     base, views = rows["base"], rows["view_selection"]
     assert (base.right.hits, base.right.total) == (5, 5)
-    assert (base.views, base.visual_tokens, base.choose_ms) == (6, 24, 0)
+    assert (base.views, base.visual_tokens) == (6, 24)
+    assert {given.choose_ms for given in base.given} == {0}
     assert (views.views, views.visual_tokens) == (1, 4)
-    assert views.choose_ms > 0
+    assert all(given.choose_ms > 0 for given in views.given)
     assert views.right.hits == sum(one.scored and one.question.answer == "no" for one in ASKED)
     assert views.given[0].right is None, "a caption"
     assert rows["speculation"] is base
@@ -65,3 +70,50 @@ def test_rows_are_scored_and_share_answers_where_only_speed_differs() -> None:
     assert all(pipeline.closed for pipeline in loaded)
     assert all(pipeline.config.speculation.source == "off" for pipeline in loaded)
     assert len(notes) == 6
+
+
+@pytest.fixture
+def model_export() -> Any:
+    pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
+    return pytest.importorskip("litevlm_ros.convert.export", reason="drawing graphs needs torch")
+
+
+def test_graphs_that_are_missing_are_drawn_beside_the_other_files(
+    model_export: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Mapping[str, str]] = []
+
+    def export(model: Path, output: Path, precisions: Mapping[str, str], **_: Any) -> Iterator[None]:
+        drawn.append(precisions)
+        shutil.copytree(model, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns("view_selector.onnx"))
+        for part, precision in precisions.items():
+            (output / f"{part}.onnx").rename(output / f"{part}_{precision}.onnx")
+            yield
+
+    monkeypatch.setattr(model_export, "export_graphs", export)
+    config = PipelineConfig(
+        DEMO_MODEL,
+        backend="onnxruntime",
+        threads=1,
+        vision_precision="fp16",
+        text_precision="fp8",
+        view_selection=ViewSelectionConfig("learned"),
+    )
+    pipeline = load_or_draw(config)
+    assert drawn == [{"vision_encoder": "fp16", "text_decoder": "fp8"}]
+    assert pipeline.backend.description.endswith("vision fp16, text fp8")
+    assert pipeline.config.view_selection.method == "learned"
+    pipeline.close()
+
+
+def test_what_is_there_is_loaded_and_engines_are_not_replaced(
+    model_export: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(model_export, "export_graphs", None)
+    load_or_draw(PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1)).close()
+    with pytest.raises(EngineError, match="TensorRT"):
+        load_or_draw(PipelineConfig(DEMO_MODEL, backend="tensorrt", text_precision="fp8"))
+    for half in ("vision_encoder", "text_decoder"):
+        shutil.copytree(DEMO_MODEL / half, tmp_path / half)
+    with pytest.raises(EngineError, match=r"text_decoder\.onnx is missing"):
+        load_or_draw(PipelineConfig(tmp_path, backend="onnxruntime", threads=1))

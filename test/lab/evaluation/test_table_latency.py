@@ -8,11 +8,10 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.evaluation.table_accuracy import Given, RowAccuracy
 from litevlm_ros.lab.evaluation.table_latency import WARM_UP, measure_latency
-from litevlm_ros.lab.evaluation.table_questions import AskedQuestion, six_view_questions
-from litevlm_ros.lab.evaluation.table_rows import Parts, table_rows
+from litevlm_ros.lab.evaluation.table_rows import Parts, TableQuestion, table_questions, table_rows
 from litevlm_ros.types import Answer, FinishReason, Speculation, Timings, TokenCounts
 
-ASKED = six_view_questions(0, 40)
+ASKED = table_questions(0, 40)
 ROWS = table_rows(PipelineConfig(Path("models")), Parts())
 ANSWERED = RowAccuracy([Given(str(index), ("front",), 4, 0.5, True) for index in range(len(ASKED))])
 
@@ -27,7 +26,7 @@ class Timed:
         self.said: list[str] = []
         self.closed = False
 
-    def answer(self, asked: AskedQuestion, given: Given) -> Answer:
+    def answer(self, asked: TableQuestion, given: Given) -> Answer:
         self.said.append(given.text)
         ms = 2.0 * int(given.text)
         timings = Timings(preprocess=1, vision=ms, select=0.25, prefill=5, decode=6, total=ms + 12.25)

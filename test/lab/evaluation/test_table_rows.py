@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.config import PipelineConfig, SpeculationConfig, TokenSelectionConfig, ViewSelectionConfig
+from litevlm_ros.config import (
+    DEMO_CAMERAS,
+    PipelineConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.evaluation.table_rows import Parts, table_rows
+from litevlm_ros.lab.evaluation.table_rows import Parts, RenderedViews, table_questions, table_rows
+from litevlm_ros.lab.world.splits import FIRST_HELD_OUT_SEED
 
 BASE = PipelineConfig(Path("models"), threads=3)
 
@@ -37,3 +44,29 @@ def test_titles_say_what_is_in_a_row() -> None:
 def test_a_part_that_does_not_exist_is_explained() -> None:
     with pytest.raises(ConfigError, match="token_selection_keep is"):
         table_rows(BASE, Parts(keep=1.5))
+
+
+def test_so_many_short_questions_about_six_views_of_held_out_scenes() -> None:
+    asked = table_questions(0, 30)
+    assert sum(one.scored for one in asked) == 30
+    assert len(asked) == 30 + 3, "three captions"
+    assert all(one.exercise.cameras == DEMO_CAMERAS for one in asked)
+    assert all(one.exercise.scene.seed >= FIRST_HELD_OUT_SEED for one in asked)
+    assert {one.exercise.unseen for one in asked} == {True, False}
+    assert [one.question for one in table_questions(0, 13)] == [one.question for one in asked[:15]]
+    assert table_questions(7, 1)[0].question != asked[0].question
+
+
+def test_pictures_are_drawn_once_an_exercise_and_say_which_frame_they_are() -> None:
+    first, second, *_, other = table_questions(0, 13)
+    pictures = RenderedViews()
+    views = pictures.of(first)
+    assert [view.camera for view in views] == list(DEMO_CAMERAS)
+    assert len({view.frame for view in views}) == 6
+    assert pictures.of(second) is views
+    assert {view.frame for view in pictures.of(other)}.isdisjoint(view.frame for view in views)
+
+
+def test_none_is_too_few() -> None:
+    with pytest.raises(ConfigError, match="--questions is 0; allowed: from 1"):
+        table_questions(0, 0)

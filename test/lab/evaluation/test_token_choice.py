@@ -6,8 +6,8 @@ import pytest
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.evaluation.exercises import held_out_exercises
 from litevlm_ros.lab.evaluation.token_choice import TokenChoice, examine_tokens, tokens_json, tokens_table
+from litevlm_ros.lab.world.exercises import held_out_exercises
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import islice
 
 import pytest
 from package_files import DEMO_MODEL
@@ -10,9 +9,9 @@ from package_files import DEMO_MODEL
 pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
 
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.lab.evaluation.exercises import held_out_exercises
-from litevlm_ros.lab.evaluation.share import Share
+from litevlm_ros.lab.evaluation.scores import Share
 from litevlm_ros.lab.evaluation.view_choice import ViewChoice, choice_table, examine_choice
+from litevlm_ros.lab.world.exercises import held_out_exercises
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.vision.learned_view_selection import LearnedSelector
@@ -27,29 +26,30 @@ class FirstOnly:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.from_config(PipelineConfig(DEMO_MODEL, backend="onnxruntime"))
-
-
-def test_both_choices_miss_nothing_and_keep_less_than_half(pipeline: Pipeline) -> None:
+def choices() -> dict[str, ViewChoice]:
+    pipeline = Pipeline.from_config(PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1))
     selectors = {
         "lexical": LexicalSelector(),
         "learned": LearnedSelector(DEMO_MODEL / VIEW_SELECTOR_GRAPH, LexicalSelector()),
+        "bad": FirstOnly(),
     }
-    choices = examine_choice(pipeline, selectors, islice(held_out_exercises(0, 6), 12))
+    return examine_choice(pipeline, selectors, held_out_exercises(0, 4))
+
+
+def test_both_choices_miss_nothing_and_keep_less_than_half(choices: dict[str, ViewChoice]) -> None:
     choice, learned = choices["lexical"], choices["learned"]
-    assert choice.chosen.total == choice.all_views.total == learned.chosen.total == 6 * 12
+    assert choice.chosen.total == choice.all_views.total == learned.chosen.total == 4 * 12
     assert choice.recall.value == choice.complete.value == 1
     assert 1 <= choice.mean_views < 3
-    assert choice.lost_points < 8, "at most 5 of 72"
+    assert choice.lost_points < 8, "at most 3 of 48"
     assert learned.recall.value == learned.complete.value == 1
     assert learned.mean_views < choice.mean_views, "it knows that 'should we stop?' is about the front"
     assert learned.lost_points < 8
     assert learned.mean_select_ms > 0
 
 
-def test_a_bad_choice_shows(pipeline: Pipeline) -> None:
-    bad = examine_choice(pipeline, {"bad": FirstOnly()}, islice(held_out_exercises(0, 6), 12))["bad"]
+def test_a_bad_choice_shows(choices: dict[str, ViewChoice]) -> None:
+    bad = choices["bad"]
     assert bad.mean_views == 1
     assert bad.recall.value is not None
     assert bad.recall.value < 0.5

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from tiny_internvl import model_directory
 
-from litevlm_ros.config import PipelineConfig
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.evaluation.answering import Reply
-from litevlm_ros.lab.evaluation.exercises import held_out_exercises
-from litevlm_ros.lab.evaluation.precisions import (
+from litevlm_ros.lab.evaluation.precision_loss import (
     Loss,
     PrecisionScore,
     examine_precisions,
     precision_json,
     precision_table,
 )
+from litevlm_ros.lab.world.exercises import held_out_exercises
 from litevlm_ros.lab.world.questions import Question
 from litevlm_ros.model_directory import copy_description
 from litevlm_ros.precision import choose_precision
@@ -60,7 +60,7 @@ def test_each_precision_is_drawn_and_asked_the_same(monkeypatch: pytest.MonkeyPa
     model_export = pytest.importorskip("litevlm_ros.convert.export", reason="drawing graphs needs torch")
     drawn: list[Any] = []
 
-    def export(model: Path, output: Path, precisions: dict[str, str], check: bool) -> Iterator[None]:
+    def export(model: Path, output: Path, precisions: dict[str, str], **_: Any) -> Iterator[None]:
         drawn.append(precisions)
         copy_description(model, output)
         for part, precision in precisions.items():
@@ -69,7 +69,7 @@ def test_each_precision_is_drawn_and_asked_the_same(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(model_export, "export_graphs", export)
     notes: list[str] = []
-    config = PipelineConfig(model_directory(), threads=1)
+    config = PipelineConfig(model_directory(), threads=1, sampling=SamplingConfig(max_new_tokens=4))
     results = examine_precisions(config, ["fp16", "int4"], EXERCISES[:1], notes.append)
     assert drawn == [dict.fromkeys(("vision_encoder", "text_decoder"), precision) for precision in ("fp16", "int4")]
     assert [result.precision for result in results] == ["fp32", "fp16", "int4"]
@@ -80,7 +80,7 @@ def test_each_precision_is_drawn_and_asked_the_same(monkeypatch: pytest.MonkeyPa
 
 def test_engines_that_are_missing_are_named(tmp_path: Path) -> None:
     notes: list[str] = []
-    config = PipelineConfig(model_directory(), backend="tensorrt", threads=1)
+    config = PipelineConfig(model_directory(), backend="tensorrt", threads=1, sampling=SamplingConfig(max_new_tokens=4))
     results = examine_precisions(config, ["fp8"], EXERCISES[:1], notes.append)
     assert [result.precision for result in results] == ["fp32"]
     assert notes[-1].startswith("fp8 is left out: ")

@@ -1,34 +1,34 @@
-"""What fewer bits cost in accuracy: the same questions to one model in several precisions."""
+"""The accuracy that fewer bits cost: the same questions to one model in several precisions."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.lab.evaluation.answering import Reply, answer, seeing
-from litevlm_ros.lab.evaluation.exercises import CAPTION, Exercise
-from litevlm_ros.lab.evaluation.scores import Score, is_right, score
-from litevlm_ros.lab.evaluation.share import paired_loss
-from litevlm_ros.machine import find_device
+from litevlm_ros.lab.evaluation.scores import Score, is_right, paired_loss, score
+from litevlm_ros.lab.world.calibration import calibration_data
+from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercises
+from litevlm_ros.machine import describe, find_device
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.precision import choose_precision
+from litevlm_ros.precision import PRECISIONS, choose_precision
+from litevlm_ros.types import Notify
 
 REFERENCE = "fp32"
-"""What the others are compared with: the graphs of the model directory, on ONNX Runtime."""
-
-Notify = Callable[[str], object]
+"""The precision that the others are compared with: the graphs of the model directory, on ONNX Runtime."""
 
 
 @dataclass(frozen=True)
 class PrecisionScore:
-    """A precision's replies. `backend` is in words what ran it."""
+    """The replies in one precision. `backend` describes in words what ran it."""
 
     precision: str
     backend: str
@@ -36,18 +36,20 @@ class PrecisionScore:
 
     @property
     def score(self) -> Score:
+        """All scores of the replies."""
         return score(self.replies)
 
     def right(self) -> list[bool]:
-        """Of each short answer."""
+        """Tells for each short answer whether it is right."""
         return [is_right(reply) for reply in self.replies if reply.question.kind != CAPTION]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Percentage points of short answers that are right in one precision and not in another.
+    """The difference of two precisions, in percentage points of short answers that are right.
 
-    `low` and `high` bound its 95 % interval. `changed` is the share of all replies, captions too, with other words.
+    `low` and `high` bound its 95 % interval. `changed` is the share of all replies, captions too, with other
+    words.
     """
 
     points: float
@@ -57,7 +59,7 @@ class Loss:
 
     @classmethod
     def of(cls, reference: PrecisionScore, other: PrecisionScore) -> Loss:
-        """What `other` loses against `reference`."""
+        """Returns what `other` loses against `reference`."""
         texts = [a.text != b.text for a, b in zip(reference.replies, other.replies, strict=True)]
         return cls(*paired_loss(reference.right(), other.right()), sum(texts) / max(1, len(texts)))
 
@@ -65,7 +67,7 @@ class Loss:
 def examine_precisions(
     config: PipelineConfig, precisions: Sequence[str], exercises: Sequence[Exercise], notify: Notify
 ) -> list[PrecisionScore]:
-    """Replies of the model of `config`, first in REFERENCE and then in each of `precisions` ('fp16', 'fp8', ...).
+    """Returns replies of the model of `config` in REFERENCE and then in each of `precisions` ('fp16', 'fp8', ...).
 
     With the backend 'tensorrt' these are engines of the model directory; those that are missing are skipped and named.
     Otherwise the graphs that engines are built from are drawn and run by ONNX Runtime, which computes with the same
@@ -100,13 +102,15 @@ def _settings(config: PipelineConfig, precision: str, directory: Path) -> Pipeli
     # Imported here: engines need no torch.
     from litevlm_ros.convert.export import export_graphs
 
-    for _ in export_graphs(config.model_dir, directory, dict.fromkeys((VISION, TEXT), precision), check=False):
+    calibration = partial(calibration_data, config.model_dir)
+    both = dict.fromkeys((VISION, TEXT), precision)
+    for _ in export_graphs(config.model_dir, directory, both, check=False, calibration=calibration):
         pass
     return replace(config, model_dir=directory, backend="onnxruntime")
 
 
 def precision_table(results: Sequence[PrecisionScore]) -> str:
-    """For people: shares in percent."""
+    """Returns a table of shares in percent."""
     first = results[0]
     lines = [
         f"{first.score.answers.total} questions and {first.score.captions.exact.total} captions; in parentheses 95 % "
@@ -116,34 +120,45 @@ def precision_table(results: Sequence[PrecisionScore]) -> str:
     for row in results:
         answers, captions = row.score.answers, row.score.captions
         low, high = answers.interval
-        right = f"{_percent(answers.value)} ({100 * low:.1f} to {100 * high:.1f})"
-        cells = f"{'-':>26}{_percent(captions.truth.value):>17}{_percent(captions.exact.value):>16}{'-':>9}"
+        right = f"{answers.percent} ({100 * low:.1f} to {100 * high:.1f})"
+        cells = f"{'-':>26}{captions.truth.percent:>17}{captions.exact.percent:>16}{'-':>9}"
         if row is not first:
             loss = Loss.of(first, row)
             lost = f"{loss.points:.2f} ({loss.low:.2f} to {loss.high:.2f})"
-            cells = f"{lost:>26}{_percent(captions.truth.value):>17}{_percent(captions.exact.value):>16}"
+            cells = f"{lost:>26}{captions.truth.percent:>17}{captions.exact.percent:>16}"
             cells += f"{100 * loss.changed:8.1f}%"
         lines.append(f"{row.precision:6}{right:>24}{cells}")
     return "\n".join([*lines, *dict.fromkeys(row.backend for row in results)])
 
 
 def precision_json(results: Sequence[PrecisionScore]) -> list[dict[str, Any]]:
-    """The same figures, and how many cases each is of."""
-    return [dict(_figures(row, results[0])) for row in results]
+    """Returns the same figures with their counts, for a JSON file."""
+    rows = []
+    for row in results:
+        captions, loss = row.score.captions, Loss.of(results[0], row)
+        rows.append(
+            {
+                "precision": row.precision,
+                "backend": row.backend,
+                "answers": row.score.answers.json(),
+                "caption_truth": captions.truth.json(),
+                "captions_exact": captions.exact.json(),
+                "lost_points": loss.points,
+                "lost_interval": [loss.low, loss.high],
+                "changed": loss.changed,
+            }
+        )
+    return rows
 
 
-def _figures(row: PrecisionScore, first: PrecisionScore) -> Iterator[tuple[str, Any]]:
-    yield "precision", row.precision
-    yield "backend", row.backend
-    captions = row.score.captions
-    shares = {"answers": row.score.answers, "caption_truth": captions.truth, "captions_exact": captions.exact}
-    for name, share in shares.items():
-        yield name, {"right": share.hits, "of": share.total, "share": share.value, "interval": list(share.interval)}
-    loss = Loss.of(first, row)
-    yield "lost_points", loss.points
-    yield "lost_interval", [loss.low, loss.high]
-    yield "changed", loss.changed
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def report_precisions(
+    config: PipelineConfig, precisions: Sequence[str], seed: int, scenes: int, notify: Notify
+) -> tuple[str, dict[str, Any]]:
+    """Examines `precisions` on held-out scenes. Returns a text for people and figures for JSON. Raises LiteVLMError."""
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS)}, with commas")
+    results = examine_precisions(config, precisions, list(held_out_exercises(seed, scenes)), notify)
+    host = describe()
+    text = f"{host['cpu']}, {host['cores']} cores; {config.model_dir}, {scenes} scenes\n{precision_table(results)}"
+    return text, {"machine": host, "model": str(config.model_dir), "precisions": precision_json(results)}

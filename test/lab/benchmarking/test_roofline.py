@@ -6,8 +6,15 @@ import math
 
 import pytest
 
-from litevlm_ros.lab.benchmarking.boards import BOARDS, project, projection_table
-from litevlm_ros.lab.benchmarking.cost import Cost, decode_cost, prefill_cost, vision_cost
+from litevlm_ros.lab.benchmarking.roofline import (
+    BOARDS,
+    Cost,
+    decode_cost,
+    prefill_cost,
+    project,
+    projection_table,
+    vision_cost,
+)
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 
 INTERNVL2_1B = ModelConfig(

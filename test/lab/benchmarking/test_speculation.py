@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litevlm_ros.lab.evaluation.speculation import (
+from litevlm_ros.lab.benchmarking.speculation import (
     CAMERA,
     CAPTION_PROMPT,
     DecodeRates,

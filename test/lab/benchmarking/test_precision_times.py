@@ -12,10 +12,10 @@ from fake_cuda import FakeCuda
 from tiny_internvl import model_directory
 
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.engines.build import Request
+from litevlm_ros.engines.build import BuildRequest
 from litevlm_ros.errors import ConfigError, EngineError
-from litevlm_ros.lab.benchmarking import precisions
-from litevlm_ros.lab.benchmarking.precisions import precision_times_table, time_precisions
+from litevlm_ros.lab.benchmarking import precision_times
+from litevlm_ros.lab.benchmarking.precision_times import precision_times_table, time_precisions
 from litevlm_ros.lab.benchmarking.stages import camera_image
 from litevlm_ros.model_directory import copy_description
 from litevlm_ros.types import View
@@ -27,17 +27,17 @@ VIEWS = [View("front", camera_image(0, 80, 60))]
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     cuda = FakeCuda()
     fake_tensorrt.install(monkeypatch, cuda)
-    monkeypatch.setattr(precisions, "find_device", lambda: None)
+    monkeypatch.setattr(precision_times, "find_device", lambda: None)
     yield cuda
     fake_tensorrt.forget()
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     """What was built, by a builder that has no int8."""
-    asked: list[Request] = []
+    asked: list[BuildRequest] = []
 
-    def build(request: Request, report: Any) -> None:
+    def build(request: BuildRequest, report: Any) -> None:
         asked.append(request)
         precision = request.precisions["text_decoder"]
         if precision == "int8":
@@ -45,16 +45,16 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         copy_description(request.model, request.output)
         fake_tensorrt.write_engines(request.model, request.output, precision)
 
-    monkeypatch.setattr(precisions, "build_engines", build)
+    monkeypatch.setattr(precision_times, "build_engines", build)
     return asked
 
 
 def time(output: Path, *variants: str, **options: Any) -> Any:
     config = PipelineConfig(model_directory())
-    return time_precisions(config, output, variants, VIEWS, 4, 2, report=lambda line: None, **options)
+    return time_precisions(config, output, variants, VIEWS, 4, 2, notify=lambda line: None, **options)
 
 
-def test_each_variant_is_built_and_timed(requests: list[Request], tmp_path: Path) -> None:
+def test_each_variant_is_built_and_timed(requests: list[BuildRequest], tmp_path: Path) -> None:
     results, failed = time(tmp_path, "fp16", "int8", "fp8-weights", inspect=lambda backend: backend.name)
     assert [(request.output.name, request.fp8_form) for request in requests] == [
         (tmp_path.name, "tensor"), (tmp_path.name, "tensor"), ("fp8-weights", "weights")
@@ -73,12 +73,12 @@ def test_each_variant_is_built_and_timed(requests: list[Request], tmp_path: Path
     assert lines[-1].startswith(f"prompt of {results[0].prompt_tokens} tokens; fastest: vision fp")
 
 
-def test_what_is_no_precision_is_said_before_anything_is_built(requests: list[Request], tmp_path: Path) -> None:
+def test_what_is_no_precision_is_said_before_anything_is_built(requests: list[BuildRequest], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 'fp4'; allowed: fp16, .*fp8-channel, fp8-weights"):
         time(tmp_path, "fp16", "fp4")
     assert requests == []
 
 
-def test_nothing_that_runs_is_an_error(requests: list[Request], tmp_path: Path) -> None:
+def test_nothing_that_runs_is_an_error(requests: list[BuildRequest], tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="int8: no int8 here"):
         time(tmp_path, "int8")

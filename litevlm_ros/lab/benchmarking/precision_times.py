@@ -1,42 +1,44 @@
-"""Which precision is fastest on this GPU: each built, run and timed stage by stage, in one run."""
+"""The precisions that this GPU can run, each built and timed stage by stage in one run."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from litevlm_ros.backend import Backend
-from litevlm_ros.config import PipelineConfig
-from litevlm_ros.engines.build import Request, build_engines
+from litevlm_ros.config import DEMO_CAMERAS, PipelineConfig
+from litevlm_ros.engines.build import BuildRequest, build_engines
 from litevlm_ros.engines.profiles import Sizes
 from litevlm_ros.errors import ConfigError, EngineError
-from litevlm_ros.lab.benchmarking.stages import CAMERAS, time_answers
-from litevlm_ros.machine import find_device
+from litevlm_ros.lab.benchmarking.stages import time_answers
+from litevlm_ros.lab.world.calibration import calibration_data
+from litevlm_ros.machine import describe, find_device
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.precision import FP8_FORMS, PRECISIONS, choose_precision
 from litevlm_ros.runtime.tensorrt.engine_files import find_engine
-from litevlm_ros.types import View
+from litevlm_ros.types import Notify, View
 
 VARIANTS = (*PRECISIONS, *(f"fp8-{form}" for form in FP8_FORMS[1:]))
-"""What can be compared: each precision, and FP8 in its other forms."""
+"""The variants that can be compared: each precision, and FP8 in its other forms."""
 STAGES = ("vision", "prefill", "decode_token")
 
 _MAX_CONTEXT = 2048
 
-Report = Callable[[str], object]
 Inspect = Callable[[Backend], object]
-"""Called with each loaded backend, after it was timed."""
+"""A function that is called with each loaded backend after it was timed."""
 
 
 @dataclass(frozen=True)
 class VariantTimes:
-    """Medians in ms of STAGES and 'total', an answer of all tokens. `built` are the precisions of both parts.
+    """Medians in ms of STAGES and 'total', an answer of all tokens.
 
-    `engines` has the sizes of both files, `memory` device memory by purpose, in bytes. `inspected` is what `inspect`
-    returned.
+    `built` has the precision of each part, `engines` the size of each file and `memory` the device memory by purpose,
+    in bytes. `inspected` is what `inspect` returned.
     """
 
     name: str
@@ -58,7 +60,7 @@ def time_precisions(
     *,
     images: Path | None = None,
     inspect: Inspect | None = None,
-    report: Report = print,
+    notify: Notify = print,
 ) -> tuple[list[VariantTimes], dict[str, str]]:
     """Builds `variants` of the model of `config` below `output`, unless they are there, and times them.
 
@@ -71,24 +73,34 @@ def time_precisions(
     results, failed = [], {}
     for name in variants:
         try:
-            directory = _build(config, output, name, images, report)
+            directory = _build(config, output, name, images, notify)
             results.append(_time(config, directory, name, views, tokens, runs, inspect))
-            report(f"{name}: {results[-1].times}")
+            notify(f"{name}: {results[-1].times}")
         except EngineError as error:
             failed[name] = str(error)
-            report(f"{name} is left out: {error}")
+            notify(f"{name} is left out: {error}")
     if not results:
         raise EngineError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     return results, failed
 
 
-def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, report: Report) -> Path:
-    """The directory with a variant's engines. Those of FP8's forms have the same names, so each has its directory."""
+def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, notify: Notify) -> Path:
+    """Builds a variant and returns the directory of its engines.
+
+    Engines of FP8's forms have the same names, so each form has its own directory.
+    """
     precision, _, form = name.partition("-")
     directory = output / name if form else output
-    sizes = Sizes(len(CAMERAS) * config.max_tiles, _MAX_CONTEXT)
-    request = Request(config.model_dir, directory, dict.fromkeys((VISION, TEXT), precision), sizes, images=images)
-    build_engines(replace(request, fp8_form=form) if form else request, report)
+    sizes = Sizes(len(DEMO_CAMERAS) * config.max_tiles, _MAX_CONTEXT)
+    request = BuildRequest(
+        config.model_dir,
+        directory,
+        dict.fromkeys((VISION, TEXT), precision),
+        sizes,
+        calibration=partial(calibration_data, config.model_dir, images),
+        recalibrate=images is not None,
+    )
+    build_engines(replace(request, fp8_form=form) if form else request, notify)
     return directory
 
 
@@ -117,8 +129,11 @@ def _time(
         return VariantTimes(name, built, prompt, times, sizes, dict(pipeline.backend.memory()), inspected)
 
 
+_TITLES = {"vision": "vision", "prefill": "prefill", "decode_token": "decode", "total": "whole answer"}
+
+
 def precision_times_table(results: Sequence[VariantTimes], tokens: int) -> str:
-    """For people: times in ms, and which is the fastest in each stage."""
+    """Returns a table of times in ms, and the fastest variant in each stage."""
     lines = [
         f"{'':12}{'vision/text':>13}{'vision':>10}{'prefill':>10}{'ms/token':>10}{f'answer of {tokens}':>14}"
         f"{'MB on disk':>12}{'MB on GPU':>11}"
@@ -136,4 +151,29 @@ def precision_times_table(results: Sequence[VariantTimes], tokens: int) -> str:
     return "\n".join([*lines, f"prompt of {results[0].prompt_tokens} tokens; fastest: {', '.join(fastest)}"])
 
 
-_TITLES = {"vision": "vision", "prefill": "prefill", "decode_token": "decode", "total": "whole answer"}
+def report_precision_times(
+    config: PipelineConfig,
+    output: Path | None,
+    variants: Sequence[str],
+    views: Sequence[View],
+    tokens: int,
+    runs: int,
+    *,
+    images: Path | None,
+    inspect: Inspect | None,
+) -> tuple[str, dict[str, Any]]:
+    """Times `variants` as `time_precisions` does, below MODEL/precisions if there is no `output`.
+
+    Returns a table and its figures for JSON. Raises LiteVLMError.
+    """
+    host = describe()
+    if not host["gpu"]:
+        raise ConfigError(
+            "--precisions times TensorRT engines and there is no NVIDIA GPU here, or its driver does not start; on a "
+            "CPU, `evaluate --precisions` tells what fewer bits cost"
+        )
+    directory = output or config.model_dir / "precisions"
+    results, failed = time_precisions(config, directory, variants, views, tokens, runs, images=images, inspect=inspect)
+    title = f"{host['gpu']}; {config.model_dir}, {len(views)} views, medians of {runs} in ms"
+    report = {"machine": host, "precisions": [asdict(row) for row in results], "left_out": failed}
+    return f"{title}\n{precision_times_table(results, tokens)}", report
