@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 from ros_domains import next_domain
+from shared_files import VARIABLE
 
 # Before anything imports rclpy, and for the processes that tests start. Each worker of pytest-xdist has its own.
 os.environ["ROS_DOMAIN_ID"] = str(next_domain())
@@ -25,6 +29,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if VARIABLE not in os.environ:
+    os.environ[VARIABLE] = tempfile.mkdtemp(prefix="litevlm_ros_test_")
+    atexit.register(shutil.rmtree, os.environ[VARIABLE], ignore_errors=True)
 
 
 @functools.cache

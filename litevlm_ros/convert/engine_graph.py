@@ -25,8 +25,11 @@ def write_engine_graph(
     """Writes the graph of `part` (VISION or TEXT) of the model directory `model` to `file`.
 
     `precision` is fp16, fp8, int8 or int4; all but fp16 need `calibration`. `fp8_form` is one of FP8_FORMS, of which
-    '' is the first. Raises CheckpointError, ConfigError, EngineError and OSError.
+    '' is the first. Raises CheckpointError, ConfigError (an INT4 vision encoder is not supported), EngineError and
+    OSError.
     """
+    if precision == "int4" and part == VISION:
+        raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")
     if precision == "fp16":
         _, graph = _draw(part, model, OPSET)
         report = QuantizationReport()

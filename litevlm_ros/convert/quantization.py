@@ -31,8 +31,7 @@ from litevlm_ros.convert.quantized_weights import (
     to_int4,
     to_int8,
 )
-from litevlm_ros.errors import ConfigError
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.model_directory import TEXT
 from litevlm_ros.precision import FP8_FORMS
 
 _KEPT = ("lm_head", "patch_embedding")
@@ -64,11 +63,8 @@ def quantize(
     """Quantizes `graph`, which was drawn from `module` (fp16 weights) with QUANTIZED_OPSET, in place.
 
     `part` is VISION or TEXT of the model directory `model`, `precision` one of fp8, int8 and int4. `fp8_form` is one
-    of FP8_FORMS, of which '' is the first. Raises CheckpointError, and ConfigError for an INT4 vision encoder, which is
-    not supported.
+    of FP8_FORMS, of which '' is the first. Raises CheckpointError.
     """
-    if precision == "int4" and part == VISION:
-        raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")
     weights_only = fp8_form == "weights" or (part == TEXT and precision == "int8")
     inputs = {} if weights_only else measure_inputs(part, model, data)
     layers, skipped = {}, []

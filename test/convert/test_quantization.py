@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +18,7 @@ torch = pytest.importorskip("torch", reason="torch is needed to convert models: 
 
 from litevlm_ros.config import PipelineConfig  # noqa: E402
 from litevlm_ros.convert.engine_graph import write_engine_graph  # noqa: E402
+from litevlm_ros.convert.quantization import QuantizationReport  # noqa: E402
 from litevlm_ros.errors import ConfigError  # noqa: E402
 from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
 from litevlm_ros.lab.world.render import render  # noqa: E402
@@ -27,6 +31,25 @@ CALIBRATION = partial(calibration_data, DEMO_MODEL)
 QUESTIONS = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
 
 
+@dataclass(frozen=True)
+class Written:
+    file: Path
+    report: QuantizationReport
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Written]:
+    """Writes the demo model's graph of a part in a precision, once."""
+    directory = tmp_path_factory.mktemp("graphs")
+
+    @functools.cache
+    def write(part: str, precision: str) -> Written:
+        file = directory / f"{part}_{precision}.onnx"
+        return Written(file, write_engine_graph(part, DEMO_MODEL, precision, file, CALIBRATION))
+
+    return write
+
+
 def answers(model: Path) -> list[str]:
     pipeline = Pipeline.from_config(PipelineConfig(model, backend="onnxruntime"))
     said = []
@@ -37,28 +60,35 @@ def answers(model: Path) -> list[str]:
     return said
 
 
+@pytest.fixture(scope="module")
+def expected() -> list[str]:
+    return answers(DEMO_MODEL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("vision", "text"), [("fp16", "fp16"), ("int8", "int8"), ("int8", "int4")])
-def test_the_demo_model_still_sees(vision: str, text: str, tmp_path: Path) -> None:
+def test_the_demo_model_still_sees(
+    vision: str, text: str, written: Callable[[str, str], Written], expected: list[str], tmp_path: Path
+) -> None:
     model = tmp_path / "demo"
     shutil.copytree(DEMO_MODEL, model)
     for part, precision in ((VISION, vision), (TEXT, text)):
-        (model / f"{part}.onnx").unlink()
-        graph = write_engine_graph(part, DEMO_MODEL, precision, model / f"{part}.onnx", CALIBRATION)
-        assert bool(graph.calibration) == (precision != "fp16")
-    same = np.mean([a == b for a, b in zip(answers(model), answers(DEMO_MODEL), strict=True)])
+        graph = written(part, precision)
+        shutil.copyfile(graph.file, model / f"{part}.onnx")
+        assert bool(graph.report.calibration) == (precision != "fp16")
+    same = np.mean([a == b for a, b in zip(answers(model), expected, strict=True)])
     assert same >= (1 if text == "fp16" else 0.75)
 
 
-def test_embedding_head_and_patches_keep_their_precision(tmp_path: Path) -> None:
-    file = tmp_path / f"{TEXT}.onnx"
-    report = write_engine_graph(TEXT, DEMO_MODEL, "int8", file, CALIBRATION)
-    types = {tensor.name: tensor.data_type for tensor in onnx.load(file).graph.initializer}
+@pytest.mark.slow
+def test_embedding_head_and_patches_keep_their_precision(written: Callable[[str, str], Written]) -> None:
+    graph = written(TEXT, "int8")
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(graph.file).graph.initializer}
     assert types["layers.0.qkv.weight.quantized"] == onnx.TensorProto.INT8
     assert any("embed_tokens" in name or "lm_head" in name for name in types if types[name] == onnx.TensorProto.FLOAT16)
-    assert report.calibration == "none needed: weights alone"
-    assert report.notes[0].endswith("layers in int8")
+    assert graph.report.calibration == "none needed: weights alone"
+    assert graph.report.notes[0].endswith("layers in int8")
 
 
 def test_quantization_needs_calibration_data(tmp_path: Path) -> None:

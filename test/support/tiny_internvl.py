@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from shared_files import made_once
 from tiny_tokenizer import make_tokenizer, write_tokenizer
 
 torch = pytest.importorskip("torch", reason="exports a model: pip install 'litevlm_ros[convert]'")
@@ -70,16 +69,17 @@ def reference() -> Any:
 
 @functools.cache
 def model_directory() -> Path:
-    """The model with its graphs, in a directory that is removed at exit. Not to be changed: copy it first."""
-    root = Path(tempfile.mkdtemp(prefix="tiny_internvl_"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    """The model with its graphs, made once for all workers of a test run. Not to be changed: copy it first."""
+    return made_once("tiny_internvl", _write_model)
+
+
+def _write_model(root: Path) -> None:
     reference().save_pretrained(root / "checkpoint")
-    directory = root / "model"
-    split_checkpoint(root / "checkpoint", directory)
-    write_tokenizer(make_tokenizer(), directory / "text_decoder")
-    export_vision_encoder(directory, directory)
-    export_text_decoder(directory, directory)
-    return directory
+    split_checkpoint(root / "checkpoint", root)
+    write_tokenizer(make_tokenizer(), root / "text_decoder")
+    export_vision_encoder(root, root)
+    export_text_decoder(root, root)
+    shutil.rmtree(root / "checkpoint")
 
 
 def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
