@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="exports with PyTorch")
 
-from tiny_internvl import model_directory
+from tiny_internvl import checkpoint, model_directory
 
 LARGEST_FILE = 20_000
 """Bytes, less than any graph or engine has."""
@@ -47,7 +47,7 @@ def test_nothing_half_made_is_left(
 ) -> None:
     if tool == "build_engines":
         pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
-    model = model_directory() if tool != "download_models" else model_directory().parent / "checkpoint"
+    model = checkpoint() if tool == "download_models" else model_directory()
     main = importlib.import_module(f"litevlm_ros.tools.{tool}").main
     with full_disk():
         status = main(["--model", str(model), "--output", str(tmp_path), *arguments])

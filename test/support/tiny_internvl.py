@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +69,21 @@ def reference() -> Any:
 @functools.cache
 def model_directory() -> Path:
     """The model with its graphs, made once for all workers of a test run. Not to be changed: copy it first."""
-    return made_once("tiny_internvl", _write_model)
+    return made_once("tiny_internvl", _write) / "model"
 
 
-def _write_model(root: Path) -> None:
+def checkpoint() -> Path:
+    """The model as transformers saves it, without a tokenizer."""
+    return made_once("tiny_internvl", _write) / "checkpoint"
+
+
+def _write(root: Path) -> None:
     reference().save_pretrained(root / "checkpoint")
-    split_checkpoint(root / "checkpoint", root)
-    write_tokenizer(make_tokenizer(), root / "text_decoder")
-    export_vision_encoder(root, root)
-    export_text_decoder(root, root)
-    shutil.rmtree(root / "checkpoint")
+    model = root / "model"
+    split_checkpoint(root / "checkpoint", model)
+    write_tokenizer(make_tokenizer(), model / "text_decoder")
+    export_vision_encoder(model, model)
+    export_text_decoder(model, model)
 
 
 def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
