@@ -219,10 +219,10 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ImageError, match="60000x60000, more than the allowed"):
         decode_compressed("png", bomb)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
     jpeg = bytearray(encode(".jpg"))
     frame = jpeg.index(b"\xff\xc0")

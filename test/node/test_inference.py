@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from ros_process import slowdown
 from scripted_pipeline import ScriptedPipeline
 
 from litevlm_ros.config import PipelineConfig, SamplingConfig
@@ -70,7 +71,7 @@ def test_jobs_get_the_pipeline_in_one_other_thread() -> None:
     loaded = Closable()
     inference = start(loaded)
     seen = [
-        inference.submit(JobKind.QUESTION, lambda turn: (turn.pipeline, threading.get_ident())).future.result(2)
+        inference.submit(JobKind.QUESTION, lambda turn: (turn.pipeline, threading.get_ident())).future.result(20)
         for _ in range(3)
     ]
     assert {pipeline for pipeline, _ in seen} == {loaded}
@@ -83,7 +84,7 @@ def begun(inference: Inference, kind: JobKind = JobKind.QUESTION) -> tuple[Gate,
     """A job that runs until its gate is opened."""
     gate = Gate()
     job = inference.submit(kind, gate)
-    assert gate.running.wait(2)
+    assert gate.running.wait(20)
     return gate, job
 
 
@@ -94,7 +95,7 @@ def test_questions_come_before_captions_and_each_in_order(inference: Inference) 
     assert [inference.statistics[kind].waiting for kind in JobKind] == [2, 2]
     gate.open.set()
     for job in waiting:
-        job.future.result(2)
+        job.future.result(20)
     assert order == ["q1", "q2", "c1", "c2"]
     assert [inference.statistics[kind].waiting for kind in JobKind] == [0, 0]
 
@@ -105,7 +106,7 @@ def test_questions_of_higher_priority_come_first_and_never_after_captions(infere
     for priority in (-5, 7, 0):
         inference.submit(JobKind.QUESTION, lambda _, name=priority: order.append(name), priority=priority)
     gate.open.set()
-    caption.future.result(2)
+    caption.future.result(20)
     assert order == [7, 0, -5, 100]
 
 
@@ -122,7 +123,7 @@ def test_a_full_queue_is_busy_for_questions_only(inference: Inference) -> None:
     inference.max_queued_questions = 4
     waiting.append(inference.submit(JobKind.QUESTION, lambda _: 1))
     gate.open.set()
-    assert [job.future.result(2) for job in waiting] == [1] * 8
+    assert [job.future.result(20) for job in waiting] == [1] * 8
     assert inference.statistics[JobKind.QUESTION].outcomes[Outcome.BUSY] == 1
 
 
@@ -136,7 +137,7 @@ def test_a_question_stops_a_caption_but_no_question(inference: Inference) -> Non
     time.sleep(0.02)
     assert not question.future.done()
     gate.open.set()
-    assert (question.future.result(2), urgent.future.result(2), later.future.result(2)) == ("done", 1, 2)
+    assert (question.future.result(20), urgent.future.result(20), later.future.result(20)) == ("done", 1, 2)
     assert not question.preempted
     assert inference.statistics[JobKind.CAPTION].outcomes == {Outcome.PREEMPTED: 1, Outcome.DONE: 1}
 
@@ -146,12 +147,12 @@ def test_a_question_is_given_up_at_its_deadline_not_when_its_turn_comes(inferenc
     hurried = inference.submit(JobKind.QUESTION, lambda _: 1, deadline=0.05)
     patient = inference.submit(JobKind.QUESTION, lambda _: 2, deadline=1e300)
     with pytest.raises(DeadlineError, match=r"the question's deadline of 0.05 s passed before its turn came; give it"):
-        hurried.future.result(2)
+        hurried.future.result(20)
     assert inference.statistics[JobKind.QUESTION].waiting == 1
     gate.open.set()
-    assert patient.future.result(2) == 2
+    assert patient.future.result(20) == 2
     in_time = inference.submit(JobKind.QUESTION, lambda _: time.sleep(0.6) or 3, deadline=0.5)
-    assert in_time.future.result(2) == 3, "it had begun by then"
+    assert in_time.future.result(20) == 3, "it had begun by then"
 
 
 def test_an_exception_fails_its_own_future_only(inference: Inference) -> None:
@@ -162,10 +163,10 @@ def test_an_exception_fails_its_own_future_only(inference: Inference) -> None:
         raise SystemExit
 
     with pytest.raises(ValueError, match="mine"):
-        inference.submit(JobKind.QUESTION, fail).future.result(2)
+        inference.submit(JobKind.QUESTION, fail).future.result(20)
     with pytest.raises(SystemExit):
-        inference.submit(JobKind.QUESTION, leave).future.result(2)
-    assert inference.submit(JobKind.QUESTION, lambda _: 3).future.result(2) == 3
+        inference.submit(JobKind.QUESTION, leave).future.result(20)
+    assert inference.submit(JobKind.QUESTION, lambda _: 3).future.result(20) == 3
 
 
 def test_a_job_can_be_withdrawn_before_its_turn(inference: Inference) -> None:
@@ -177,7 +178,7 @@ def test_a_job_can_be_withdrawn_before_its_turn(inference: Inference) -> None:
     assert job.future.cancelled()
     assert inference.statistics[JobKind.QUESTION].waiting == 1
     gate.open.set()
-    last.future.result(2)
+    last.future.result(20)
     assert ran == []
 
 
@@ -186,7 +187,7 @@ def test_cancelling_a_running_job_stops_this_one_only(inference: Inference) -> N
     after = inference.submit(JobKind.QUESTION, lambda turn: turn.stopping.is_set())
     running.cancel()
     assert isinstance(running.future.exception(2), CancelledError)
-    assert after.future.result(2) is False
+    assert after.future.result(20) is False
     running.cancel()
     assert inference.statistics[JobKind.QUESTION].outcomes == {Outcome.CANCELLED: 1, Outcome.DONE: 1}
 
@@ -197,7 +198,7 @@ def test_stop_cancels_what_runs_and_what_waits_within_a_second() -> None:
     waiting = inference.submit(JobKind.QUESTION, lambda _: 1)
     started = time.monotonic()
     assert inference.stop(1)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < slowdown()
     for job in (running, waiting, inference.submit(JobKind.QUESTION, lambda _: 1)):
         assert isinstance(job.future.exception(0), CancelledError)
     assert inference.stop(1)
@@ -218,7 +219,7 @@ def test_stop_does_not_wait_for_what_cannot_be_cancelled() -> None:
         release.wait(5)
 
     inference.submit(JobKind.QUESTION, deaf)
-    assert running.wait(2)
+    assert running.wait(20)
     assert not inference.stop(0.05)
     release.set()
     assert inference.stop(1)
@@ -237,9 +238,9 @@ def test_a_failed_load_fails_every_job() -> None:
     loading.set()
     for future in (inference.loaded, early.future):
         with pytest.raises(EngineError, match="no graph"):
-            future.result(2)
+            future.result(20)
     with pytest.raises(EngineError, match="no graph"):
-        inference.submit(JobKind.QUESTION, lambda _: 1).future.result(2)
+        inference.submit(JobKind.QUESTION, lambda _: 1).future.result(20)
     assert inference.stop(1)
 
 
@@ -251,7 +252,7 @@ def test_a_callback_may_submit_and_stop() -> None:
         inference.submit(JobKind.QUESTION, lambda _: done.set_result(inference.stop(1)))
 
     inference.submit(JobKind.QUESTION, lambda _: 1).future.add_done_callback(again)
-    done.result(2)
+    done.result(20)
     assert inference.stop(1)
 
 

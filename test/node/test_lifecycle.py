@@ -72,7 +72,7 @@ def test_a_compressed_camera_beside_a_raw_one(bench: Bench) -> None:
 
 
 def test_queries_run_beside_slow_captions_and_callbacks_never_wait(bench: Bench) -> None:
-    bench.pipeline.seconds = 0.4
+    bench.pipeline.seconds = 1.5
     bench.start(caption_period=0.01)
     publisher = bench.publish("front", image(1))
     wait_for(lambda: bench.pipeline.calls)
@@ -83,7 +83,7 @@ def test_queries_run_beside_slow_captions_and_callbacks_never_wait(bench: Bench)
         before = counters.received
         publisher.publish(image(value))
         wait_for(lambda before=before: counters.received > before)
-    assert time.monotonic() - started < 0.35, "a callback waited for inference"
+    assert time.monotonic() - started < 1, "a callback waited for inference"
     # Before the caption of frame 6, which waits too.
     assert bench.client.ask("What?", cameras=["front"]).answer.text == "front=6 What?"
     assert [question for _, question, _ in bench.pipeline.calls[:2]] == ["Describe the scene.", "What?"]

@@ -18,7 +18,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from ros_domains import next_domain
-from ros_process import ROOT, process, wait_for
+from ros_process import ROOT, process, slowdown, wait_for
 
 from litevlm_ros.lab.demo import run as run_module
 from litevlm_ros.tools.demo import main
@@ -111,8 +111,8 @@ def test_interrupting_ends_every_process(tmp_path: Path) -> None:
         wait_for(lambda: (tmp_path / "node.log").exists() and "Ready" in (tmp_path / "node.log").read_text())
         started = time.monotonic()
         child.send_signal(signal.SIGINT)
-        assert child.wait(10) == 130
-    assert time.monotonic() - started < 5
+        assert child.wait(30) == 130
+        assert time.monotonic() - started < 5 * slowdown()
     assert log.read_text().endswith("demo: interrupted\n")
     children = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(path)]
     assert children == []
