@@ -1,4 +1,4 @@
-"""What the node's process holds of a model that it has given up."""
+"""The memory that the node's process keeps of a model that it has given up."""
 
 from __future__ import annotations
 

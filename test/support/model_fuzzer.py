@@ -91,7 +91,7 @@ ONCE = 4
 
 
 def damaged_bytes(data: bytes, rounds: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """What may become of a file on a bad disk or a broken line."""
+    """The damage that a file may take on a bad disk or a broken line."""
     for index in range(rounds):
         for name, damage in list(DAMAGES.items())[ONCE if index else 0 :]:
             yield name, damage(data, rng)
@@ -123,7 +123,7 @@ def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def load(model: Path) -> str:
-    """How loading and asking ended: 'loaded', 'refused: ...', or what nobody should see."""
+    """The end of loading and asking: 'loaded', 'refused: ...', or what nobody should see."""
     try:
         pipeline = Pipeline.from_config(PipelineConfig(model_dir=model, backend="onnxruntime", threads=1))
         view = View("front", np.full((60, 80, 3), 90, np.uint8))

@@ -1,4 +1,4 @@
-"""What the package's own files say, for the tests that compare them."""
+"""The contents of the package's own files, for the tests that compare them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scripts() -> dict[str, str]:
 
 
 def executables() -> dict[str, str]:
-    """What `ros2 run litevlm_ros` offers, as name -> "module:function"."""
+    """The executables of `ros2 run litevlm_ros`, as name -> "module:function"."""
     return {
         name.removeprefix("litevlm_") if target.startswith("litevlm_ros.tools.") else name: target
         for name, target in scripts().items()

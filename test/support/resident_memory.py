@@ -1,4 +1,4 @@
-"""How much memory a process takes."""
+"""The memory that a process takes."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _reserve(domain: int) -> socket.socket | None:
 
 
 def _has_participants(domain: int) -> bool:
-    """Whether a program on this machine takes part in the domain: participant P listens on the UDP port
+    """Returns True if a program on this machine takes part in the domain: participant P listens on the UDP port
     7410 + 250 domain + 2 P (DDSI-RTPS 2.5, 9.6.2.4)."""
     for participant in range(_PROBED_PARTICIPANTS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

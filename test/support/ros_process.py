@@ -1,4 +1,4 @@
-"""What the tests over DDS share: a client in this process, image messages, and waiting."""
+"""The common parts of tests over DDS: a client in this process, image messages, and waiting."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from litevlm_ros.tools.build_engines import main
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
-    """What would have been built."""
+    """Returns the requests that would have been built."""
     asked: list[BuildRequest] = []
     monkeypatch.setattr("litevlm_ros.engines.build.build_engines", lambda request, report: asked.append(request))
     return asked

@@ -34,7 +34,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
-    """What was built, by a builder that has no int8."""
+    """Records the builds of a builder that has no int8."""
     asked: list[BuildRequest] = []
 
     def build(request: BuildRequest, report: Any) -> None:
