@@ -103,13 +103,17 @@ def test_captions_and_answers_from_raw_and_compressed_cameras(site: Site) -> Non
 
 def test_captions_keep_to_the_newest_frame_when_inference_is_slow(site: Site) -> None:
     captions = site.client.listen(Caption, "/litevlm/caption")
+
+    def later(camera: str) -> list[Any]:
+        """All but the camera's first caption: DDS may lose what comes right after the first image."""
+        return [caption for caption in captions if caption.camera == camera][1:]
+
     with site.node("caption_period:=0.01", seconds=0.6), site.cameras(RAW, COMPRESSED, "--rate", "60"):
-        site.client.wait_for(lambda: len(captions) >= 5, 60)
+        site.client.wait_for(lambda: min(len(later("front")), len(later("back"))) >= 2, 60)
         slower = slowdown()
-    for caption in captions[1:]:
+    for caption in later("front") + later("back"):
         # Frames come every 17 ms: what had waited in a queue would be as old as the inference of the caption before.
         assert caption.timings.queue < 150 * slower
-    assert {caption.camera for caption in captions} == {"front", "back"}
 
 
 def test_a_query_is_answered_beside_captions(site: Site) -> None:
