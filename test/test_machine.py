@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from resident_memory import fresh_memory
 
 from litevlm_ros import machine
 from litevlm_ros.machine import gpu_load, resident_bytes
@@ -14,9 +14,8 @@ from litevlm_ros.machine import gpu_load, resident_bytes
 
 def test_resident_memory_grows_with_what_is_kept() -> None:
     before = resident_bytes()
-    kept = np.ones(64 << 20, np.uint8)
-    assert 60 << 20 < resident_bytes() - before < 80 << 20
-    assert kept[0] == 1
+    with fresh_memory(64 << 20):
+        assert 60 << 20 < resident_bytes() - before < 80 << 20
 
 
 def test_a_jetson_tells_tenths_of_a_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,3 +20,11 @@ def growth(call: Callable[[], Any]) -> int:
     before = resident()
     call()
     return resident("VmHWM") - before
+
+
+def fresh_memory(size: int) -> mmap.mmap:
+    """Takes `size` bytes from the kernel, all in RAM, past the allocator, which may have some left from other tests."""
+    memory = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        memory[page] = 1
+    return memory

@@ -5,6 +5,7 @@ import os
 import random
 
 import pytest
+from resident_memory import fresh_memory
 
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.lab.benchmarking.soak_record import Record, Usage, soak_table, yardstick_ms
@@ -93,12 +94,12 @@ def test_too_little_to_compare_is_said() -> None:
 
 def test_usage_of_this_process() -> None:
     before = Usage.of(os.getpid())
-    block = bytearray(os.urandom(1) * 50_000_000)
+    block = fresh_memory(50_000_000)
     after = Usage.of(os.getpid())
     assert after.resident_mb - before.resident_mb == pytest.approx(50, abs=10)
     assert after.cpu_seconds >= before.cpu_seconds
     assert after.threads >= 1
     assert after.files >= 3
-    del block
+    block.close()
     with pytest.raises(LiteVLMError, match="cannot be watched"):
         Usage.of(2**22 + 1)
