@@ -31,9 +31,19 @@ from litevlm_ros.text.prompt import Prefix, PromptBuilder
 from litevlm_ros.text.sampling import Sampler
 from litevlm_ros.text.speculator import Speculator
 from litevlm_ros.text.tokenizer import GrowingAnswer, TextTokenizer
-from litevlm_ros.types import Answer, FinishReason, OnText, Reuse, Speculation, Timings, TokenCounts, View
+from litevlm_ros.types import (
+    Answer,
+    FinishReason,
+    OnText,
+    Reuse,
+    Speculation,
+    Timings,
+    TokenCounts,
+    View,
+    milliseconds_since,
+)
 from litevlm_ros.vision.learned_view_selection import load_view_selector
-from litevlm_ros.vision.view_encoder import ViewEncoder, ViewTokens, milliseconds_since
+from litevlm_ros.vision.view_encoder import ViewEncoder, ViewTokens
 
 
 @dataclass(frozen=True, eq=False)

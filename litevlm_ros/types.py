@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -89,6 +90,11 @@ class Timings:
     prefill: float = 0.0
     decode: float = 0.0
     total: float = 0.0
+
+
+def milliseconds_since(started: float) -> float:
+    """Returns the milliseconds since `started`, a reading of time.perf_counter()."""
+    return 1e3 * (time.perf_counter() - started)
 
 
 @dataclass(frozen=True)

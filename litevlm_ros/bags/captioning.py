@@ -11,7 +11,7 @@ from litevlm_ros.bags.caption_log import CaptionLog, Entry
 from litevlm_ros.bags.image_bag import ImageBag, RecordedImage
 from litevlm_ros.errors import ImageError
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import View
+from litevlm_ros.types import View, milliseconds_since
 
 
 def caption_images(
@@ -52,7 +52,7 @@ def _caption(recorded: RecordedImage, prompt: str, pipeline: Pipeline) -> Entry:
         image = recorded.decode()
     except ImageError as error:
         return {**about, "error": str(error)}
-    decode_ms = 1e3 * (time.perf_counter() - started)
+    decode_ms = milliseconds_since(started)
     answer = pipeline.generate([View(camera, image)], prompt)
     timings = replace(answer.timings, decode_image=decode_ms, total=answer.timings.total + decode_ms)
     return {**about, **replace(answer, timings=timings).message_fields()}

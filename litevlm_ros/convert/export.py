@@ -79,22 +79,18 @@ def export_graphs(
     ModelConfig.from_directory(model)  # refuses what cannot run before anything is written
     with explaining_full_disk(output):
         copy_description(model, output)
-    for part, asked in precisions.items():
-        with explaining_full_disk(output):
+        for part, asked in precisions.items():
             if asked in _DTYPES:
                 export = export_vision_encoder if part == VISION else export_text_decoder
-                graph = export(model, output, asked, share=share, check=check)
+                yield export(model, output, asked, share=share, check=check)
+                if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
+                    yield export_draft_head(model, output, share=share, check=check)
             elif share:
                 raise ConfigError(
                     "weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint"
                 )
             else:
-                graph = _export_quantized(part, asked, model, output, calibration)
-        yield graph
-        if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
-            with explaining_full_disk(output):
-                head = export_draft_head(model, output, share=share, check=check)
-            yield head
+                yield _export_quantized(part, asked, model, output, calibration)
 
 
 def _export_quantized(

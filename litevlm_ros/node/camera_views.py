@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from litevlm_ros.errors import ConfigError, ImageError, NoFrameError, printable
 from litevlm_ros.node.cameras import Camera
 from litevlm_ros.node.messages import decode_image
-from litevlm_ros.types import View
+from litevlm_ros.types import View, milliseconds_since
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CameraViews:
             arrivals.append(frame.arrival)
         if failures and (names or not views):
             raise NoFrameError(f"no usable image from {'; '.join(failures)}")
-        return Views(tuple(views), headers, min(arrivals), _milliseconds(started))
+        return Views(tuple(views), headers, min(arrivals), milliseconds_since(started))
 
     def _fresh(self, names: Sequence[str]) -> list[Camera]:
         unknown = [name for name in names if name not in self._cameras]
@@ -88,8 +88,4 @@ def decode_question_images(images: Sequence[Image], names: Sequence[str], max_pi
         except ImageError as error:
             raise ImageError(f"{printable(name)}: {error}") from None
     headers = {name: image.header for name, image in zip(names, images, strict=True)}
-    return Views(tuple(views), headers, arrival, _milliseconds(started))
-
-
-def _milliseconds(started: float) -> float:
-    return 1e3 * (time.perf_counter() - started)
+    return Views(tuple(views), headers, arrival, milliseconds_since(started))

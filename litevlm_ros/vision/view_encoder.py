@@ -15,7 +15,7 @@ import numpy as np
 from litevlm_ros.backend import Tiles, VisionEncoder, VisualTokens
 from litevlm_ros.errors import ImageError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.types import View
+from litevlm_ros.types import View, milliseconds_since
 from litevlm_ros.vision.tiling import make_tiles
 
 _WORKERS = min(6, os.cpu_count() or 1)
@@ -130,8 +130,3 @@ class FrameStore:
         self._frames.move_to_end(key)
         while len(self._frames) > self._most:
             self._frames.popitem(last=False)
-
-
-def milliseconds_since(started: float) -> float:
-    """Returns the milliseconds since `started`, a reading of time.perf_counter()."""
-    return 1e3 * (time.perf_counter() - started)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,6 @@ from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node import lifecycle
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
 
 
 def test_it_starts_by_itself_and_says_what_it_waits_for(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -22,13 +21,6 @@ from litevlm_ros.node.overlay import draw_overlay, grid, topic_tokens
 from litevlm_ros.types import RgbImage
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
 
 
 def large(value: int, stamp: tuple[int, int] = (0, 0)) -> Any:

@@ -3,7 +3,6 @@
 # ruff: noqa: E402 - what follows a skip cannot be at the top
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +20,6 @@ from litevlm_ros.msg import Caption
 from litevlm_ros.node.parameters import PARAMETERS
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
 
 
 def set_parameter(client: Client, name: str, value: Any) -> Any:

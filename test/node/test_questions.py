@@ -203,13 +203,6 @@ def test_requested_sampling_an_empty_request() -> None:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
 def client(bench: Bench) -> Iterator[AskingClient]:
     client = AskingClient(bench.domain)
     yield client

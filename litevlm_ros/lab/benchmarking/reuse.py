@@ -11,7 +11,7 @@ from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, PipelineConfig, Reu
 from litevlm_ros.lab.benchmarking.stages import Statistics, camera_image
 from litevlm_ros.machine import describe
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import Answer, View
+from litevlm_ros.types import Answer, View, milliseconds_since
 from litevlm_ros.vision.frame_change import change, mosaic
 
 FURTHER_QUESTION = "How many cars are there?"
@@ -71,7 +71,7 @@ def time_gate(size: tuple[int, int], runs: int) -> Statistics:
     for run in range(runs + 1):
         started = time.perf_counter()
         change(before, mosaic(frames[run % 2]))
-        times.append(1e3 * (time.perf_counter() - started))
+        times.append(milliseconds_since(started))
     return Statistics.of(times[1:])
 
 

@@ -21,7 +21,7 @@ from litevlm_ros.lab.benchmarking.ros_bench import captioning, publishing, secon
 from litevlm_ros.msg import Caption
 from litevlm_ros.node.lifecycle import LiteVLMNode
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import Answer, RgbImage, View
+from litevlm_ros.types import Answer, RgbImage, View, milliseconds_since
 
 RATE = 30.0
 """Rate of each camera in Hz."""
@@ -81,7 +81,7 @@ class _Timed:
     def __call__(self) -> None:
         started = time.perf_counter()
         self._handler()
-        self._durations.append(1e3 * (time.perf_counter() - started))
+        self._durations.append(milliseconds_since(started))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)

@@ -20,7 +20,7 @@ from litevlm_ros.lab.benchmarking.stages import Statistics, camera_image
 from litevlm_ros.machine import describe
 from litevlm_ros.msg import Caption
 from litevlm_ros.processes import Child
-from litevlm_ros.types import Answer, FinishReason, RgbImage, Timings, TokenCounts, View
+from litevlm_ros.types import Answer, FinishReason, RgbImage, Timings, TokenCounts, View, milliseconds_since
 
 WARM_UP = 10
 """Number of frames that are not counted."""
@@ -95,7 +95,7 @@ def _conversion_times(message: Image | CompressedImage) -> list[float]:
     for _ in range(_CONVERSIONS):
         started = time.perf_counter()
         deserialize_message(data, type(message))
-        times.append(1e3 * (time.perf_counter() - started))
+        times.append(milliseconds_since(started))
     return times
 
 

@@ -25,7 +25,7 @@ from litevlm_ros.lab.evaluation.table_rows import RenderedViews, TableQuestion, 
 from litevlm_ros.lab.world.calibration import calibration_data
 from litevlm_ros.model_directory import PLAIN, TEXT, VISION, graph_name
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.types import Notify, Timings
+from litevlm_ros.types import Notify, Timings, milliseconds_since
 from litevlm_ros.vision.learned_view_selection import load_view_selector
 from litevlm_ros.vision.view_selection import ViewSelector
 
@@ -160,7 +160,7 @@ def _answer(pipeline: Pipeline, one: TableQuestion, rendered: RenderedViews, sel
         # The pipeline's own time for it includes choosing tokens, which latency is measured of.
         started = time.perf_counter()
         selector.select(one.question.text, one.exercise.cameras)
-        choose_ms = 1e3 * (time.perf_counter() - started)
+        choose_ms = milliseconds_since(started)
     right = is_right(Reply(one.exercise, one.question, answer.text, Timings())) if one.scored else None
     return Given(answer.text, answer.cameras, answer.tokens.visual, choose_ms, right)
 

@@ -13,6 +13,7 @@ from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercise
 from litevlm_ros.machine import describe
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.types import milliseconds_since
 from litevlm_ros.vision.learned_view_selection import LearnedSelector
 from litevlm_ros.vision.view_selection import LexicalSelector, ViewSelector
 
@@ -73,7 +74,7 @@ def examine_choice(
             for name, selector in selectors.items():
                 started = time.perf_counter()
                 kept[name] = selector.select(question.text, exercise.cameras)
-                times[name] = 1e3 * (time.perf_counter() - started)
+                times[name] = milliseconds_since(started)
             right: dict[tuple[str, ...], Share] = {}
             for cameras in (exercise.cameras, *kept.values()):
                 if cameras not in right:
