@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from litevlm_ros.checkpoint.files import SafetensorsDirectory
+from litevlm_ros.checkpoint.keys import is_vision_key, lm_head_key
 from litevlm_ros.config_json import ConfigSection, read_config
-from litevlm_ros.convert.checkpoint_keys import is_vision_key, lm_head_key
-from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
+from litevlm_ros.convert.checkpoint import load_tensor
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.files import replacing
 from litevlm_ros.model_config import ModelConfig, is_native
@@ -70,5 +71,5 @@ def _write_part(
         if (files.directory / name).is_file():
             shutil.copyfile(files.directory / name, directory / name)
     with replacing(directory / WEIGHTS) as unfinished:
-        save_file({key: files.load(key) for key in sorted(keys)}, unfinished, metadata={"format": "pt"})
+        save_file({key: load_tensor(files, key) for key in sorted(keys)}, unfinished, metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from litevlm_ros.convert.checkpoint_keys import Sources
-from litevlm_ros.convert.safetensors_files import SafetensorsDirectory, StoredTensor
+from litevlm_ros.checkpoint.files import SafetensorsDirectory, StoredTensor
+from litevlm_ros.checkpoint.keys import Sources
 from litevlm_ros.errors import ConfigError
 
 _DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litevlm_ros.checkpoint.keys import text_sources, vision_sources
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.checkpoint_keys import text_sources, vision_sources
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import ModelConfig
 

@@ -12,17 +12,13 @@ import pytest
 import torch
 from published_checkpoints import write_original
 
-from litevlm_ros.convert.checkpoint import (
-    find_text_sources,
-    find_vision_sources,
-    load_text_decoder,
-    load_vision_encoder,
-)
-from litevlm_ros.convert.checkpoint_keys import Sources
+from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
+from litevlm_ros.checkpoint.files import SafetensorsDirectory
+from litevlm_ros.checkpoint.keys import Sources
+from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.checkpoint_split import split_checkpoint
 from litevlm_ros.convert.export import export_vision_encoder
 from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, text_inputs, vision_graph
-from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
 from litevlm_ros.convert.shared_weights import share_weights
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig

@@ -9,15 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from model_fuzzer import CONFIGS, GRAPHS, damaged_bytes, odd_values
 from package_files import ROOT
 
+from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_numbers
 from litevlm_ros.engines.fingerprint import Machine
-from litevlm_ros.engines.sidecar import EngineSidecar, Profile
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import CheckpointError, EngineError, LiteVLMError
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import demo_model_directory, sidecar_file
 
 
@@ -43,9 +44,6 @@ def test_damaged_configurations_tokenizers_and_graphs(tmp_path: Path) -> None:
 
 
 def test_damaged_weights(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="reads weights with PyTorch")
-    from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
-
     weights = tmp_path / "model.safetensors"
     data = (demo_model_directory() / "text_decoder" / "model.safetensors").read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
@@ -63,8 +61,8 @@ SIDECAR = EngineSidecar(
     file="text_decoder_fp16.engine", part="text_decoder", flavour="tensorrt", version="10.3.0",
     compute_capabilities=("8.7",), target="8.7", engine_sha256="0" * 64, engine_bytes=6, weights_sha256="1" * 64,
     graph_sha256="2" * 64, precision_asked="fp16", precision_built="fp16", precision_reason="", calibration="",
-    profiles=(Profile("decode", {"input_ids": (1, 1, 1)}),), max_prompt=9, max_context=99, max_tiles=0,
-    activation_bytes=0, build_seconds=1.0, built_at="2025-01-01T00:00:00+00:00",
+    plans=("layer-1", "exit-1"), compiled=True, max_prompt=9, max_context=99, max_tiles=0,
+    build_seconds=1.0, built_at="2025-01-01T00:00:00+00:00",
 )  # fmt: skip
 
 
@@ -88,11 +86,12 @@ def _check(engine: Path) -> None:
     sidecar.check(Machine("tensorrt", "10.3.0", "8.7"), engine.parent)
     sidecar.check_file(engine)
     sidecar.check_weights(engine.parent)
+    sidecar.check_graph(ModelConfig.from_directory(demo_model_directory()), engine.parent)
 
 
-def _read_all(weights: Any) -> None:
-    for key in weights.tensors:
-        weights.load(key)
+def _read_all(weights: SafetensorsDirectory) -> None:
+    for stored in weights.tensors.values():
+        read_numbers(stored)
 
 
 def _refuses_or_reads(read: Callable[[], None], damage: str) -> None:

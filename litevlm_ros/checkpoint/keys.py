@@ -1,7 +1,8 @@
-"""Names of the tensors of a checkpoint that make up each parameter of our torch modules.
+"""Names of the tensors of a checkpoint that make up each of our parameters.
 
 Every parameter is the concatenation, along the first axis, of one or more tensors of the checkpoint in their own
-orientation. Only the vision encoder's `positions` is a sum: see `intern_vit.InternVisionEncoder`.
+orientation. Only the vision encoder's `positions` is a sum: see `PositionSources`. Parameters have the names that they
+have in the torch modules of convert/.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TEXT_MARK = "embed_tokens.weight"
 
 
 def vision_sources(keys: Iterable[str], config: VisionConfig) -> tuple[Sources, PositionSources] | None:
-    """Returns the sources of `InternVisionEncoder`, or None if the names are not OpenGVLab's or transformers'."""
+    """Returns the sources of the vision encoder, or None if the names are not OpenGVLab's or transformers'."""
     for key in keys:
         if key.endswith(_ORIGINAL_VISION_MARK):
             return _original_vision(key.removesuffix(_ORIGINAL_VISION_MARK), config)
@@ -40,7 +41,7 @@ def vision_sources(keys: Iterable[str], config: VisionConfig) -> tuple[Sources, 
 
 
 def text_sources(keys: Iterable[str], config: TextConfig) -> Sources | None:
-    """Returns the sources of `Qwen2Decoder`, or None if `keys` have no language model.
+    """Returns the sources of the text decoder, or None if `keys` have no language model.
 
     The keys of the language model may carry any prefix.
     """

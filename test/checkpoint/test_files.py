@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
-from litevlm_ros.errors import CheckpointError
+torch = pytest.importorskip("torch", reason="writes bf16 with PyTorch: pip install 'litevlm_ros[convert]'")
+from safetensors.torch import save_file  # noqa: E402
+
+from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_header, read_numbers  # noqa: E402
+from litevlm_ros.errors import CheckpointError  # noqa: E402
 
 TENSORS = {
     "wide": torch.arange(12, dtype=torch.float16).reshape(3, 4),
@@ -27,7 +29,9 @@ def test_offsets_point_at_the_bytes(tmp_path: Path) -> None:
         assert stored.shape == tuple(tensor.shape)
         raw = content[stored.offset : stored.offset + stored.length]
         assert raw == tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-        torch.testing.assert_close(files.load(key), tensor, rtol=0, atol=0)
+        numbers = read_numbers(stored)
+        assert numbers.dtype == np.float32
+        np.testing.assert_array_equal(numbers, tensor.float().numpy())
 
 
 def write_shards(directory: Path) -> Path:
@@ -42,7 +46,7 @@ def test_shards(tmp_path: Path) -> None:
     write_shards(tmp_path)
     files = SafetensorsDirectory(tmp_path)
     assert files.tensors["scalar"].file == tmp_path / "b.safetensors"
-    assert files.load("wide").shape == (3, 4)
+    assert files.tensors["wide"].shape == (3, 4)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -95,3 +99,43 @@ def test_quantized_weights_are_refused(tmp_path: Path) -> None:
     save_file({"packed": torch.zeros(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"packed is I8; supported: F32, F16, BF16"):
         SafetensorsDirectory(tmp_path)
+
+
+def test_a_header_is_read_with_its_metadata_whatever_the_types(tmp_path: Path) -> None:
+    file = tmp_path / "anything"
+    save_file({"packed": torch.zeros(4, 2, dtype=torch.int8)}, file, {"part": "text_decoder"})
+    tensors, metadata = read_header(file)
+    assert metadata == {"part": "text_decoder"}
+    assert (tensors["packed"].dtype, tensors["packed"].shape, tensors["packed"].length) == ("I8", (4, 2), 8)
+    save_file({"packed": torch.zeros(1)}, file)
+    assert read_header(file)[1] == {}
+
+
+def write_header(file: Path, header: str) -> None:
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(64))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ('{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}', r"key of shape \[2\] has 4 bytes"),
+        ('{"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}', "describes 'key' wrongly"),
+        ('{"dtype": "F32", "shape": [20], "data_offsets": [0, 80]}', "key ends beyond the file"),
+        ('{"dtype": "F32", "shape": [true], "data_offsets": [0, 4]}', "describes 'key' wrongly"),
+        ('{"dtype": "F32", "shape": [1]}', "describes 'key' wrongly"),
+        ("7", "describes 'key' wrongly"),
+    ],
+)
+def test_what_a_header_says_must_be_possible(entry: str, words: str, tmp_path: Path) -> None:
+    write_header(tmp_path / "model.safetensors", f'{{"key": {entry}}}')
+    with pytest.raises(ValueError, match=words):
+        read_header(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=words):
+        SafetensorsDirectory(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["[]", "{", "[" * 100_000, '{"__metadata__": 1}'])
+def test_a_header_is_an_object(header: str, tmp_path: Path) -> None:
+    write_header(tmp_path / "model.safetensors", header)
+    with pytest.raises(ValueError, match=r"header|Expecting|metadata"):
+        read_header(tmp_path / "model.safetensors")
