@@ -27,6 +27,10 @@ JETSON_LOAD = (
 )
 """Files in which a Jetson writes how busy its GPU is, in tenths of a percent. NVML does not know it there."""
 
+_MOST_PROCESSES = 256
+_UNKNOWN = (1 << 64) - 1
+"""NVML's figure where it does not know the memory of a process."""
+
 # CUdevice_attribute
 _CAPABILITY_MAJOR = 75
 _CAPABILITY_MINOR = 76
@@ -70,7 +74,11 @@ def resident_bytes() -> int:
 
 def available_bytes() -> int:
     """Returns the bytes that a new process could have, swap included."""
-    return int(psutil.virtual_memory().available + psutil.swap_memory().free)
+    try:
+        swap = psutil.swap_memory().free
+    except (OSError, ValueError, IndexError, RuntimeError):  # psutil does not understand every kernel's /proc
+        swap = 0
+    return int(psutil.virtual_memory().available + swap)
 
 
 def _cpu_name() -> str:
@@ -143,6 +151,32 @@ def gpu_load() -> float | None:
     return _nvml_load()
 
 
+def gpu_memory_in_use() -> int | None:
+    """Returns the bytes of the first GPU that programs use, as `nvidia-smi` shows; None where NVML does not tell."""
+    memory = _Memory()
+    nvml, handle = _nvml(), ctypes.c_void_p()
+    if nvml is None or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    return None if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) else int(memory.used)
+
+
+def own_gpu_memory() -> int | None:
+    """Returns the bytes of the first GPU that this process uses, CUDA's context included.
+
+    None where NVML does not tell: on a Jetson, and in a container that has process numbers of its own.
+    """
+    nvml, handle = _nvml(), ctypes.c_void_p()
+    if nvml is None or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    processes, count = (_Process * _MOST_PROCESSES)(), ctypes.c_uint(_MOST_PROCESSES)
+    try:
+        failed = nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle, ctypes.byref(count), processes)
+    except AttributeError:  # drivers before 510
+        return None
+    own = [each.memory for each in processes[: 0 if failed else count.value] if each.pid == os.getpid()]
+    return int(own[0]) if own and own[0] != _UNKNOWN else None
+
+
 @functools.cache
 def _driver() -> Any:
     try:
@@ -154,6 +188,19 @@ def _driver() -> Any:
 
 class _Utilization(ctypes.Structure):
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _Process(ctypes.Structure):
+    _fields_ = (
+        ("pid", ctypes.c_uint),
+        ("memory", ctypes.c_ulonglong),
+        ("gpu_instance", ctypes.c_uint),
+        ("compute_instance", ctypes.c_uint),
+    )
 
 
 def _nvml_load() -> float | None:

@@ -3,7 +3,7 @@
 vision_encoder/ text_decoder/    weights (safetensors), configurations, tokenizer
 draft_head/                      weights of a draft head, if the model has one
 vision_encoder.onnx, ...         graphs for ONNX Runtime, one for each precision that was exported
-vision_encoder_fp16.engine, ...  TensorRT engines, each with its sidecar `NAME.engine.json`
+vision_encoder_fp16.engine, ...  TensorRT engines (block plans), each with its sidecar `NAME.engine.json`
 draft_head.onnx, token_scorer.onnx, view_selector.onnx    what was trained beside the model
 """
 
@@ -63,7 +63,7 @@ def sidecar_file(engine: Path) -> Path:
 
 
 def runtime_cache_directory(engine: Path) -> Path:
-    """Returns `NAME.runtime_cache/` for `NAME.engine`."""
+    """Returns `NAME.runtime_cache/` for `NAME.engine`, where plans and kernels for unforeseen shapes are kept."""
     return engine.with_suffix(".runtime_cache")
 
 

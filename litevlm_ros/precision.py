@@ -6,25 +6,29 @@ from dataclasses import dataclass
 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.machine import format_capability
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.model_directory import VISION
 
-PRECISIONS = ("fp16", "fp8", "int8", "int4")
-"""The precisions in which engines are built, from the most accurate to the smallest."""
+PRECISIONS = ("fp16", "bf16", "fp8", "int8", "int4")
+"""The precisions in which engines are built, in the order in which 'auto' prefers them: the most accurate first, the
+smallest last. bf16 rounds more coarsely than fp16, but holds values past 65504. The others say how weights are stored;
+engines compute with them in fp16."""
+
+PACKED_PRECISIONS = PRECISIONS[2:]
+"""The precisions whose weights are packed: fewer bytes in the engine's file and in the GPU's memory."""
+
+GRAPH_PRECISIONS = ("fp16", *PACKED_PRECISIONS)
+"""The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU."""
 
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 """The choices when a model is loaded: 'auto' takes the most accurate precision that is there and fits."""
 
-FP8_CAPABILITY = (8, 9)
-"""The first compute capability with FP8 matrix products (TensorRT's support matrix). Jetson Orin has (8, 7)."""
-
 FP8_FORMS = ("tensor", "channel", "weights")
 """The scales of FP8. 'tensor': one for the weights and one for the activations of a layer. 'channel': one for each
-output of the weights. 'weights': as 'channel', with activations left in fp16. The fastest depends on GPU and TensorRT,
-and `benchmark --precisions` finds it."""
+output of the weights. 'weights': as 'channel', with activations left in fp16. Engines always leave activations in fp16,
+so that 'channel' and 'weights' give them the same numbers."""
 
-_INSTEAD_OF_FP8 = {VISION: "int8", TEXT: "int4"}
-"""The precision of at most FP8's size that suits each part: decoding is bound by the bytes of the weights, encoding
-images by arithmetic."""
+_BF16_CAPABILITY = (8, 0)
+"""The first compute capability with bf16 matrix products (NVIDIA's CUDA guide)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Precision:
     reason: str = ""
 
 
+def computed_in(precision: str) -> str:
+    """Returns the type in which an engine of `precision` multiplies: 'fp16' or 'bf16'."""
+    return "bf16" if precision == "bf16" else "fp16"
+
+
 def choose_precision(part: str, asked: str, capability: tuple[int, int] | None, *, strict: bool = False) -> Precision:
     """Chooses the precision in which to build `part` (VISION or TEXT) for a GPU of compute capability `capability`.
 
@@ -45,12 +54,12 @@ def choose_precision(part: str, asked: str, capability: tuple[int, int] | None, 
     """
     if asked not in PRECISIONS:
         raise ConfigError(f"precision is {asked!r}; allowed: {', '.join(PRECISIONS)}. Use fp16 for the most accurate")
-    if asked == "fp8" and capability is not None and capability < FP8_CAPABILITY:
+    if asked == "bf16" and capability is not None and capability < _BF16_CAPABILITY:
         reason = (
-            f"a GPU of compute capability {format_capability(capability)} has no FP8, which needs "
-            f"{format_capability(FP8_CAPABILITY)} or newer"
+            f"a GPU of compute capability {format_capability(capability)} has no BF16, which needs "
+            f"{format_capability(_BF16_CAPABILITY)} or newer"
         )
-        choice = Precision(asked, _INSTEAD_OF_FP8[part], reason)
+        choice = Precision(asked, "fp16", reason)
     elif asked == "int4" and part == VISION:
         choice = Precision(asked, "int8", "encoding images is bound by arithmetic, which INT4 weights do not speed up")
     else:

@@ -75,9 +75,13 @@ class Child:
             return "".join(deque(text, lines)).rstrip()
 
 
+def end_with_parent() -> None:
+    """Has the system end this process by SIGTERM when its parent dies, even by SIGKILL. It does nothing off Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _prepare() -> None:
     # Background jobs of a shell ignore SIGINT, and their children would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        # Covers the parent's SIGKILL, after which no code of ours runs.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()

@@ -4,9 +4,9 @@ import pytest
 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_directory import TEXT, VISION
-from litevlm_ros.precision import PRECISIONS, choose_precision
+from litevlm_ros.precision import PRECISIONS, choose_precision, computed_in
 
-ORIN, ADA = (8, 7), (8, 9)
+TURING, ORIN, ADA = (7, 5), (8, 7), (8, 9)
 
 
 @pytest.mark.parametrize("asked", PRECISIONS)
@@ -15,18 +15,26 @@ def test_what_the_gpu_has_is_built_as_asked(asked: str) -> None:
     assert (choice.asked, choice.built, choice.reason) == (asked, asked, "")
 
 
-def test_orin_gets_no_fp8_but_engines_of_at_most_that_size() -> None:
-    assert choose_precision(VISION, "fp8", ORIN).built == "int8"
-    text = choose_precision(TEXT, "fp8", ORIN)
-    assert (text.asked, text.built) == ("fp8", "int4")
-    assert "8.7 has no FP8, which needs 8.9" in text.reason
+@pytest.mark.parametrize("part", [VISION, TEXT])
+def test_orin_stores_fp8_as_every_gpu_does(part: str) -> None:
+    assert choose_precision(part, "fp8", ORIN, strict=True).built == "fp8"
+    assert computed_in("fp8") == "fp16"
 
 
-def test_strict_refuses_what_orin_does_not_have_and_says_what_it_has() -> None:
-    with pytest.raises(ConfigError, match=r"text decoder cannot be built in fp8.*8\.7.*--text-precision int4"):
-        choose_precision(TEXT, "fp8", ORIN, strict=True)
-    with pytest.raises(ConfigError, match="--vision-precision int8"):
-        choose_precision(VISION, "fp8", ORIN, strict=True)
+def test_a_gpu_before_ampere_gets_fp16_instead_of_bf16() -> None:
+    text = choose_precision(TEXT, "bf16", TURING)
+    assert (text.asked, text.built) == ("bf16", "fp16")
+    assert "7.5 has no BF16, which needs 8.0" in text.reason
+
+
+def test_strict_refuses_what_the_gpu_does_not_have_and_says_what_it_has() -> None:
+    with pytest.raises(ConfigError, match=r"text decoder cannot be built in bf16.*7\.5.*--text-precision fp16"):
+        choose_precision(TEXT, "bf16", TURING, strict=True)
+
+
+def test_only_bf16_is_computed_in_bf16() -> None:
+    assert [precision for precision in PRECISIONS if computed_in(precision) == "bf16"] == ["bf16"]
+    assert {computed_in(precision) for precision in PRECISIONS} == {"fp16", "bf16"}
 
 
 def test_the_vision_encoder_has_no_int4() -> None:
@@ -40,5 +48,5 @@ def test_an_unknown_gpu_is_taken_to_have_everything() -> None:
 
 
 def test_unknown_precisions_are_named() -> None:
-    with pytest.raises(ConfigError, match="'fp64'; allowed: fp16, fp8, int8, int4"):
+    with pytest.raises(ConfigError, match="'fp64'; allowed: fp16, bf16, fp8, int8, int4"):
         choose_precision(TEXT, "fp64", ADA)

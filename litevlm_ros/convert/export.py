@@ -13,22 +13,17 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
+from litevlm_ros.checkpoint.files import SafetensorsDirectory
+from litevlm_ros.checkpoint.keys import Sources
 from litevlm_ros.convert.calibration import Calibration
-from litevlm_ros.convert.checkpoint import (
-    find_text_sources,
-    find_vision_sources,
-    load_draft_head,
-    load_text_decoder,
-    load_vision_encoder,
-)
-from litevlm_ros.convert.checkpoint_keys import Sources
+from litevlm_ros.convert.checkpoint import load_draft_head, load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.draft_head import stored_name
-from litevlm_ros.convert.engine_graph import write_engine_graph
 from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
 from litevlm_ros.convert.onnx_graphs import draft_graph, save_graph, text_graph, vision_graph
-from litevlm_ros.convert.safetensors_files import SafetensorsDirectory
+from litevlm_ros.convert.quantization import write_quantized_graph
 from litevlm_ros.convert.shared_weights import check_location, share_weights
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
@@ -70,8 +65,8 @@ def export_graphs(
     """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and yields each graph once written.
 
     A text decoder in fp32 comes with the model's draft head, if it has one. fp32 and fp16 are as
-    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give the graph that TensorRT builds
-    an engine from, which ONNX Runtime computes with the same rounded values; they need `calibration`. `output` becomes
+    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give graphs with quantized
+    weights and activations, which ONNX Runtime computes with; they need `calibration`. `output` becomes
     a model directory of its own: with
     `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
     Raises LiteVLMError, which names `output` if its disk is full, and OSError.
@@ -99,7 +94,7 @@ def _export_quantized(
     started = time.monotonic()
     precision = choose_precision(part, asked, None)
     file = output / graph_name(part, precision.built)
-    graph = write_engine_graph(part, model, precision.built, file, calibration)
+    graph = write_quantized_graph(part, model, precision.built, file, calibration)
     notes = (*graph.notes, f"not in {asked}: {precision.reason}") if precision.reason else graph.notes
     seconds = time.monotonic() - started
     return ExportedGraph(file, precision.built, _size(file), 0, None, seconds, graph.calibration, notes)
@@ -112,7 +107,7 @@ def export_vision_encoder(
 
     `dtype` is 'fp32' (ONNX Runtime on the CPU) or 'fp16' (GPU). With `share` the graph reads its weights from `model`'s
     safetensors files, which must then lie below `output`. Raises CheckpointError, ConfigError, and EngineError if
-    the graph does not compute what torch does.
+    the graph does not compute what torch does; then no graph is left behind, but an older one stays.
     """
     config = ModelConfig.from_directory(model)
     started = time.monotonic()
@@ -183,13 +178,16 @@ def _write(
         _check_space(module, file)
     graph = graph_of(module)
     shared_bytes = sum(share_weights(graph, sources, files, file.parent) for files, sources in shared)
-    save_graph(graph, file)
+    try:
+        error = save_graph(graph, file, None if check is None else lambda unfinished: check(unfinished, module))
+    except EngineError as problem:
+        raise type(problem)(f"{file} was not written: {problem}") from problem
     return ExportedGraph(
         file=file,
         precision=precision,
         bytes=_size(file),
         shared_bytes=shared_bytes,
-        error=check(file, module) if check else None,
+        error=error,
         seconds=time.monotonic() - started,
     )
 

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from litevlm_ros.model_config import VisionConfig
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's RGB channels, from 0 to 1, by which InternViT's inputs are normalised."""
+from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
 
 
 class InternVisionEncoder(nn.Module):

@@ -13,7 +13,8 @@ from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
 from litevlm_ros.convert.onnx_graphs import draft_inputs, text_inputs
 from litevlm_ros.convert.qwen2 import Qwen2Decoder
-from litevlm_ros.errors import EngineError
+from litevlm_ros.convert.token_scorer import TokenScorer
+from litevlm_ros.errors import EngineError, NotFiniteError
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}
 """Largest relative error of a graph against its module that is allowed, by dtype."""
@@ -25,7 +26,7 @@ def check_vision_graph(file: Path, module: InternVisionEncoder) -> float:
     pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = module(pixels)
-    return _compare(file, {"pixels": pixels}, {"visual_tokens": expected}, module.positions.dtype)
+    return compare(file, {"pixels": pixels}, {"visual_tokens": expected}, module.positions.dtype)
 
 
 def check_text_graph(file: Path, module: Qwen2Decoder) -> float:
@@ -40,12 +41,21 @@ def check_draft_graph(file: Path, module: DraftHead) -> float:
     return max(_check_draft(file, module, draft_inputs(module, new, rows)) for new, rows in ((6, 8), (1, 16)))
 
 
+def check_scorer_graph(file: Path, module: TokenScorer) -> float:
+    """Returns the relative error of `file` on random visual tokens. Raises EngineError beyond TOLERANCE."""
+    shape = 2, module.tokens_per_tile, module.norm.weight.shape[0]
+    visual = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = module(visual)
+    return compare(file, {"visual_tokens": visual}, {"scores": expected}, module.norm.weight.dtype)
+
+
 def _check_draft(file: Path, module: DraftHead, inputs: tuple[Tensor, ...]) -> float:
     names = ("input_ids", "hidden", "past_length", "past_key", "past_value")
     with torch.no_grad():
         _, *results = module(*inputs)
     expected = dict(zip(("next_hidden", "new_key", "new_value"), results, strict=True))
-    return _compare(file, dict(zip(names, inputs, strict=True)), expected, module.fuse.weight.dtype)
+    return compare(file, dict(zip(names, inputs, strict=True)), expected, module.fuse.weight.dtype)
 
 
 def _check_text(file: Path, module: Qwen2Decoder, inputs: tuple[torch.Tensor | list[torch.Tensor], ...]) -> float:
@@ -58,22 +68,32 @@ def _check_text(file: Path, module: Qwen2Decoder, inputs: tuple[torch.Tensor | l
         feeds |= {f"past_{kind}.{layer}": value for layer, value in enumerate(values)}
     for kind, outputs in (("key", new_keys), ("value", new_values)):
         expected |= {f"new_{kind}.{layer}": value for layer, value in enumerate(outputs)}
-    return _compare(file, feeds, expected, module.norm.weight.dtype)
+    return compare(file, feeds, expected, module.norm.weight.dtype)
 
 
-def _compare(file: Path, feeds: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> float:
+def compare(file: Path, feeds: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> float:
+    """Returns the largest relative error of what `file` computes from `feeds` against `expected`, both by name.
+
+    Raises EngineError beyond the TOLERANCE of `dtype`, and NotFiniteError if `expected` is not finite. The message
+    does not name the file, which may have a temporary name.
+    """
+    for name, wanted in expected.items():
+        if not wanted.isfinite().all():
+            raise NotFiniteError(
+                f"torch's own {name} are infinite or NaN, so the model's numbers go beyond what "
+                f"{str(dtype).removeprefix('torch.')} holds, or its weights are damaged. Export it in fp32, and build "
+                "engines with `ros2 run litevlm_ros build_engines --precision bf16`"
+            )
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         results = session.run(list(expected), {name: value.numpy() for name, value in feeds.items()})
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise EngineError(f"ONNX Runtime cannot run {file}: {error}") from error
+        raise EngineError(f"ONNX Runtime cannot run it: {error}") from error
     worst = 0.0
     for (name, wanted), result in zip(expected.items(), results, strict=True):
         off = relative_error(result, wanted.numpy())
         if not off <= TOLERANCE[dtype]:
-            raise EngineError(
-                f"{file}: {name} is off by {off:.2g} against torch, relative; allowed {TOLERANCE[dtype]:.2g}"
-            )
+            raise EngineError(f"its {name} is off by {off:.2g} against torch, relative; allowed {TOLERANCE[dtype]:.2g}")
         worst = max(worst, off)
     return worst
 

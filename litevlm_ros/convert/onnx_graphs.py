@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,12 @@ def text_inputs(module: Qwen2Decoder, new: int, rows: int, wanted: int, visual: 
     )
 
 
-def save_graph(model: ir.Model, file: Path) -> None:
+def save_graph(model: ir.Model, file: Path, check: Callable[[Path], float] | None = None) -> float | None:
     """Writes `file`, and weights beyond what one protobuf file can hold to `<file>.data` beside it.
 
-    The same model gives the same bytes. Both files are written whole or not at all. Raises OSError, and
-    onnx.checker.ValidationError if the graph is not valid ONNX.
+    The same model gives the same bytes. Before the graph takes the place of an older one, `check` gets its path. If
+    that raises anything, the older graph and its weights stay as they were, and nothing of the new one is left. Returns
+    what `check` returns. Raises OSError, and onnx.checker.ValidationError if the graph is not valid ONNX.
     """
     inline = sum(
         value.const_value.nbytes
@@ -112,15 +113,35 @@ def save_graph(model: ir.Model, file: Path) -> None:
         if value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor)
     )
     data = file.with_name(f"{file.name}.data")
-    data.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(file) as unfinished:
-            ir.save(model, unfinished, external_data=data.name if inline > _PROTOBUF_LIMIT else None)
-            onnx.checker.check_model(unfinished, full_check=True)
-    except BaseException:
-        data.unlink(missing_ok=True)  # the graph names it, so it cannot be renamed into its place
-        raise
+    with replacing(file) as unfinished:
+        if inline <= _PROTOBUF_LIMIT:
+            ir.save(model, unfinished)
+            found = _checked(unfinished, check)
+        else:
+            with replacing(data) as unfinished_data:
+                ir.save(model, unfinished, external_data=unfinished_data.name)
+                found = _checked(unfinished, check)
+                _rename_data(unfinished, unfinished_data.name, data.name)
+                file.unlink(missing_ok=True)  # an older graph must not read the new weights
+    if inline <= _PROTOBUF_LIMIT:
+        data.unlink(missing_ok=True)
+    return found
+
+
+def _checked(file: Path, check: Callable[[Path], float] | None) -> float | None:
+    onnx.checker.check_model(file, full_check=True)
+    return check(file) if check else None
+
+
+def _rename_data(file: Path, before: str, after: str) -> None:
+    """Makes the graph in `file` read the file `after` where it reads `before`, without loading any weights."""
+    graph = onnx.load(file, load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value == before:
+                entry.value = after
+    onnx.save(graph, file)
 
 
 def export_graph(

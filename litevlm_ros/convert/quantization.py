@@ -18,25 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 from torch import Tensor, nn
 
-from litevlm_ros.convert.calibration import CalibrationData, InputStatistics, measure_inputs
+from litevlm_ros.convert.calibration import Calibration, CalibrationData, InputStatistics, measure_inputs
+from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
+from litevlm_ros.convert.onnx_graphs import QUANTIZED_OPSET, save_graph, text_graph, vision_graph
 from litevlm_ros.convert.quantized_graph import QuantizedLayer, quantize_graph
-from litevlm_ros.convert.quantized_weights import (
-    FP8_MAX,
-    INT8_MAX,
-    int4_block,
-    to_fp8,
-    to_fp8_by_output,
-    to_int4,
-    to_int8,
-)
-from litevlm_ros.model_directory import TEXT
-from litevlm_ros.precision import FP8_FORMS
+from litevlm_ros.convert.quantized_weights import FP8_MAX, INT8_MAX, is_quantizable, quantize_weight
+from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_directory import TEXT, VISION
 
-_KEPT = ("lm_head", "patch_embedding")
-_ALIGNMENT = 16
-"""Inputs and outputs of a layer in 8 bits are multiples of this number, for TensorRT's matrix products."""
+KEPT = ("lm_head", "patch_embedding")
+"""The linear layers that are never quantized, by module name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,31 @@ class QuantizationReport:
 
     calibration: str = ""
     notes: tuple[str, ...] = ()
+
+
+def write_quantized_graph(
+    part: str, model: Path, precision: str, file: Path, calibration: Calibration | None
+) -> QuantizationReport:
+    """Writes the graph of `part` (VISION or TEXT) of the model directory `model`, in fp8, int8 or int4, to `file`.
+
+    Raises CheckpointError, ConfigError (without `calibration`; and an INT4 vision encoder is not supported), and
+    OSError.
+    """
+    if precision == "int4" and part == VISION:
+        raise ConfigError("vision-precision is int4; allowed: fp16, fp8, int8. Use int8 for the smallest")
+    if calibration is None:
+        raise ConfigError(f"precision is {precision}, which needs calibration data; give some, or use fp16")
+    module: nn.Module
+    if part == VISION:
+        encoder = load_vision_encoder(model, torch.float16)
+        module, graph = encoder, vision_graph(encoder, QUANTIZED_OPSET)
+    else:
+        decoder = load_text_decoder(model, torch.float16)
+        # Only draft heads read the hidden states, and they do not run beside a decoder in these precisions.
+        module, graph = decoder, text_graph(decoder, QUANTIZED_OPSET, hidden=False)
+    report = quantize(part, module, graph, precision, model, calibration())
+    save_graph(graph, file)
+    return report
 
 
 def quantize(
@@ -69,9 +88,9 @@ def quantize(
     inputs = {} if weights_only else measure_inputs(part, model, data)
     layers, skipped = {}, []
     for name, layer in module.named_modules():
-        if not isinstance(layer, nn.Linear) or name in _KEPT:
+        if not isinstance(layer, nn.Linear) or name in KEPT:
             continue
-        if not _fits(layer, precision):
+        if not is_quantizable(layer.in_features, layer.out_features, precision):
             skipped.append(name)
             continue
         layers[name] = _layer(layer.weight.detach(), precision, inputs.get(name), fp8_form)
@@ -83,19 +102,10 @@ def quantize(
     return QuantizationReport(calibration, tuple(notes))
 
 
-def _fits(layer: nn.Linear, precision: str) -> bool:
-    if precision == "int4":
-        return int4_block(layer.in_features) is not None
-    return layer.in_features % _ALIGNMENT == 0 and layer.out_features % _ALIGNMENT == 0
-
-
 def _layer(weight: Tensor, precision: str, inputs: InputStatistics | None, fp8_form: str) -> QuantizedLayer:
-    if precision == "int4":
-        return QuantizedLayer(to_int4(weight, inputs.importance if inputs else None))
-    if precision == "fp8":
-        quantized = to_fp8_by_output(weight) if fp8_form in FP8_FORMS[1:] else to_fp8(weight)
-        return QuantizedLayer(quantized, _step(inputs, FP8_MAX))
-    return QuantizedLayer(to_int8(weight), _step(inputs, INT8_MAX))
+    quantized = quantize_weight(weight, precision, fp8_form, inputs.importance if inputs else None)
+    most = {"fp8": FP8_MAX, "int8": INT8_MAX}.get(precision)
+    return QuantizedLayer(quantized, _step(inputs, most) if most else None)
 
 
 def _step(inputs: InputStatistics | None, most: float) -> float | None:

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from litevlm_ros.precision import FP8_FORMS
+
 FP8_MAX = 448.0
 """Largest number of E4M3 (arXiv 2209.05433)."""
 INT8_MAX = 127.0
 INT4_BLOCKS = (128, 64)
 """Inputs that share a scale, in the order of preference: the sizes that TensorRT takes."""
 
+_ALIGNMENT = 16
+"""Inputs and outputs of a layer in 8 bits are multiples of this number, for TensorRT's matrix products."""
 _INT4_MAX = 7.0
 _SHRINKAGES = tuple(1 - step / 20 for step in range(11))
 _ROWS_AT_ONCE = 1024
@@ -43,6 +47,27 @@ class QuantizedWeight:
         elif scale.dim():
             scale = scale.unsqueeze(1)
         return self.values.float() * scale
+
+
+def is_quantizable(inputs: int, outputs: int, precision: str) -> bool:
+    """Tells whether a linear layer of these widths can have weights in `precision`: fp8, int8 or int4."""
+    if precision == "int4":
+        return int4_block(inputs) is not None
+    return inputs % _ALIGNMENT == 0 and outputs % _ALIGNMENT == 0
+
+
+def quantize_weight(
+    weight: Tensor, precision: str, fp8_form: str = "", importance: Tensor | None = None
+) -> QuantizedWeight:
+    """Quantizes a weight [N, K] to `precision`: fp8, int8 or int4.
+
+    `fp8_form` is one of FP8_FORMS, of which '' is the first; `importance` [K] is that of the inputs, for int4.
+    """
+    if precision == "int4":
+        return to_int4(weight, importance)
+    if precision == "int8":
+        return to_int8(weight)
+    return to_fp8_by_output(weight) if fp8_form in FP8_FORMS[1:] else to_fp8(weight)
 
 
 def to_fp8(weight: Tensor) -> QuantizedWeight:

@@ -14,6 +14,7 @@ from litevlm_ros.engines.fingerprint import Machine, this_machine
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import DownloadError, EngineError
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import sidecar_file, weight_files
 from litevlm_ros.types import Notify
 
@@ -29,7 +30,7 @@ def install_prebuilt(
     """Moves the engines of an archive, a file or a URL, into the model directory. Returns the files that are new.
 
     Only the engines of `parts` (VISION, TEXT) are taken. Each of them must be the one that its sidecar describes, built
-    by the installed TensorRT for this GPU and from the weights in `model`; if one is not, none is taken. An engine of
+    by the installed TensorRT for this GPU and for the model in `model`; if one is not, none is taken. An engine of
     the same name that is another file is replaced only with `force`. Raises DownloadError, EngineError if no TensorRT
     is installed, and ImportError if `source` is a URL and huggingface_hub is missing.
     """
@@ -86,7 +87,13 @@ def _checked(engine: Path, source: str, machine: Machine, model: Path) -> Engine
         sidecar = EngineSidecar.read(engine)
         # First of all, since weights are looked for in the directory that the sidecar names.
         if sidecar.part == _part(engine):
-            reasons = [*sidecar.check_file(engine), *sidecar.check(machine, model), *sidecar.check_weights(model)]
+            config = ModelConfig.from_directory(model)
+            reasons = [
+                *sidecar.check_file(engine),
+                *sidecar.check(machine, model),
+                *sidecar.check_graph(config, model),
+                *sidecar.check_weights(model),
+            ]
         else:
             reasons = [f"{sidecar_file(engine)} says that it is an engine of {sidecar.part!r}"]
     except EngineError as error:

@@ -1,10 +1,8 @@
-"""Identifies what an engine depends on: TensorRT, the GPU, the weights, and the code that draws the graph."""
+"""Identifies what an engine depends on: TensorRT, the GPU, and weights."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +53,6 @@ def hash_weights(directory: Path) -> str:
         raise CheckpointError(f"{directory} holds no safetensors files; download the model again with "
                               "`ros2 run litevlm_ros download_models`")  # fmt: skip
     return _hash_files([directory / "config.json", *files], named=True)
-
-
-def hash_sources(files: Iterable[Path]) -> str:
-    """Returns the SHA-256 over Python sources without comments and layout. It is equal if they draw the same graph."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(ast.unparse(ast.parse(file.read_text(encoding="utf-8"))).encode())
-    return digest.hexdigest()
 
 
 def _hash_files(files: list[Path], named: bool) -> str:

@@ -13,26 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
+from litevlm_ros.engines.graphs import graph_hash
 from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import CheckpointError, EngineError
 from litevlm_ros.files import write_text
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, TEXT, VISION, sidecar_file
 from litevlm_ros.precision import PRECISIONS, precision_flag
 
-FORMAT = 2
+FORMAT = 3
 """The version of the JSON. Readers refuse other numbers."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One optimization profile of an engine.
-
-    `shapes` maps each input whose first dimension varies, named without its layer number, to the smallest, the
-    likeliest and the largest size of that dimension.
-    """
-
-    name: str
-    shapes: dict[str, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -42,11 +32,12 @@ class EngineSidecar:
     `file` is the engine's file name; `part` is VISION or TEXT. `compute_capabilities` lists the GPUs it runs on.
     `target` is the compute capability that was asked for and decided on the precision. `precision_reason` says why
     `precision_built` is not `precision_asked`; '' if it is. `fp8_form` is one of FP8_FORMS; '' in other precisions.
-    `calibration` says in words which data scaled the quantized values; '' if none was needed. `profiles` are in the
-    order of their indices in the engine. `max_prompt` is the most new tokens of a call, `max_context` the most cache
-    rows (both 0 for the vision encoder), and `max_tiles` the most tiles of a call (0 for the text decoder).
-    `activation_bytes` is what TensorRT reserves besides the weights; 0 if it does not say. `build_seconds` is the time
-    that graph and engine took, and `built_at` is UTC as ISO 8601.
+    `calibration` says in words which data scaled the quantized values; '' if none was needed. `weights_sha256` is that
+    of the weights that are packed in the engine; '' if none are, since plans fit all weights of a model's shapes.
+    `graph_sha256` is that of the graphs (`graph_hash`). `plans` lists the keys of the plans, and `compiled` tells
+    whether their kernels are in the engine. `max_prompt` is the most new tokens of a call, `max_context` the most cache
+    rows (both 0 for the vision encoder), and `max_tiles` the most tiles of a prompt (0 for the text decoder).
+    `build_seconds` is the time that the engine took, and `built_at` is UTC as ISO 8601.
     """
 
     file: str
@@ -63,11 +54,11 @@ class EngineSidecar:
     precision_built: str
     precision_reason: str
     calibration: str
-    profiles: tuple[Profile, ...]
+    plans: tuple[str, ...]
+    compiled: bool
     max_prompt: int
     max_context: int
     max_tiles: int
-    activation_bytes: int
     build_seconds: float
     built_at: str
     fp8_form: str = ""
@@ -106,18 +97,15 @@ class EngineSidecar:
         expected = {entry.name: entry.type for entry in dataclasses.fields(cls)}
         if values.keys() != expected.keys():
             raise ValueError(f"unknown or missing keys: {', '.join(sorted(values.keys() ^ expected.keys()))}")
-        simple: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+        simple: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
         for name, kind in expected.items():
             if str(kind) in simple and not isinstance(values[name], simple[str(kind)]):
                 raise ValueError(f"{name} is {values[name]!r}, not of type {kind}")
         if values["part"] not in PARTS:
             raise ValueError(f"part is {values['part']!r}, not {' or '.join(PARTS)}")
-        profiles = tuple(
-            Profile(str(profile["name"]), {name: _three(sizes) for name, sizes in profile["shapes"].items()})
-            for profile in values["profiles"]
-        )
+        plans = tuple(str(key) for key in values["plans"])
         capabilities = tuple(str(capability) for capability in values["compute_capabilities"])
-        return cls(**{**values, "profiles": profiles, "compute_capabilities": capabilities})
+        return cls(**{**values, "plans": plans, "compute_capabilities": capabilities})
 
     # Checks
 
@@ -153,8 +141,10 @@ class EngineSidecar:
     def check_weights(self, model: Path) -> list[str]:
         """Lists why this engine is not one of the model directory `model`, with the command that helps.
 
-        A model directory without weights is taken to be the right one.
+        An engine without packed weights fits all, and a model directory without weights is taken to be the right one.
         """
+        if not self.weights_sha256:
+            return []
         try:
             found = hash_weights(model / self.part)
         except CheckpointError:
@@ -163,6 +153,17 @@ class EngineSidecar:
             return []
         return [f"{self.file} was built from other weights than those in {model / self.part}; build it again with "
                 f"`{self.command(model)}`"]  # fmt: skip
+
+    def check_graph(self, model: ModelConfig, directory: Path | None = None) -> list[str]:
+        """Lists why this engine is not one of `model` and of this version of the code, with the command that helps.
+
+        `directory` is the model directory, for the command.
+        """
+        if graph_hash(self.part, self.precision_built, model) == self.graph_sha256:
+            return []
+        return [f"{self.file} was built for another model than the config.json files in {directory or 'models'} "
+                "describe, or by another version of litevlm_ros; build it again with "
+                f"`{self.command(directory)}`"]  # fmt: skip
 
     def command(self, directory: Path | None = None) -> str:
         """Returns the command that builds this engine again."""
@@ -181,8 +182,3 @@ def rebuild_command(engine: Path) -> str:
     known = part in PARTS and precision in PRECISIONS
     flags = f" --precision {precision} --skip-{_OTHER[part]} --force" if known else ""
     return f"ros2 run litevlm_ros build_engines --model {engine.parent}{flags}"
-
-
-def _three(sizes: list[int]) -> tuple[int, int, int]:
-    smallest, likeliest, largest = (int(size) for size in sizes)
-    return smallest, likeliest, largest

@@ -3,8 +3,8 @@
 ros2 run litevlm_ros build_engines --fp8
 ros2 run litevlm_ros build_engines --precision fp16 --skip-text
 
-An engine belongs to one GPU and one version of TensorRT, which the JSON file beside it names. Engines that are there
-and fit are kept.
+An engine belongs to one GPU and one version of TensorRT, which the JSON file beside it names, and reads its weights
+from the model directory unless their precision packs them. Engines that are there and fit are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from litevlm_ros.engines.profiles import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
+from litevlm_ros.engines.shapes import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
+from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import parse_capability
+from litevlm_ros.model_directory import PLAIN
 from litevlm_ros.precision import FP8_FORMS, PRECISIONS
 from litevlm_ros.tools.command import (
     add_made_precision_options,
@@ -28,6 +30,7 @@ from litevlm_ros.tools.command import (
     run_command,
     say,
 )
+from litevlm_ros.tools.export_onnx import MISSING, export_and_tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +65,11 @@ def _run(options: argparse.Namespace) -> None:
         ),
         say,
     )
+    if options.onnx:
+        try:
+            export_and_tell(options.model, options.output or options.model, dict.fromkeys(precisions, PLAIN))
+        except ImportError as error:
+            raise EngineError(MISSING.format(error=error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--fp8",
         action="store_true",
-        help="--precision fp8. A GPU without FP8, such as an Orin's, gets the best engines of at most that size",
+        help="--precision fp8: weights take half the memory, and are computed with in fp16 on every GPU",
     )
     add_made_precision_options(precision, PRECISIONS)
     precision.add_argument(
@@ -113,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files")
     add_model_option(files, Path("models"))
     files.add_argument(
-        "--output", type=Path, metavar="DIR", help="directory for graphs and engines (default: the model directory)"
+        "--output", type=Path, metavar="DIR", help="directory for engines and graphs (default: the model directory)"
+    )
+    files.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also write vision_encoder.onnx and text_decoder.onnx, which run on a CPU, as export_onnx does",
     )
     return parser
 

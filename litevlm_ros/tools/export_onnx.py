@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from litevlm_ros.model_directory import PLAIN
-from litevlm_ros.precision import PRECISIONS
+from litevlm_ros.precision import GRAPH_PRECISIONS
 from litevlm_ros.tools.command import (
     add_made_precision_options,
     add_model_option,
@@ -24,33 +25,51 @@ from litevlm_ros.tools.command import (
     say,
 )
 
-CHOICES = (PLAIN, *PRECISIONS)
+if TYPE_CHECKING:
+    from litevlm_ros.convert.calibration import Calibration
+
+CHOICES = (PLAIN, *GRAPH_PRECISIONS)
+
+MISSING = (
+    "Export needs torch, onnx and onnxscript ({error}); install them with "
+    "`pip install 'litevlm_ros[convert,onnxruntime]'`"
+)
+"""The line for packages that are not installed, for `run_command`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 after an error that it has explained on stderr, or 130 if it was interrupted."""
     options = _parser().parse_args(argv)
-    return run_command(
-        lambda: _run(options),
-        missing="Export needs torch, onnx and onnxscript ({error}); install them with "
-        "`pip install 'litevlm_ros[convert,onnxruntime]'`",
-    )
+    return run_command(lambda: _run(options), missing=MISSING)
 
 
 def _run(options: argparse.Namespace) -> None:
-    precisions = made_precisions(options, options.precision, "export")
-    # Imported here, so that --help needs no torch.
-    from litevlm_ros.convert.export import export_graphs
     from litevlm_ros.lab.world.calibration import calibration_data
 
-    for graph in export_graphs(
+    export_and_tell(
         options.model,
         options.output or options.model,
-        precisions,
+        made_precisions(options, options.precision, "export"),
         share=options.share_weights,
         check=not options.skip_check,
         calibration=partial(calibration_data, options.model, options.calibration_images),
-    ):
+    )
+
+
+def export_and_tell(
+    model: Path,
+    output: Path,
+    precisions: Mapping[str, str],
+    *,
+    share: bool = False,
+    check: bool = True,
+    calibration: Calibration | None = None,
+) -> None:
+    """Exports as `export_graphs` does, and prints each graph once it is written. Raises ImportError without torch."""
+    # Imported here, so that --help needs no torch.
+    from litevlm_ros.convert.export import export_graphs
+
+    for graph in export_graphs(model, output, precisions, share=share, check=check, calibration=calibration):
         shared = f" + {graph.shared_bytes / 1e6:.1f} MB shared" if graph.shared_bytes else ""
         checked = f"relative error {graph.error:.1e}, " if graph.error is not None else ""
         size = f"{graph.bytes / 1e6:.1f} MB{shared}"

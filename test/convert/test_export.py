@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from outliers import write_model_with_outlier
 from tiny_internvl import model_directory
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.convert import export as model_export
 from litevlm_ros.convert import onnx_check
 from litevlm_ros.convert.export import export_graphs, export_text_decoder, export_vision_encoder
-from litevlm_ros.errors import CheckpointError, ConfigError, EngineError
+from litevlm_ros.errors import CheckpointError, ConfigError, EngineError, NotFiniteError
 from litevlm_ros.lab.world.calibration import calibration_data
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.model_directory import TEXT, VISION, demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 
 
@@ -32,8 +33,24 @@ def test_a_graph_that_computes_something_else_is_an_error(
     models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(onnx_check.TOLERANCE, torch.float32, 1e-12)
-    with pytest.raises(EngineError, match="visual_tokens is off by"):
+    with pytest.raises(
+        EngineError, match=rf"{tmp_path}/vision_encoder.onnx was not written: .*visual_tokens is off by"
+    ):
         export_vision_encoder(models["original"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_fp16_graph_of_a_model_that_overflows_is_not_written(tmp_path: Path) -> None:
+    model = write_model_with_outlier(demo_model_directory(), tmp_path / "model")
+    with pytest.raises(NotFiniteError) as caught:
+        export_text_decoder(model, tmp_path, "fp16")
+    assert f"{tmp_path}/text_decoder_fp16.onnx was not written: torch's own logits are infinite or NaN" in str(
+        caught.value
+    )
+    assert "float16" in str(caught.value)
+    assert "build_engines --precision bf16" in str(caught.value)
+    assert not list(tmp_path.glob("*.onnx"))
+    assert export_text_decoder(model, tmp_path, "fp32").error is not None
 
 
 def test_unknown_dtype(models: Any, tmp_path: Path) -> None:

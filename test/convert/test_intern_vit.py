@@ -7,7 +7,8 @@ import torch
 from published_checkpoints import reference_model, write_original
 
 from litevlm_ros.convert.checkpoint import load_vision_encoder
-from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD, gelu
+from litevlm_ros.convert.intern_vit import gelu
+from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
 
 TOLERANCE = 1e-4
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from litevlm_ros.convert import onnx_graphs as onnx_export
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, vision_graph
+from litevlm_ros.errors import EngineError
 
 TOLERANCE = 1e-4
 
@@ -140,3 +142,38 @@ def test_weights_beyond_the_protobuf_limit_go_beside_the_graph(
     pixels = torch.zeros(1, 56, 56, 3, dtype=torch.uint8)
     (result,) = onnxruntime.InferenceSession(file).run(None, {"pixels": pixels.numpy()})
     np.testing.assert_allclose(result, module(pixels).numpy(), rtol=1e-4, atol=1e-4)
+    assert {made.name for made in tmp_path.iterdir()} == {file.name, f"{file.name}.data"}
+    monkeypatch.undo()
+    save_graph(vision_graph(module), file)
+    assert [made.name for made in tmp_path.iterdir()] == [file.name], "weights that no graph reads"
+
+
+@pytest.mark.parametrize("limits", [(10_000, 10_000), (10_000, 2**30), (2**30, 10_000), (2**30, 2**30)])
+def test_a_graph_whose_check_fails_leaves_the_older_one_and_nothing_of_its_own(
+    vision_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
+) -> None:
+    """Whether the weights of the older and of the newer graph are in the graph or beside it."""
+    file, pixels = tmp_path / "graph.onnx", np.zeros((1, 56, 56, 3), np.uint8)
+
+    def run(made: Path) -> float:
+        (result,) = onnxruntime.InferenceSession(made).run(None, {"pixels": pixels})
+        return float(result.sum())
+
+    monkeypatch.setattr(onnx_export, "_PROTOBUF_LIMIT", limits[0])
+    written = save_graph(ir.load(vision_file), file, run)
+    before = {made.name: made.read_bytes() for made in tmp_path.iterdir()}
+    changed = ir.load(vision_file)
+    weight = max(changed.graph.initializers.values(), key=lambda value: value.const_value.nbytes)
+    weight.const_value = ir.tensor(2 * weight.const_value.numpy(), name=weight.name)
+
+    def refuse(made: Path) -> float:
+        assert made != file
+        assert run(made) != written, "the new weights"
+        raise EngineError("off")
+
+    monkeypatch.setattr(onnx_export, "_PROTOBUF_LIMIT", limits[1])
+    with pytest.raises(EngineError, match="off"):
+        save_graph(changed, file, refuse)
+    assert {made.name: made.read_bytes() for made in tmp_path.iterdir()} == before
+    assert run(file) == written
+    assert save_graph(changed, file, run) == run(file) != written

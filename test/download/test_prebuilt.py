@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 import pytest
 from fake_hub import FakeHub
+from package_files import DEMO_MODEL
 
 from litevlm_ros.download import prebuilt
 from litevlm_ros.download.prebuilt import install_prebuilt
 from litevlm_ros.download.staging import STAGING
 from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
-from litevlm_ros.engines.sidecar import EngineSidecar, Profile
+from litevlm_ros.engines.graphs import graph_hash
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import DownloadError
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, TEXT, VISION
 
 ORIN = Machine("tensorrt", "10.3.0", "8.7")
@@ -28,7 +32,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prebuilt, "this_machine", lambda: ORIN)
     for part in PARTS:
         (tmp_path / "models" / part).mkdir(parents=True)
-        (tmp_path / "models" / part / "config.json").write_text("{}")
+        shutil.copyfile(DEMO_MODEL / part / "config.json", tmp_path / "models" / part / "config.json")
         (tmp_path / "models" / part / "model.safetensors").write_bytes(part.encode())
     return tmp_path / "models"
 
@@ -51,16 +55,16 @@ def engine(tmp_path: Path, model: Path) -> Engine:
             engine_sha256=hash_file(file),
             engine_bytes=len(data),
             weights_sha256=hash_weights(model / of),
-            graph_sha256="0" * 64,
+            graph_sha256=graph_hash(of, precision, ModelConfig.from_directory(model)),
             precision_asked=precision,
             precision_built=precision,
             precision_reason="",
             calibration="",
-            profiles=(Profile("any", {"pixels": (1, 1, 7)}),),
+            plans=("layer-1025",),
+            compiled=True,
             max_prompt=0,
             max_context=0,
             max_tiles=7,
-            activation_bytes=0,
             build_seconds=1.0,
             built_at="2025-01-01T00:00:00+00:00",
         )
@@ -123,6 +127,7 @@ def test_from_a_url(engine: Engine, pack: Callable[[], Path], model: Path, hub: 
         ({"flavour": "tensorrt_rtx"}, "it was built by TensorRT-RTX 10.3.0"),
         ({"compute_capabilities": ("8.6",)}, "built for compute capability 8.6 and this GPU is 8.7"),
         ({"weights_sha256": "0" * 64}, "was built from other weights than those in"),
+        ({"graph_sha256": "0" * 64}, "was built for another model than the config.json files in"),
         ({"part": TEXT}, "says that it is an engine of 'text_decoder'"),
         ({"part": "../../elsewhere"}, "part is '../../elsewhere', not vision_encoder or text_decoder"),
         ({"format": 99}, "cannot be used"),

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_internvl import model_directory
+from package_files import DEMO_MODEL, ROOT
 
-from litevlm_ros.engines import build
-from litevlm_ros.engines import onnx_to_engine as builder
-from litevlm_ros.engines.build import BuildRequest, build_engines, build_memory, check_memory
-from litevlm_ros.engines.profiles import Sizes
+from litevlm_ros.engines import build, target
+from litevlm_ros.engines.build import BuildRequest, build_engines
+from litevlm_ros.engines.plan_archive import PlanArchive
+from litevlm_ros.engines.shapes import Sizes, foreseen
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import ConfigError, EngineError, OutputError
-from litevlm_ros.model_directory import TEXT, VISION, sidecar_file
-from litevlm_ros.precision import PRECISIONS
+from litevlm_ros.machine import Device
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import PARTS, TEXT, VISION, runtime_cache_directory, sidecar_file
 
-
-def real_build(test: Any) -> Any:
-    """Marks a test that builds engines, whatever else the machine does meanwhile."""
-    return pytest.mark.slow(pytest.mark.timeout(600)(test))
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "find_device", lambda: None)
+    for module in (build, target):
+        monkeypatch.setattr(module, "find_device", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +41,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with both engines for compute capability 8.9."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
     directory = tmp_path_factory.mktemp("engines") / "model"
-    shutil.copytree(model_directory(), directory)
-    for graph in directory.glob("*.onnx*"):
-        graph.unlink()
+    for part in PARTS:
+        shutil.copytree(DEMO_MODEL / part, directory / part)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "find_device", lambda: None)
+        for module in (build, target):
+            patch.setattr(module, "find_device", lambda: None)
         lines: list[str] = []
         build_engines(request(directory), lines.append)
-    assert [line for line in lines if "building (there is none yet)" in line] == lines[:1] + lines[3:4]
+    assert [line.partition(" MB")[0].rstrip("0123456789") for line in lines] == [
+        "vision_encoder_fp16.engine: building (there is none yet)",
+        "text_decoder_fp16.engine: building (there is none yet)",
+        "vision_encoder_fp16.engine: ",
+        "text_decoder_fp16.engine: ",
+    ]
     return directory
 
 
@@ -58,7 +67,7 @@ def model(built: Path, tmp_path: Path) -> Path:
 
 def request(model: Path, **changes: Any) -> BuildRequest:
     precisions = {VISION: "fp16", TEXT: "fp16"}
-    made = BuildRequest(model, model, precisions, Sizes(3, 512), target=(8, 9))
+    made = BuildRequest(model, model, precisions, Sizes(2, 64), target=(8, 9))
     return replace(made, **changes)
 
 
@@ -70,30 +79,60 @@ def reasons(asked: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-@real_build
-def test_engines_sidecars_and_graphs_have_the_documented_names(built: Path) -> None:
+def test_engines_and_sidecars_have_the_documented_names(built: Path) -> None:
     assert sorted(file.name for file in built.iterdir() if file.is_file()) == [
-        "text_decoder.onnx", "text_decoder_fp16.engine", "text_decoder_fp16.engine.json",
-        "vision_encoder.onnx", "vision_encoder_fp16.engine", "vision_encoder_fp16.engine.json",
+        "text_decoder_fp16.engine", "text_decoder_fp16.engine.json",
+        "vision_encoder_fp16.engine", "vision_encoder_fp16.engine.json",
     ]  # fmt: skip
     sidecar = EngineSidecar.read(built / "text_decoder_fp16.engine")
     assert sidecar.check_file(built / sidecar.file) == []
-    assert sidecar.check_weights(built) == []
+    assert sidecar.check_weights(built) == sidecar.check_graph(ModelConfig.from_directory(built)) == []
     assert (sidecar.flavour, sidecar.compute_capabilities, sidecar.precision_built) == (
         "tensorrt_rtx", ("8.9",), "fp16"
     )  # fmt: skip
-    assert (sidecar.max_prompt, sidecar.max_context, sidecar.max_tiles, sidecar.calibration) == (512, 512, 0, "")
-    assert EngineSidecar.read(built / "vision_encoder_fp16.engine").max_tiles == 3
+    assert (sidecar.max_prompt, sidecar.max_context, sidecar.max_tiles, sidecar.calibration) == (64, 64, 0, "")
+    assert (sidecar.weights_sha256, sidecar.compiled) == ("", False)
+    assert EngineSidecar.read(built / "vision_encoder_fp16.engine").max_tiles == 2
 
 
-@real_build
+@pytest.mark.parametrize("part", PARTS)
+def test_every_foreseen_plan_is_in_the_file_and_no_weights(part: str, built: Path) -> None:
+    file = built / f"{part}_fp16.engine"
+    archive = PlanArchive.open(file)
+    keys = foreseen(part, Sizes(2, 64), ModelConfig.from_directory(built))
+    assert tuple(archive.keys) == keys
+    assert EngineSidecar.read(file).plans == tuple(map(str, keys))
+    assert archive.graphs.keys() == {*(key.block for key in keys), "attention"}
+    assert all(archive.plan(key) and not archive.kernels(key) for key in keys)
+    assert not archive.packed
+
+
+def test_building_needs_no_torch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from litevlm_ros.tools.build_engines import main\n"
+        f"sys.exit(main(['--model', {str(DEMO_MODEL)!r}, '--output', {str(tmp_path)!r}, '--target-sm', '80',"
+        " '--precision', 'bf16', '--max-tiles', '1', '--max-context', '8']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert PlanArchive.open(tmp_path / "text_decoder_bf16.engine").precision == "bf16"
+
+
 def test_what_is_up_to_date_stays(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reasons(request(model), monkeypatch) == [
         "vision_encoder_fp16.engine: up to date", "text_decoder_fp16.engine: up to date"
     ]  # fmt: skip
 
 
-@real_build
+def test_other_weights_of_the_same_shapes_fit(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model / TEXT / "model.safetensors").write_bytes(b"other weights")
+    assert all("up to date" in line for line in reasons(request(model), monkeypatch))
+
+
 def test_every_reason_to_build_again_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def change(**values: Any) -> None:
         file = sidecar_file(model / "text_decoder_fp16.engine")
@@ -105,6 +144,7 @@ def test_every_reason_to_build_again_is_named(model: Path, monkeypatch: pytest.M
         ({"compute_capabilities": ["8.6"]}, "it was built for compute capability 8.6, not 8.9"),
         ({"weights_sha256": "0"}, "the weights have changed"),
         ({"graph_sha256": "0"}, "this version draws another graph"),
+        ({"plans": ["mlp-1"]}, "another max_tiles or max_context"),
         ({"engine_sha256": "0"}, "is damaged"),
         ({"format": 99}, "cannot be used"),
     ):
@@ -114,29 +154,80 @@ def test_every_reason_to_build_again_is_named(model: Path, monkeypatch: pytest.M
         assert text.startswith("text_decoder_fp16.engine: building (")
         assert reason in text
         sidecar_file(model / "text_decoder_fp16.engine").write_text(original)
-    assert all("another max_tiles" in line for line in reasons(request(model, sizes=Sizes(4, 600)), monkeypatch))
+    assert all("another max_tiles" in line for line in reasons(request(model, sizes=Sizes(4, 80)), monkeypatch))
     assert all("building (--force)" in line for line in reasons(request(model, force=True), monkeypatch))
     (model / "text_decoder_fp16.engine").unlink()
     assert "there is none yet" in reasons(request(model), monkeypatch)[1]
 
 
-@real_build
-def test_graphs_that_are_there_are_left_alone(model: Path) -> None:
-    """They may be those that ONNX Runtime runs on the CPU."""
-    (model / "vision_encoder.onnx").write_bytes(b"somebody's own")
-    build_engines(request(model, precisions={VISION: "fp16"}, force=True), lambda line: None)
-    assert (model / "vision_encoder.onnx").read_bytes() == b"somebody's own"
-    assert (
-        EngineSidecar.read(model / "vision_encoder_fp16.engine").check_file(model / "vision_encoder_fp16.engine") == []
+def test_another_config_needs_other_engines(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = model / TEXT / "config.json"
+    values = json.loads(file.read_text())
+    section = next(part for part in (values, *values.values()) if isinstance(part, dict) and "rms_norm_eps" in part)
+    section["rms_norm_eps"] = 0.25
+    file.write_text(json.dumps(values))
+    vision, text = reasons(request(model), monkeypatch)
+    assert "up to date" in vision
+    assert "the model's config.json has changed" in text
+    (reason,) = EngineSidecar.read(model / "text_decoder_fp16.engine").check_graph(
+        ModelConfig.from_directory(model), model
     )
-    assert not list(model.glob(".build_*"))
+    assert f"build it again with `ros2 run litevlm_ros build_engines --model {model} --text-precision fp16" in reason
 
 
-@real_build
+def test_what_was_kept_beside_an_older_engine_goes_with_it(model: Path) -> None:
+    kept = runtime_cache_directory(model / "vision_encoder_fp16.engine")
+    kept.mkdir()
+    (kept / "mlp-99.plan").write_bytes(b"old")
+    build_engines(request(model, precisions={VISION: "fp16"}, force=True), lambda line: None)
+    assert not kept.exists()
+
+
+def test_packed_weights_are_stored_and_their_hash_is_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="packs weights with PyTorch")
+    lines: list[str] = []
+    build_engines(request(model, precisions={VISION: "fp8"}), lines.append)
+    assert "vision_encoder_fp8.engine: weights are stored in fp8 and computed with in fp16" in lines
+    archive = PlanArchive.open(model / "vision_encoder_fp8.engine")
+    assert archive.packed["layers.0.qkv.weight.fp8"].dtype == "U8"
+    sidecar = EngineSidecar.read(archive.file)
+    assert sidecar.weights_sha256
+    assert sidecar.check_weights(model) == []
+    (model / VISION / "model.safetensors").write_bytes(b"other weights")
+    assert "was built from other weights" in sidecar.check_weights(model)[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(target, "find_device", lambda: None)
+    asked = request(model, precisions={VISION: "fp8"})
+    assert "the weights have changed" in reasons(asked, monkeypatch)[0]
+
+
+def test_int4_alone_is_calibrated(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="packs weights with PyTorch")
+    from litevlm_ros.convert import packed_weights
+
+    class Data:
+        description = "two pictures"
+
+    given: dict[str, Any] = {}
+
+    def pack(part: str, directory: Path, precision: str, data: Any, form: str) -> dict[str, Any]:
+        given[precision] = (data and data.description, form)
+        return {}
+
+    monkeypatch.setattr(packed_weights, "pack", pack)
+    for precision in ("fp8", "int8", "int4"):
+        asked = request(model, precisions={TEXT: precision}, calibration=Data, fp8_form="channel", sizes=Sizes(1, 2))
+        build_engines(asked, lambda line: None)
+    assert given == {"fp8": (None, "channel"), "int8": (None, ""), "int4": ("two pictures", "")}
+    assert EngineSidecar.read(model / "text_decoder_int4.engine").calibration == "two pictures"
+    assert "calibration images were given" in reasons(
+        request(model, precisions={TEXT: "int4"}, sizes=Sizes(1, 2), recalibrate=True), monkeypatch
+    )[0]  # fmt: skip
+
+
 def test_a_full_disk_leaves_neither_half_an_engine_nor_a_sidecar(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
-        if ".engine." in os.readlink(f"/proc/self/fd/{descriptor}"):  # the graph before it found room
-            raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match=r"vision_encoder_fp16\.engine cannot be written \(No space left on device\)"):
@@ -145,81 +236,98 @@ def test_a_full_disk_leaves_neither_half_an_engine_nor_a_sidecar(model: Path, mo
     assert not list(model.glob("*.part"))
 
 
-@real_build
-def test_a_full_disk_is_explained_while_the_graph_is_drawn(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("litevlm_ros.convert.engine_graph.write_engine_graph", full)
-    with pytest.raises(OutputError, match=r"cannot be written .*make room"):
-        build_engines(request(model, precisions={VISION: "fp16"}, force=True), lambda line: None)
-    assert not list(model.glob(".build_*"))
-
-
-@real_build
-def test_fp8_below_ada_is_said_before_anything_is_built(model: Path) -> None:
-    lines: list[str] = []
-    with pytest.raises(ConfigError, match="without a GPU"):
-        build_engines(request(model, precisions={TEXT: "fp8"}, target=(8, 6)), lines.append)
-    assert lines[0].startswith(
-        "text_decoder: fp8 was asked for, int4 is built, because a GPU of compute capability 8.6"
+def test_a_gpu_without_bf16_gets_fp16_and_strict_refuses(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(model, precisions={TEXT: "bf16"}, target=(7, 5))
+    assert reasons(asked, monkeypatch)[0].startswith(
+        "text_decoder: bf16 was asked for, fp16 is built, because a GPU of compute capability 7.5 has no BF16"
     )
-    with pytest.raises(ConfigError, match="cannot be built in fp8"):
-        build_engines(request(model, precisions={TEXT: "fp8"}, target=(8, 6), strict=True), lines.append)
+    with pytest.raises(ConfigError, match="cannot be built in bf16"):
+        build_engines(replace(asked, strict=True), lambda line: None)
 
 
-@real_build
-def test_an_orins_engines_are_explained_and_left_to_an_orin(model: Path) -> None:
-    lines: list[str] = []
+def test_an_orins_engines_are_left_to_an_orin(model: Path) -> None:
     with pytest.raises(ConfigError, match="engines are built on a Jetson"):
-        build_engines(request(model, precisions={VISION: "fp8", TEXT: "fp8"}, target=(8, 7)), lines.append)
-    assert ["int8 is built" in lines[0], "int4 is built" in lines[1]] == [True, True]
-    assert "compute capability 8.7 has no FP8" in lines[0]
+        build_engines(request(model, precisions={VISION: "fp8", TEXT: "fp8"}, target=(8, 7)), lambda line: None)
 
 
-@real_build
 def test_too_little_memory_is_said_before_the_build(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "build_memory", lambda weights: 1 << 60)
+    monkeypatch.setattr(build, "build_memory", lambda packed: 1 << 60)
     with pytest.raises(EngineError, match="add swap"):
         build_engines(request(model, force=True), lambda line: None)
 
 
-def test_the_graph_hash_tells_parts_and_precisions_apart() -> None:
-    hashes = {build.graph_hash(part, precision) for part in (VISION, TEXT) for precision in ("fp16", "fp8")}
-    assert len(hashes) == 4
-    assert build.graph_hash(TEXT, "fp8") == build.graph_hash(TEXT, "int4")
+# --- kernels, with a GPU that compiles nothing
 
 
-@pytest.mark.parametrize("part", [VISION, TEXT])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_sources_that_the_graph_hash_names_are_there(part: str, precision: str) -> None:
-    assert [file for file in build.graph_sources(part, precision) if not file.is_file()] == []
+class Compiler:
+    """Kernels that are there at once, or fail."""
 
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+        self.names: list[str] = []
 
-# --- memory
+    def submit(self, name: str, plan: bytes) -> Future[bytes]:
+        self.names.append(name)
+        future: Future[bytes] = Future()
+        if self._fails:
+            future.set_exception(EngineError(f"TensorRT does not compile kernels of {name}"))
+        else:
+            future.set_result(b"kernels of " + plan[:4])
+        return future
 
 
 @pytest.fixture
-def _seven_gib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "available_bytes", lambda: 7 << 30)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (build, target):
+        monkeypatch.setattr(module, "find_device", lambda: Device("Ada", (8, 9), 1 << 36, False))
+    # TensorRT-RTX itself finds no GPU to be the current one.
+    monkeypatch.setattr(build, "find_target", lambda asked: target.Target((8, 9), "SM89"))
+    monkeypatch.setattr(target.Target, "is_here", property(lambda self: True))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "pycuda" else find(name))
 
 
-@pytest.mark.usefixtures("_seven_gib")
-def test_a_build_that_fits_is_let_through() -> None:
-    check_memory(TEXT, 7 << 30)
+def compiler(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> Compiler:
+    made = Compiler(fails)
+
+    @contextmanager
+    def start(workers: int) -> Any:
+        assert workers >= 1
+        yield made
+
+    monkeypatch.setattr(build, "kernel_compiler", start)
+    return made
 
 
-@pytest.mark.usefixtures("_seven_gib")
-def test_a_build_that_does_not_fit_is_refused_with_the_swap_that_is_missing() -> None:
-    with pytest.raises(EngineError) as raised:
-        check_memory(TEXT, 10 << 30)
-    message = str(raised.value)
-    assert "text decoder takes up to 10.7 GB of memory and 7.5 GB are free" in message
-    assert "fallocate -l 4G" in message, "3 GiB and one to spare"
-    assert "smaller model" in message
-    assert "--skip-memory-check" in message
+@pytest.mark.usefixtures("gpu")
+def test_where_the_gpu_is_kernels_are_compiled_for_both_parts_at_once(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = compiler(monkeypatch)
+    lines: list[str] = []
+    build_engines(request(model), lines.append)
+    assert lines[0] == "vision_encoder_fp16.engine: building (its kernels are not compiled yet)"
+    assert made.names[0] == "vision_encoder_fp16.engine's plan projector-514"
+    assert made.names[-1] == "text_decoder_fp16.engine's plan qkv-1"
+    for part in PARTS:
+        archive = PlanArchive.open(model / f"{part}_fp16.engine")
+        assert all(archive.kernels(key) == b"kernels of " + archive.plan(key)[:4] for key in archive.keys)
+        assert EngineSidecar.read(archive.file).compiled
+    build_engines(request(model), lines.append)
+    assert lines[-1] == "text_decoder_fp16.engine: up to date"
 
 
-def test_memory_grows_with_the_weights() -> None:
-    assert 5e9 < build_memory(988_000_000) < 6e9, "5.5 GB were measured for InternVL2-1B's text decoder"
-    assert build_memory(0) == 1 << 30
+@pytest.mark.usefixtures("gpu")
+def test_a_plan_that_does_not_compile_fails_the_build(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler(monkeypatch, fails=True)
+    with pytest.raises(EngineError, match=r"kernels of vision_encoder_fp16\.engine's plan "):
+        build_engines(request(model), lambda line: None)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_without_pycuda_kernels_are_left_to_the_node(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    lines: list[str] = []
+    build_engines(request(model), lines.append)
+    assert "pip install 'litevlm_ros[tensorrt]'" in lines[0]
+    assert lines[1] == "vision_encoder_fp16.engine: up to date"

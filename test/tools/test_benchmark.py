@@ -61,6 +61,16 @@ def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: py
     assert "Nano" not in printed
 
 
+def test_kernels_are_listed_with_what_they_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="compiles kernels: pip install cuda-bindings nvidia-cuda-nvrtc")
+    file = tmp_path / "resources.json"
+    assert main(["--model", str(model_directory()), "--kernel-resources", "87", "--json", str(file)]) == 0
+    assert "text.cu embed bf16" in capsys.readouterr().out
+    report = json.loads(file.read_text())
+    assert report["compute_capability"] == "8.7"
+    assert all(kernel["registers"] for kernel in report["kernels"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -85,7 +95,10 @@ def test_engines_are_timed_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, capsys
     assert "there is no NVIDIA GPU here" in capsys.readouterr().err
 
 
-def test_an_unreadable_resolution_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_read_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--resolution", "720p"])
     assert "'720p' is not WIDTHxHEIGHT" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--kernel-resources", "orin"])
+    assert "'orin' is not a compute capability, such as 87" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from package_files import ROOT
 from litevlm_ros.engines.build import BuildRequest
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.tools import build_engines
 from litevlm_ros.tools.build_engines import main
 
 
@@ -62,6 +63,25 @@ def test_every_flag_arrives(requests: list[BuildRequest]) -> None:
     assert (request.sizes.max_tiles, request.sizes.max_context) == (3, 900)
     assert (request.target, request.workspace_mib, request.fp8_form) == ((8, 9), 512, "weights")
     assert (request.force, request.strict, request.check_memory) == (True, True, False)
+
+
+def test_whole_graphs_are_written_only_when_asked_for(
+    requests: list[BuildRequest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr(build_engines, "export_and_tell", lambda *arguments: written.append(arguments))
+    assert main(["--model", "m", "--text-precision", "fp8"]) == 0
+    assert written == []
+    assert main(["--model", "m", "--output", "o", "--fp8", "--onnx", "--skip-text"]) == 0
+    assert written == [(Path("m"), Path("o"), {VISION: "fp32"})], "which runs best on a CPU"
+
+    def fail(*arguments: Any) -> None:
+        raise ImportError("No module named 'torch'")
+
+    monkeypatch.setattr(build_engines, "export_and_tell", fail)
+    assert main(["--onnx"]) == 1
+    assert "Export needs torch, onnx and onnxscript (No module named 'torch')" in capsys.readouterr().err
+    assert len(requests) == 3, "engines do not wait for graphs"
 
 
 def test_nothing_left_to_build_is_an_error(requests: list[BuildRequest], capsys: pytest.CaptureFixture[str]) -> None:

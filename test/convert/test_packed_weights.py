@@ -1,0 +1,106 @@
+"""Packed weights hold every parameter, and their values are those of the quantized weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from package_files import DEMO_MODEL
+
+torch = pytest.importorskip("torch", reason="torch is needed to convert models: pip install 'litevlm_ros[convert]'")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from litevlm_ros.convert.calibration import measure_inputs  # noqa: E402
+from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
+from litevlm_ros.convert.packed_weights import pack  # noqa: E402
+from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
+from litevlm_ros.errors import CheckpointError, ConfigError  # noqa: E402
+from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
+from litevlm_ros.model_directory import TEXT, VISION  # noqa: E402
+
+LOADERS = {VISION: load_vision_encoder, TEXT: load_text_decoder}
+
+
+def unpacked(arrays: dict[str, Any], name: str) -> Any:
+    """The weight `name` as the module's documentation says that it is packed."""
+    scale = torch.tensor(arrays[f"{name}.scale"]).float()
+    if f"{name}.fp8" in arrays:
+        values = torch.tensor(arrays[f"{name}.fp8"]).view(torch.float8_e4m3fn).float()
+    elif f"{name}.int8" in arrays:
+        values = torch.tensor(arrays[f"{name}.int8"]).float()
+    else:
+        packed = arrays[f"{name}.int4"].astype(np.int16)
+        halves = np.stack((packed & 15, packed >> 4), -1).reshape(len(packed), -1)
+        values = torch.tensor(np.where(halves < 8, halves, halves - 16)).float()
+        scale = scale.repeat_interleave(values.shape[1] // scale.shape[1], 1)
+    return values * (scale.unsqueeze(1) if scale.dim() == 1 else scale)
+
+
+@pytest.mark.parametrize(
+    ("part", "precision", "fp8_form"),
+    [
+        (VISION, "fp8", "tensor"),
+        (VISION, "int8", ""),
+        (TEXT, "fp8", ""),
+        (TEXT, "fp8", "channel"),
+        (TEXT, "fp8", "weights"),
+        (TEXT, "int8", ""),
+        (TEXT, "int4", ""),
+    ],
+)
+def test_everything_is_there(part: str, precision: str, fp8_form: str) -> None:
+    arrays = pack(part, DEMO_MODEL, precision, None, fp8_form)
+    packed = 0
+    for name, parameter in LOADERS[part](DEMO_MODEL).named_parameters():
+        exact = parameter.detach()
+        if f"{name}.scale" in arrays:
+            packed += 1
+            assert torch.equal(unpacked(arrays, name), quantize_weight(exact, precision, fp8_form).restored()), name
+            assert name not in arrays
+            scale = arrays.pop(f"{name}.scale")
+            assert scale.dtype == np.float16
+            each_output = precision == "int8" or fp8_form in ("channel", "weights")
+            assert scale.ndim == (2 if precision == "int4" else int(each_output))
+            arrays.pop(f"{name}.{precision}")
+        else:
+            found = arrays.pop(name)
+            wide = "norm" in name or name.endswith((".ls1", ".ls2")) or name == "positions"
+            assert found.dtype == (np.float32 if wide else np.float16), name
+            assert torch.equal(torch.tensor(found), exact if wide else exact.half()), name
+    assert arrays == {}
+    assert packed == (4 * 4 if part == TEXT else 6 * 4 + 2)
+
+
+def test_four_bits_are_half_a_byte() -> None:
+    arrays = pack(TEXT, DEMO_MODEL, "int4", None)
+    weight = load_text_decoder(DEMO_MODEL).layers[0].down.weight
+    assert arrays["layers.0.down.weight.int4"].nbytes == weight.numel() // 2
+
+
+def test_int4_scales_follow_the_calibration() -> None:
+    data = calibration_data(DEMO_MODEL)
+    found = unpacked(pack(TEXT, DEMO_MODEL, "int4", data), "layers.1.down.weight")
+    weight = load_text_decoder(DEMO_MODEL).layers[1].down.weight.detach()
+    importance = measure_inputs(TEXT, DEMO_MODEL, data)["layers.1.down"].importance
+    assert torch.equal(found, quantize_weight(weight, "int4", importance=importance).restored())
+    assert not torch.equal(found, quantize_weight(weight, "int4").restored())
+
+
+def test_an_int4_vision_encoder_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vision-precision is int4"):
+        pack(VISION, DEMO_MODEL, "int4", None)
+
+
+def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    file = model / TEXT / "model.safetensors"
+    tensors = load_file(file)
+    (key,) = (key for key in tensors if key.endswith("layers.2.mlp.down_proj.weight"))
+    save_file(tensors | {key: torch.full_like(tensors[key], 7e4, dtype=torch.float32)}, file)
+    with pytest.raises(CheckpointError, match=r"layers\.2\.down\.weight.*--precision bf16"):
+        pack(TEXT, model, "int8", None)

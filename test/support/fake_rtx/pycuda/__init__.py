@@ -1,0 +1,1 @@
+"""Stands for pycuda in processes that compile kernels."""
