@@ -1,4 +1,4 @@
-"""The interface of a backend: `VisionEncoder`, `TokenSelector`, `TextDecoder` and its `KVCache`.
+"""The interface of a backend: `Tiler`, `VisionEncoder`, `TokenSelector`, `TextDecoder` and its `KVCache`.
 
 The interface leaves data where the backend wants it. Visual tokens and the KV cache may live on a device and are never
 looked into from outside; the next token is the backend's own argmax; logits are copied out only when someone asks.
@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.types import View
 
 Tiles = npt.NDArray[np.uint8]
 """uint8 [N, size, size, 3]: RGB tiles."""
@@ -42,13 +44,32 @@ class VisualTokens(Protocol):
         """Returns the rows from `first` to before `end`, which keep the memory of all rows in use."""
 
 
+@dataclass(frozen=True, eq=False)
+class CutViews:
+    """The tiles of several views."""
+
+    tiles: Any
+    """All tiles, view by view, as `VisionEncoder.encode` takes them: Tiles, or the backend's own handle with a length.
+    A handle is valid until its tiler's next `cut`."""
+    counts: tuple[int, ...]
+    """Number of tiles of each view."""
+
+
+class Tiler(Protocol):
+    """Cuts views into the tiles that the vision encoder sees (`vision/tiling.py`)."""
+
+    def cut(self, views: Sequence[View]) -> CutViews:
+        """Cuts one or more views. Raises ImageError, which names the camera, and EngineError."""
+
+
 class VisionEncoder(Protocol):
     """Turns tiles of images into visual tokens."""
 
-    def encode(self, pixels: Tiles) -> VisualTokens:
+    def encode(self, pixels: Any) -> VisualTokens:
         """Computes the tokens of all tiles, tile by tile. They stay valid as long as they are referenced.
 
-        It returns when they are computed. Raises EngineError.
+        `pixels` are Tiles, or what the backend's own tiler made. It returns when the tokens are computed. Raises
+        EngineError, of which NotFiniteError says that tokens would be infinite or NaN.
         """
 
     def join(self, parts: Sequence[VisualTokens]) -> VisualTokens:
@@ -136,15 +157,16 @@ class TextDecoder(Protocol):
         """Reads S >= 1 tokens, appends them to the cache, and predicts what follows the last `num_logits` of them.
 
         Both id arrays are int64 [S]; `position_ids` are rotary positions and may have gaps. `visual_tokens` is needed
-        if any id is a visual one. Raises EngineError, and the cache then has the length that it had before.
+        if any id is a visual one. Raises EngineError, of which NotFiniteError says that keys, values or logits would be
+        infinite or NaN. The cache then has the length that it had before, and finite numbers in all rows.
         """
 
     def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
         """Reads `token` at `position`, yields the likeliest next token, reads that, and so on, for `limit` tokens.
 
         Whenever a token is yielded, the cache ends with the one before it, whatever the backend has computed ahead, and
-        the iterator may be dropped for any other call. Raises EngineError, and the cache then ends with the token
-        before the last one yielded.
+        the iterator may be dropped for any other call. Raises EngineError as `forward` does, and the cache then ends
+        with the token before the last one yielded.
         """
 
 
@@ -178,5 +200,9 @@ class Backend:
     """Returns the bytes of device memory by purpose; empty if the model lives in the host's memory."""
     token_selector: Callable[[TokenSelectionConfig], TokenSelector] = _no_selector
     """Makes a selector for any method but 'off'. Raises ConfigError for one that cannot run here, and EngineError."""
+    tiler: Callable[[ModelConfig, int], Tiler] | None = None
+    """Makes a tiler of at most so many tiles for each view, besides the thumbnail; None if the host cuts the tiles."""
+    raw_encodings: frozenset[str] = frozenset()
+    """The encodings of raw images that need no decoding, because the tiler takes them as they are."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Engine file → SHA-256 of its contents; empty if there are no engines."""

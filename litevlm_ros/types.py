@@ -14,6 +14,26 @@ import numpy.typing as npt
 RgbImage = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
 
+
+@dataclass(frozen=True, eq=False)
+class RawImage:
+    """An image as a camera's driver packed it: the fields of a sensor_msgs/Image, of the same names.
+
+    `images/decoding.py` decodes it. `data` has the buffer protocol and a length; nobody may change it.
+    """
+
+    encoding: str
+    width: int
+    height: int
+    step: int
+    """Number of bytes from one row to the next."""
+    data: Any
+    is_bigendian: bool = False
+
+
+AnyImage = RgbImage | RawImage
+"""An RGB image, or one that is still to be decoded."""
+
 OnText = Callable[[str, int], object]
 """Is called with each piece of an answer as it is decoded, and with the number of tokens decoded so far. The pieces add
 up to the text."""
@@ -26,12 +46,13 @@ Notify = Callable[[str], object]
 class View:
     """One camera's frame.
 
+    `image` may still be packed as the camera's driver sent it; `as_rgb` in images/decoding.py decodes it if need be.
     `frame` identifies the image among all images of the camera, so that results computed from it can be reused. With
     None, everything is computed anew.
     """
 
     camera: str
-    image: RgbImage
+    image: AnyImage
     frame: Hashable | None = None
 
 

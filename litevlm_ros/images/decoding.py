@@ -19,7 +19,7 @@ import numpy.typing as npt
 from litevlm_ros.errors import ImageFault, MalformedImageError, printable
 from litevlm_ros.images import via_cv_bridge
 from litevlm_ros.images.header import ImageHeader, read_header
-from litevlm_ros.types import RgbImage
+from litevlm_ros.types import AnyImage, RawImage, RgbImage
 
 Buffer = Any
 """Anything with the buffer protocol and a length: bytes, array.array (as in rclpy's messages), a numpy array."""
@@ -125,17 +125,48 @@ def decode_raw(
 
     Raises MalformedImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
     """
-    buffer = _as_array(data)
-    layout, rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
-    needed = step * (rows - 1) + row_bytes
-    if step == row_bytes:
-        bridged = via_cv_bridge.decode(encoding, width, height, buffer[:needed], is_bigendian)
+    plane = _rows(encoding, width, height, step, data, max_pixels)
+    if step == plane.shape[1]:
+        bridged = via_cv_bridge.decode(encoding, width, height, plane.reshape(-1), is_bigendian)
         if bridged is not None:
             return bridged
-    plane: Plane = np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
+    layout = _LAYOUTS[encoding]
     if layout.wide:
         plane = plane[:, 0 if is_bigendian else 1 :: 2]
     return layout.convert(plane, width, height)
+
+
+def as_rgb(image: AnyImage) -> RgbImage:
+    """Returns the image as RGB, decoded if it is raw. Raises MalformedImageError.
+
+    A raw image may have any size: whoever made it has checked that.
+    """
+    if not isinstance(image, RawImage):
+        return image
+    return decode_raw(
+        image.encoding,
+        image.width,
+        image.height,
+        image.step,
+        image.data,
+        image.is_bigendian,
+        max_pixels=image.width * image.height,
+    )
+
+
+def raw_rows(image: RawImage) -> Plane:
+    """Returns the rows of a raw image of any size, without their padding.
+
+    They are uint8 [rows, bytes of a row], a view of the image's data. Raises MalformedImageError as `decode_raw` does.
+    """
+    most = image.width * image.height
+    return _rows(image.encoding, image.width, image.height, image.step, image.data, most)
+
+
+def _rows(encoding: str, width: int, height: int, step: int, data: Buffer, max_pixels: int) -> Plane:
+    buffer = _as_array(data)
+    rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
+    return np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
 
 
 def check_raw(
@@ -145,10 +176,8 @@ def check_raw(
     _shape(encoding, width, height, step, data_bytes, max_pixels)
 
 
-def _shape(
-    encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int
-) -> tuple[_Layout, int, int]:
-    """Returns the layout, the number of rows in memory and the bytes of a row without padding.
+def _shape(encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int) -> tuple[int, int]:
+    """Returns the number of rows in memory and the bytes of a row without padding.
 
     Raises MalformedImageError.
     """
@@ -171,7 +200,7 @@ def _shape(
             ImageFault.SHORT_DATA,
             f"data is too short: {data_bytes} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
         )
-    return layout, rows, row_bytes
+    return rows, row_bytes
 
 
 def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pixels: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -17,7 +17,7 @@ from litevlm_ros.node.inference import Inference
 from litevlm_ros.node.overlay import Overlays
 from litevlm_ros.node.questions import QuestionAnswerer
 from litevlm_ros.node.settings import NodeSettings
-from litevlm_ros.types import RgbImage
+from litevlm_ros.types import AnyImage
 
 
 class Activity:
@@ -28,18 +28,19 @@ class Activity:
         node: Node,
         settings: NodeSettings,
         inference: Inference,
-        publish_caption: Callable[[Any, RgbImage], None],
+        publish_caption: Callable[[Any, AnyImage], None],
         publish_answer: Callable[[Any], None],
+        raw_encodings: Collection[str],
     ) -> None:
         """Does not subscribe to the cameras yet; open() does.
 
         `publish_caption` takes a litevlm_ros/Caption and the image that it is about, `publish_answer` a
-        litevlm_ros/Answer. Both are called on the inference thread.
+        litevlm_ros/Answer. Both are called on the inference thread. `raw_encodings` are those that need no decoding.
         """
         self.cameras: dict[str, Camera] = {}
         self._node = node
         self._log = node.get_logger()
-        self._views = CameraViews(self.cameras, settings.max_frame_age)
+        self._views = CameraViews(self.cameras, settings.max_frame_age, raw_encodings)
         self.answerer = QuestionAnswerer(settings, self._views, inference, publish_answer, self._log)
         self.captioner = Captioner(settings, self._views, inference, publish_caption, self._log)
         self._clock = FrameClock(node.get_clock(), settings.frame_clock)

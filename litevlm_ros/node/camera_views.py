@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sensor_msgs.msg import Image
@@ -11,13 +11,13 @@ from std_msgs.msg import Header
 
 from litevlm_ros.errors import ConfigError, ImageError, NoFrameError, printable
 from litevlm_ros.node.cameras import Camera
-from litevlm_ros.node.messages import decode_image
+from litevlm_ros.node.messages import take_image
 from litevlm_ros.types import View, milliseconds_since
 
 
 @dataclass(frozen=True)
 class Views:
-    """Decoded views, and the facts about them that answers report."""
+    """Views as the pipeline takes them, and the facts about them that answers report."""
 
     views: tuple[View, ...]
     headers: Mapping[str, Header]
@@ -25,14 +25,18 @@ class Views:
     arrival: float
     """Time when the oldest view arrived, in seconds on the monotonic clock."""
     decode_ms: float
-    """Time that decoding all of them took, in milliseconds."""
+    """Time that decoding all of them took, in milliseconds; next to nothing for those that stay raw."""
 
 
 class CameraViews:
     """The newest frames of a set of cameras."""
 
-    def __init__(self, cameras: Mapping[str, Camera], max_age: float) -> None:
+    def __init__(
+        self, cameras: Mapping[str, Camera], max_age: float, raw_encodings: Collection[str] = frozenset()
+    ) -> None:
+        """`raw_encodings` are those of `Backend.raw_encodings`: images of which are not decoded here."""
         self._cameras = cameras
+        self.raw_encodings = raw_encodings
         self.max_age = max_age
         """Age in seconds above which a frame is never used. May be changed."""
 
@@ -40,8 +44,10 @@ class CameraViews:
         """Raises the errors that take() would raise now, without decoding anything."""
         self._fresh(names)
 
-    def take(self, names: Sequence[str]) -> Views:
-        """Decodes the newest frame of each named camera; without names, of all that have one.
+    def take(self, names: Sequence[str], *, decoded: bool = False) -> Views:
+        """Returns the newest frame of each named camera; without names, of all that have one.
+
+        They are decoded unless the backend takes them raw; with `decoded`, all are.
 
         Raises ConfigError for an unknown camera, and NoFrameError if a named camera has no usable frame, or no camera
         has: because it is missing, too old or malformed.
@@ -49,13 +55,14 @@ class CameraViews:
         started = time.perf_counter()
         views, headers, arrivals = [], {}, []
         failures: list[str] = []
+        raw_encodings = () if decoded else self.raw_encodings
         for camera in self._fresh(names):
             frame = camera.use(self.max_age)
             if frame is None:
                 failures.append(camera.why_no_frame(self.max_age))
                 continue
             try:
-                views.append(View(camera.name, frame.image(), frame.number))
+                views.append(View(camera.name, frame.image(raw_encodings), frame.number))
             except ImageError as error:
                 failures.append(f"{camera.name} (its newest image is malformed: {error})")
                 continue
@@ -77,14 +84,19 @@ class CameraViews:
         return fresh
 
 
-def decode_question_images(images: Sequence[Image], names: Sequence[str], max_pixels: int) -> Views:
-    """Decodes the images that came with a question. Raises ImageError, which names the malformed image."""
+def take_question_images(
+    images: Sequence[Image], names: Sequence[str], max_pixels: int, raw_encodings: Collection[str] = ()
+) -> Views:
+    """Returns the images that came with a question, decoded unless their encoding is one of `raw_encodings`.
+
+    Raises ImageError, which names the malformed image.
+    """
     started = time.perf_counter()
     arrival = time.monotonic()
     views = []
     for name, image in zip(names, images, strict=True):
         try:
-            views.append(View(name, decode_image(image, max_pixels=max_pixels)))
+            views.append(View(name, take_image(image, raw_encodings, max_pixels=max_pixels)))
         except ImageError as error:
             raise ImageError(f"{printable(name)}: {error}") from None
     headers = {name: image.header for name, image in zip(names, images, strict=True)}

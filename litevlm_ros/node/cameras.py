@@ -10,7 +10,7 @@ import itertools
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ from litevlm_ros.errors import ImageFault, MalformedImageError
 from litevlm_ros.images.decoding import MAX_PIXELS
 from litevlm_ros.node.camera_topics import Diagnosis, Silence, image_qos, subscribe, why_silent
 from litevlm_ros.node.frame_clock import FrameClock, agrees
-from litevlm_ros.node.messages import check_image, decode_image
-from litevlm_ros.types import RgbImage
+from litevlm_ros.node.messages import check_image, take_image
+from litevlm_ros.types import AnyImage, RawImage
 
 _NUMBERS = itertools.count()
 
@@ -78,7 +78,7 @@ class Frame:
         """True after Camera.use() returned this frame."""
         self._arrived = camera.clock.now()
         self._message = message
-        self._decoded: RgbImage | MalformedImageError | None = None
+        self._kept: AnyImage | MalformedImageError | None = None
         self._lock = threading.Lock()
 
     @property
@@ -106,18 +106,22 @@ class Frame:
             return str(message.format)
         return f"{message.width}x{message.height} {message.encoding}"
 
-    def image(self) -> RgbImage:
-        """Returns the RGB image. Raises MalformedImageError, which the camera has then counted."""
-        with self._lock:
-            if self._decoded is None:
-                self._decoded = self._decode()
-            if isinstance(self._decoded, MalformedImageError):
-                raise self._decoded
-            return self._decoded
+    def image(self, raw_encodings: Collection[str] = ()) -> AnyImage:
+        """Returns the image, which is RGB unless its message is raw and of one of `raw_encodings`.
 
-    def _decode(self) -> RgbImage | MalformedImageError:
+        Raises MalformedImageError, which the camera has then counted.
+        """
+        with self._lock:
+            kept = self._kept
+            if kept is None or (isinstance(kept, RawImage) and kept.encoding not in raw_encodings):
+                kept = self._kept = self._take(raw_encodings)
+            if isinstance(kept, MalformedImageError):
+                raise kept
+            return kept
+
+    def _take(self, raw_encodings: Collection[str]) -> AnyImage | MalformedImageError:
         try:
-            return decode_image(self._message, max_pixels=self.camera.max_pixels)
+            return take_image(self._message, raw_encodings, max_pixels=self.camera.max_pixels)
         except MalformedImageError as error:
             self.camera.count_malformed(error)
             return error

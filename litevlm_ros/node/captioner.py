@@ -10,12 +10,13 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from litevlm_ros.errors import LiteVLMError, NoFrameError
+from litevlm_ros.images.decoding import as_rgb
 from litevlm_ros.node.camera_views import CameraViews
 from litevlm_ros.node.cameras import Camera
 from litevlm_ros.node.inference import Inference, JobKind, Turn
 from litevlm_ros.node.messages import caption_message
 from litevlm_ros.node.settings import NodeSettings
-from litevlm_ros.types import RgbImage
+from litevlm_ros.types import AnyImage
 from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 
 _EARLY = 0.1
@@ -36,7 +37,7 @@ class Captioner:
         settings: NodeSettings,
         views: CameraViews,
         inference: Inference,
-        publish: Callable[[Any, RgbImage], None],
+        publish: Callable[[Any, AnyImage], None],
         log: Any,
     ) -> None:
         """`publish` takes a litevlm_ros/Caption and the image that it is about, on the inference thread."""
@@ -88,9 +89,10 @@ class Captioner:
 
     def _caption(self, camera: Camera, turn: Turn) -> None:
         settings = self.settings
-        views = self._views.take([camera.name])
         threshold = settings.caption_change_threshold
-        frame = mosaic(views.views[0].image) if threshold else None
+        views = self._views.take([camera.name], decoded=threshold > 0)
+        image = views.views[0].image
+        frame = mosaic(as_rgb(image)) if threshold else None
         gate = self._gates.setdefault(camera.name, ChangeGate())
         if frame is not None and not gate.opens(frame, time.monotonic(), threshold, settings.caption_max_hold):
             camera.counters.unchanged += 1
@@ -98,7 +100,7 @@ class Captioner:
         answer = turn.answer(views, settings.caption_prompt, views.arrival)
         if frame is not None:
             gate.used(frame, time.monotonic())
-        self._publish(caption_message(answer, camera.name, views.headers[camera.name]), views.views[0].image)
+        self._publish(caption_message(answer, camera.name, views.headers[camera.name]), image)
 
     def _is_due(self, camera: str, now: float) -> bool:
         """Returns True if a frame of this moment is to be captioned. The next one is then due a period later."""

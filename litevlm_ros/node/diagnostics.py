@@ -49,6 +49,8 @@ class ModelFacts:
     """SHA-256 of each engine file, from its sidecar, by the file's name."""
     device_memory: Callable[[], Mapping[str, int]]
     """Returns the bytes of device memory in use, by purpose. Any thread may call it."""
+    raw_encodings: frozenset[str] = frozenset()
+    """The encodings of images that the pipeline takes without decoding."""
 
     @classmethod
     def of_pipeline(cls, pipeline: Any) -> ModelFacts:
@@ -60,7 +62,7 @@ class ModelFacts:
         gpu = "" if device is None else device.name
         if backend is None:
             return cls("", gpu, {}, dict)
-        return cls(backend.description, gpu, backend.fingerprints, backend.memory)
+        return cls(backend.description, gpu, backend.fingerprints, backend.memory, backend.raw_encodings)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Report:
         self._rates[name].look(time.monotonic(), outcomes[Outcome.DONE])
         findings: list[Finding] = []
         if new[Outcome.FAILED]:
-            findings.append((ERROR, f"{new[Outcome.FAILED]} {name} failed; the log says why"))
+            findings.append((ERROR, f"{new[Outcome.FAILED]} {name} failed, the last one: {statistics.last_failure}"))
         if new[Outcome.BUSY]:
             findings.append(
                 (WARN, f"{new[Outcome.BUSY]} questions were told busy; ask less often or raise max_queued_questions")

@@ -293,4 +293,4 @@ class Inference:
         if outcome is Outcome.CANCELLED and job.preempted:
             outcome = Outcome.PREEMPTED
         with self._changed:
-            self.statistics[job.kind].outcomes[outcome] += 1
+            self.statistics[job.kind].end(outcome, error)

@@ -31,7 +31,7 @@ from litevlm_ros.node.process_tuning import release_memory
 from litevlm_ros.node.questions import QuestionServers
 from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import JobStatistics
-from litevlm_ros.types import RgbImage
+from litevlm_ros.types import AnyImage
 
 INFERENCE_STOP_SECONDS = 1.0
 """Seconds that running inference has to notice that it is cancelled when the node ends."""
@@ -180,10 +180,13 @@ class LiteVLMNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _begin_activity(self) -> None:
-        settings, inference = self._settings, self._inference
+        settings, inference, model = self._settings, self._inference, self._model
         assert settings is not None
         assert inference is not None
-        self._activity = Activity(self, settings, inference, self._publish_caption, self._answers.publish)
+        assert model is not None
+        self._activity = Activity(
+            self, settings, inference, self._publish_caption, self._answers.publish, model.raw_encodings
+        )
         self.questions.answerer = self._activity.answerer
         self._activity.open()
         topics = ", ".join(camera.topic for camera in self.cameras.values())
@@ -229,7 +232,7 @@ class LiteVLMNode(LifecycleNode):
 
     # --- callbacks
 
-    def _publish_caption(self, message: Any, image: RgbImage) -> None:
+    def _publish_caption(self, message: Any, image: AnyImage) -> None:
         self._captions.publish(message)
         self._caption_texts.publish(String(data=f"{message.camera}: {message.text}"))
         if (activity := self._activity) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -35,6 +35,21 @@ def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXE
         message.data,
         bool(message.is_bigendian),
         max_pixels=max_pixels,
+    )
+
+
+def take_image(
+    message: Image | CompressedImage, raw_encodings: Collection[str], *, max_pixels: int = MAX_PIXELS
+) -> types.AnyImage:
+    """Returns the image of a message, which stays raw if its encoding is one of `raw_encodings`.
+
+    Raises the MalformedImageErrors of decode_image().
+    """
+    if isinstance(message, CompressedImage) or message.encoding not in raw_encodings:
+        return decode_image(message, max_pixels=max_pixels)
+    check_image(message, max_pixels=max_pixels)
+    return types.RawImage(
+        message.encoding, message.width, message.height, message.step, message.data, bool(message.is_bigendian)
     )
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
+from litevlm_ros.images.decoding import as_rgb
 from litevlm_ros.images.text_drawing import Colour, draw_text, text_width, wrap
-from litevlm_ros.types import RgbImage
+from litevlm_ros.types import AnyImage, RgbImage
 
 _JPEG_QUALITY = 85
 _STOP_SECONDS = 0.5
@@ -52,14 +53,14 @@ class Overlays:
             camera: node.create_publisher(CompressedImage, f"~/overlay/{tokens[camera]}/compressed", 1)
             for camera in cameras
         }
-        self._waiting: dict[str, tuple[Any, RgbImage]] = {}
+        self._waiting: dict[str, tuple[Any, AnyImage]] = {}
         self._newest: dict[str, RgbImage] = {}
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="overlay", daemon=True)
         self._thread.start()
 
-    def show(self, caption: Any, image: RgbImage) -> None:
+    def show(self, caption: Any, image: AnyImage) -> None:
         """Draws a litevlm_ros/Caption on the image that it is about if anybody subscribes. Returns at once."""
         if not self._is_watched(caption.camera):
             self._newest.pop(caption.camera, None)
@@ -94,8 +95,8 @@ class Overlays:
                 if not self._stopped:
                     self._node.get_logger().error(f"No overlay of camera {camera}: {error!r}")
 
-    def _draw(self, caption: Any, image: RgbImage) -> None:
-        picture = draw_overlay(image, caption.camera, caption.text, _details(caption), self.width)
+    def _draw(self, caption: Any, image: AnyImage) -> None:
+        picture = draw_overlay(as_rgb(image), caption.camera, caption.text, _details(caption), self.width)
         if self._publishers[caption.camera].get_subscription_count():
             self._publish(self._publishers[caption.camera], caption.header, picture)
         if not self._all.get_subscription_count():

@@ -22,8 +22,8 @@ from rclpy.task import Future as RosFuture
 
 from litevlm_ros.action import Ask
 from litevlm_ros.config import SamplingConfig
-from litevlm_ros.errors import ConfigError, LiteVLMError
-from litevlm_ros.node.camera_views import CameraViews, Views, decode_question_images
+from litevlm_ros.errors import ConfigError, EngineError, LiteVLMError
+from litevlm_ros.node.camera_views import CameraViews, Views, take_question_images
 from litevlm_ros.node.inference import AnswerCancelledError, Inference, Job, JobKind, Turn
 from litevlm_ros.node.messages import answer_message, image_names
 from litevlm_ros.node.settings import NodeSettings
@@ -84,7 +84,7 @@ class QuestionAnswerer:
 
         def take_views() -> Views:
             if images:
-                return decode_question_images(images, names, settings.max_image_pixels)
+                return take_question_images(images, names, settings.max_image_pixels, self._views.raw_encodings)
             return self._views.take(names)
 
         def work(turn: Turn) -> Any:
@@ -97,7 +97,12 @@ class QuestionAnswerer:
         return self._inference.submit(JobKind.QUESTION, work, priority=priority, deadline=deadline or math.inf)
 
     def describe(self, error: BaseException) -> str:
-        """Returns the words for the client whose question ended with this error. Logs unexpected errors."""
+        """Returns the words for the client whose question ended with this error.
+
+        Logs errors that are not the client's: the model's and unexpected ones.
+        """
+        if isinstance(error, EngineError):
+            self._log.error(f"No answer to a question: {error}")
         if isinstance(error, LiteVLMError):
             return str(error)
         if isinstance(error, CancelledError):

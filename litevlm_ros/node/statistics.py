@@ -10,7 +10,7 @@ from enum import Enum
 
 import numpy as np
 
-from litevlm_ros.errors import BusyError, DeadlineError, NoFrameError
+from litevlm_ros.errors import BusyError, DeadlineError, LiteVLMError, NoFrameError
 from litevlm_ros.types import Answer, Timings
 
 
@@ -88,14 +88,22 @@ class JobStatistics:
         self.waiting = 0
         """Number of jobs that wait now."""
         self.outcomes: Counter[Outcome] = Counter()
+        self.last_failure = ""
+        """The error of the last job that FAILED, with the fix if it has one; '' if none did."""
         self.timings = {field.name: Recent() for field in fields(Timings)}
         """Milliseconds of the last jobs, for each stage in `Timings`."""
         self.generated_tokens = 0
         self.drafted_tokens = 0
         self.accepted_tokens = 0
 
+    def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Counts a job that has ended."""
+        if outcome is Outcome.FAILED:
+            self.last_failure = str(error) if isinstance(error, LiteVLMError) else f"internal error: {error!r}"
+        self.outcomes[outcome] += 1
+
     def add(self, answer: Answer) -> None:
-        """Counts a complete answer."""
+        """Adds the timings and tokens of a complete answer."""
         for stage, milliseconds in asdict(answer.timings).items():
             self.timings[stage].add(milliseconds)
         self.generated_tokens += answer.tokens.generated

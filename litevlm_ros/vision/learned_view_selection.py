@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litevlm_ros.config import ViewSelectionConfig
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import EngineError, NotFiniteError
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.vision.view_selection import NAMED, LexicalSelector, ViewSelector, cameras_above
 
@@ -84,9 +84,12 @@ class LearnedSelector:
         `words` holds 1 to MOST_WORDS rows. Raises EngineError.
         """
         try:
-            return self._session.run(["logits"], {"words": np.array(words, np.int64)})[0]
+            logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"words": np.array(words, np.int64)})[0]
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"{self._file} failed on {len(words)} words: {error}; {_hint(self._file)}") from error
+        if not np.isfinite(logits).all():
+            raise NotFiniteError(f"{self._file} gives infinite or NaN logits, so it is damaged; {_hint(self._file)}")
+        return logits
 
     def _knows_any(self, cameras: Sequence[str]) -> bool:
         if not set(cameras).isdisjoint(self.cameras):

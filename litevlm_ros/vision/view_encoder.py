@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
+import operator
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
-from litevlm_ros.backend import Tiles, VisionEncoder, VisualTokens
-from litevlm_ros.errors import ImageError
-from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.backend import CutViews, Tiler, VisionEncoder, VisualTokens
 from litevlm_ros.types import View, milliseconds_since
-from litevlm_ros.vision.tiling import make_tiles
-
-_WORKERS = min(6, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +29,21 @@ class ViewTokens:
     reused: int
     """Number of views whose tokens came from the store."""
 
+    def shared(self, other: ViewTokens) -> int:
+        """Returns the number of visual tokens of `other` before the first picture in which both differ."""
+        same = itertools.takewhile(bool, map(operator.eq, self.frames, other.frames))
+        return sum(map(operator.mul, other.rows, same))
+
 
 class ViewEncoder:
     """Encodes the views of one model. A view that names its frame is encoded once, as long as the frame is kept."""
 
-    def __init__(self, vision: VisionEncoder, model: ModelConfig, max_tiles: int, frames: int) -> None:
-        """Keeps the visual tokens of the last `frames` frames."""
+    def __init__(self, tiler: Tiler, vision: VisionEncoder, tokens_per_tile: int, frames: int) -> None:
+        """Keeps the visual tokens of the last `frames` frames. `vision` takes the tiles that `tiler` makes."""
+        self._tiler = tiler
         self._vision = vision
-        self._model = model
-        self._max_tiles = max_tiles
+        self._tokens_per_tile = tokens_per_tile
         self._store = FrameStore(frames)
-        # Pillow resizes outside the interpreter's lock, and six views take six times as long as one.
-        self._workers = ThreadPoolExecutor(_WORKERS, "tiling")
 
     def encode(self, views: Sequence[View]) -> ViewTokens:
         """Runs the vision encoder once, on the tiles of all views that are not in the store.
@@ -56,12 +51,12 @@ class ViewEncoder:
         `views` must not be empty. Raises ImageError, which names the camera, and EngineError.
         """
         kept = [self._store.find(view) for view in views]
-        started = time.perf_counter()
         fresh = [view for view, part in zip(views, kept, strict=True) if part is None]
-        tiles = list(self._workers.map(self._tiles, fresh))
-        preprocess_ms = milliseconds_since(started) if tiles else 0.0
         started = time.perf_counter()
-        visual, parts = self._encode(tiles, kept)
+        cut = self._tiler.cut(fresh) if fresh else None
+        preprocess_ms = milliseconds_since(started) if fresh else 0.0
+        started = time.perf_counter()
+        visual, parts = self._encode(cut, kept)
         vision_ms = milliseconds_since(started)
         for view, part in zip(views, parts, strict=True):
             self._store.keep(view, part)
@@ -71,17 +66,17 @@ class ViewEncoder:
             frames=tuple(self._store.key(view) for view in views),
             preprocess_ms=preprocess_ms,
             vision_ms=vision_ms,
-            reused=len(views) - len(tiles),
+            reused=len(views) - len(fresh),
         )
 
     def _encode(
-        self, tiles: Sequence[Tiles], kept: Sequence[VisualTokens | None]
+        self, cut: CutViews | None, kept: Sequence[VisualTokens | None]
     ) -> tuple[VisualTokens, list[VisualTokens]]:
-        """Returns all visual tokens, and those of each view. `tiles` has one item for each None in `kept`."""
+        """Returns all visual tokens, and those of each view. `cut` has one view for each None in `kept`."""
         fresh: list[VisualTokens] = []
-        if tiles:
-            visual = self._vision.encode(np.concatenate(tiles))
-            tokens = [len(each) * self._model.vision.tokens_per_tile for each in tiles]
+        if cut is not None:
+            visual = self._vision.encode(cut.tiles)
+            tokens = [count * self._tokens_per_tile for count in cut.counts]
             fresh = [
                 visual.part(end - count, end) for count, end in zip(tokens, itertools.accumulate(tokens), strict=True)
             ]
@@ -89,13 +84,6 @@ class ViewEncoder:
                 return visual, fresh
         parts = [part if part is not None else fresh.pop(0) for part in kept]
         return parts[0] if len(parts) == 1 else self._vision.join(parts), parts
-
-    def _tiles(self, view: View) -> Tiles:
-        model = self._model
-        try:
-            return make_tiles(view.image, self._max_tiles, model.vision.image_size, model.use_thumbnail)
-        except ImageError as error:
-            raise ImageError(f"{view.camera}: {error}") from None
 
 
 class FrameStore:

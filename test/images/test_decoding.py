@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_images import noisy_image
 
 from litevlm_ros.errors import ImageError
 from litevlm_ros.images import via_cv_bridge
-from litevlm_ros.images.decoding import ENCODINGS, decode_compressed, decode_raw
+from litevlm_ros.images.decoding import ENCODINGS, as_rgb, decode_compressed, decode_raw, raw_rows
 
 SAMPLES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4, "rgb16": 6, "bgr16": 6,
            "mono8": 1, "8UC1": 1, "mono16": 2, "16UC1": 2, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2,
@@ -99,6 +100,19 @@ def test_yuv_colours_come_back(encoding, colour, padding):
     image = decode_raw(encoding, 8, 4, step, data)
     assert image.shape == (4, 8, 3)
     assert np.abs(image.astype(int) - colour).max() <= 4
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_raw_image_is_read_as_its_fields(encoding, padding):
+    image = noisy_image(encoding, 6, 4, padding)
+    fields = (image.encoding, image.width, image.height, image.step, image.data)
+    expected = decode_raw(*fields)
+    np.testing.assert_array_equal(as_rgb(image), expected)
+    assert as_rgb(expected) is expected
+    rows = raw_rows(image)
+    assert np.shares_memory(rows, image.data)
+    np.testing.assert_array_equal(rows, image.data.reshape(-1, image.step)[:, : image.step - padding])
 
 
 def test_nv24_keeps_chroma_of_every_pixel():

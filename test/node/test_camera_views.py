@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from typing import Any
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -11,9 +13,11 @@ pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from ros_process import compressed, image
 
-from litevlm_ros.errors import ConfigError, ImageError, NoFrameError
-from litevlm_ros.node.camera_views import CameraViews, decode_question_images
+from litevlm_ros.errors import ConfigError, ImageError, ImageFault, NoFrameError
+from litevlm_ros.images.decoding import as_rgb
+from litevlm_ros.node.camera_views import CameraViews, take_question_images
 from litevlm_ros.node.cameras import Camera, CameraSource
+from litevlm_ros.types import RawImage
 
 pytestmark = pytest.mark.ros
 
@@ -95,11 +99,50 @@ def test_damage_found_in_decoding(cameras: dict[str, Camera]) -> None:
         views.take(["png"])
 
 
+def test_raw_images_stay_raw_where_the_backend_takes_them(cameras: dict[str, Camera]) -> None:
+    message = image(7, encoding="bgr8", width=2, height=2, step=7, data=array("B", bytes(range(13))))
+    cameras["front"].receive(message)
+    cameras["back"].receive(image(9))
+    cameras["png"].receive(compressed(8))
+    views = CameraViews(cameras, 5.0, frozenset({"bgr8"}))
+    raw, grey, png = (view.image for view in views.take(["front", "back", "png"]).views)
+    assert isinstance(raw, RawImage)
+    assert (raw.encoding, raw.width, raw.height, raw.step, raw.is_bigendian) == ("bgr8", 2, 2, 7, False)
+    assert raw.data is message.data, "the data was copied"
+    assert isinstance(grey, np.ndarray)
+    assert isinstance(png, np.ndarray)
+    decoded = views.take(["front"], decoded=True).views[0].image
+    assert isinstance(decoded, np.ndarray)
+    np.testing.assert_array_equal(decoded, as_rgb(raw))
+    (view,) = CameraViews(cameras, 5.0).take(["front"]).views
+    assert view.image is decoded, "a frame is decoded once"
+
+
+def test_raw_images_are_checked(cameras: dict[str, Camera]) -> None:
+    camera = cameras["front"]
+    camera.receive(image(7))
+    camera.max_pixels = 47  # as if the limit had changed after it came
+    views = CameraViews(cameras, 5.0, frozenset({"mono8"}))
+    for _ in range(2):
+        with pytest.raises(NoFrameError, match=r"front \(its newest image is malformed: 8x6 is more than the"):
+            views.take(["front"])
+    assert camera.counters.dropped == {ImageFault.TOO_LARGE: 1}
+
+
+def test_raw_images_of_a_query_are_checked() -> None:
+    (view,) = take_question_images([image(1)], ["a"], 100, {"mono8"}).views
+    assert isinstance(view.image, RawImage)
+    with pytest.raises(ImageError, match=r"^b: step 1 is too small"):
+        take_question_images([image(), image(step=1)], ["a", "b"], 100, {"mono8"})
+    with pytest.raises(ImageError, match=r"^a: 8x6 is more than the allowed 47 pixels"):
+        take_question_images([image()], ["a"], 47, {"mono8"})
+
+
 def test_images_of_a_query() -> None:
-    views = decode_question_images([image(1, (4, 4)), image(2)], ["a", "b"], 100)
+    views = take_question_images([image(1, (4, 4)), image(2)], ["a", "b"], 100)
     assert [(view.camera, view.image[0, 0, 0]) for view in views.views] == [("a", 1), ("b", 2)]
     assert views.headers["a"].stamp.sec == 4
     with pytest.raises(ImageError, match=r"^b: step 1 is too small"):
-        decode_question_images([image(), image(step=1)], ["a", "b"], 100)
+        take_question_images([image(), image(step=1)], ["a", "b"], 100)
     with pytest.raises(ImageError, match=r"^a: 8x6 is more than the allowed 47 pixels"):
-        decode_question_images([image()], ["a"], 47)
+        take_question_images([image()], ["a"], 47)

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -23,6 +24,7 @@ from litevlm_ros.node.captioner import Captioner
 from litevlm_ros.node.inference import Inference, JobKind
 from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import Outcome
+from litevlm_ros.types import AnyImage, RawImage
 
 pytestmark = pytest.mark.ros
 
@@ -51,18 +53,20 @@ class Bench:
         self.pipeline = ScriptedPipeline()
         self.inference = Inference(PipelineConfig("x"), lambda config: self.pipeline, max_queued_questions=16)
         self.published: list[Any] = []
+        self.images: list[AnyImage] = []
         self.logged: list[str] = []
         self.cameras: dict[str, Camera] = {}
         self.use(SETTINGS)
 
-    def use(self, settings: NodeSettings) -> None:
-        views = CameraViews(self.cameras, settings.max_frame_age)
+    def use(self, settings: NodeSettings, raw_encodings: Collection[str] = ()) -> None:
+        views = CameraViews(self.cameras, settings.max_frame_age, raw_encodings)
         self.captioner = captioner = Captioner(settings, views, self.inference, self.publish, self)
         for name in ("front", "back", "other"):
             self.cameras[name] = Camera(self.node, CameraSource(name, f"/{name}", False), captioner.on_frame)
 
-    def publish(self, message: Any, image: Any) -> None:
+    def publish(self, message: Any, image: AnyImage) -> None:
         self.published.append(message)
+        self.images.append(image)
 
     def error(self, text: str, throttle_duration_sec: float) -> None:
         self.logged.append(text)
@@ -165,6 +169,17 @@ def test_unchanged_views_are_left_out_and_counted(bench: Bench, clock: Clock) ->
     assert bench.cameras["front"].counters.unchanged == 3
     assert bench.cameras["back"].counters.unchanged == 0
     assert "3 captions of an unchanged view left out" in bench.cameras["front"].counters.summary()
+
+
+def test_frames_stay_raw_unless_they_are_compared(bench: Bench, clock: Clock) -> None:
+    for threshold, kind in ((0.0, RawImage), (12.0, np.ndarray)):
+        bench.use(replace(SETTINGS, caption_change_threshold=threshold), {"mono8"})
+        clock.now += 100
+        bench.frame(value=70)
+        bench.settle()
+        assert bench.published[-1].text == "front=70 Describe."
+        assert isinstance(bench.images[-1], kind)
+    assert len(bench.images) == 2
 
 
 def test_small_changes_add_up(bench: Bench, clock: Clock) -> None:

@@ -131,12 +131,13 @@ def test_questions(report: Report) -> None:
     item = status(report, "questions", statistics={JobKind.QUESTION: figures})
     assert item.level == WARN
     assert item.message == "3 questions were told busy; ask less often or raise max_queued_questions"
-    figures.outcomes[Outcome.FAILED] += 1
+    figures.end(Outcome.FAILED, EngineError("layer 5 overflows; use bf16"))
     figures.outcomes[Outcome.EXPIRED] += 1
     item = status(report, "questions", statistics={JobKind.QUESTION: figures})
     assert item.level == ERROR
     assert (
-        item.message == "1 questions failed; the log says why; 1 questions passed their deadline; give them more time"
+        item.message == "1 questions failed, the last one: layer 5 overflows; use bf16; 1 questions passed their "
+        "deadline; give them more time"
     )
 
 
@@ -174,10 +175,16 @@ def test_the_node(report: Report) -> None:
 
 def test_facts_about_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnostics, "find_device", lambda: Device("Orin", (8, 7), 1, True))
-    backend = SimpleNamespace(description="TensorRT 10", fingerprints={"a.engine": "12ab"}, memory=lambda: {"cache": 5})
+    backend = SimpleNamespace(
+        description="TensorRT 10",
+        fingerprints={"a.engine": "12ab"},
+        memory=lambda: {"cache": 5},
+        raw_encodings=frozenset({"bgr8"}),
+    )
     facts = ModelFacts.of_pipeline(SimpleNamespace(backend=backend))
     assert (facts.backend, facts.gpu, facts.fingerprints) == ("TensorRT 10", "Orin", {"a.engine": "12ab"})
     assert facts.device_memory() == {"cache": 5}
+    assert facts.raw_encodings == {"bgr8"}
 
 
 def test_facts_about_a_pipeline_without_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -59,6 +60,23 @@ def test_captions_are_drawn_on_their_frames_for_whoever_looks(bench: Bench) -> N
     # Both cameras side by side, once both have had a caption.
     publish_until(lambda: picture(everything[-1]).shape == (360, 960, 3))
     assert (picture(everything[-1])[180, [240, 720], 0] > 80).all()
+
+
+def test_frames_that_the_backend_takes_raw_are_decoded_to_be_drawn(bench: Bench) -> None:
+    raw_encodings = frozenset({"uyvy"})
+    backend = SimpleNamespace(description="", fingerprints={}, memory=dict, raw_encodings=raw_encodings)
+    bench.pipeline.backend = backend  # type: ignore[attr-defined]
+    bench.start(caption_period=0.01, caption_prompt="Describe.")
+    front = bench.client.listen(CompressedImage, "/litevlm/overlay/front/compressed")
+    bench.client.wait_for(lambda: bench.node._activity.overlays._is_watched("front"))
+    message = image(width=320, height=240, step=640, encoding="uyvy")
+    message.data = type(message.data)("B", bytes([90, 81, 240, 81]) * (160 * 240))  # red
+    publisher = bench.publish("front", message)
+    bench.client.wait_for(lambda: front or publisher.publish(message))
+    blue, green, red = picture(front[0])[120, 160].tolist()
+    assert red > 240
+    assert max(blue, green) < 15
+    assert bench.pipeline.calls
 
 
 def test_nothing_is_drawn_while_nobody_looks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

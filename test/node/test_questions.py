@@ -169,9 +169,10 @@ def test_the_end_of_the_node_ends_queries(asking: AnswererBench) -> None:
 def test_errors_in_words(asking: AnswererBench) -> None:
     assert asking.answerer.describe(EngineError("no graph")) == "no graph"
     assert asking.answerer.describe(CancelledError()) == "the node stopped before the answer was complete"
-    assert asking.logged == []
+    assert asking.answerer.describe(NoFrameError("front has none")) == "front has none"
+    assert asking.logged == ["No answer to a question: no graph"], "only what is not the client's fault"
     assert asking.answerer.describe(KeyError("x")) == "internal error: KeyError('x'); the node's log has the details"
-    assert "KeyError" in asking.logged[0]
+    assert "KeyError" in asking.logged[1]
 
 
 def test_priority_and_deadline_are_the_jobs(asking: AnswererBench) -> None:

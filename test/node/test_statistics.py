@@ -56,6 +56,18 @@ def test_answers_add_up() -> None:
     assert JobStatistics().summary() == "none"
 
 
+def test_the_last_failure_is_kept_with_its_fix() -> None:
+    statistics = JobStatistics()
+    statistics.end(Outcome.DONE)
+    statistics.end(Outcome.BUSY, BusyError("later"))
+    assert statistics.last_failure == ""
+    statistics.end(Outcome.FAILED, EngineError("no graph; run export_onnx"))
+    assert statistics.last_failure == "no graph; run export_onnx"
+    statistics.end(Outcome.FAILED, KeyError("x"))
+    assert statistics.last_failure == "internal error: KeyError('x')"
+    assert statistics.outcomes == {Outcome.DONE: 1, Outcome.BUSY: 1, Outcome.FAILED: 2}
+
+
 def test_how_fast_a_count_grows() -> None:
     rate = Rate(3)
     rate.look(10.0, 100)

@@ -8,7 +8,7 @@ import pytest
 from package_files import DEMO_MODEL
 
 from litevlm_ros.config import ViewSelectionConfig
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import EngineError, NotFiniteError
 from litevlm_ros.model_directory import VIEW_SELECTOR_GRAPH
 from litevlm_ros.vision.learned_view_selection import load_view_selector
 from litevlm_ros.vision.view_selection import LexicalSelector
@@ -138,3 +138,16 @@ def test_without_onnx_runtime_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match="pip install onnxruntime"):
         LearnedSelector(GRAPH, LexicalSelector())
+
+
+def test_logits_that_are_not_finite_name_the_training(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="changes a graph: pip install 'litevlm_ros[convert]'")
+    graph = onnx.load(GRAPH)
+    for weight in graph.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            numbers = np.full_like(onnx.numpy_helper.to_array(weight), np.nan)
+            weight.CopyFrom(onnx.numpy_helper.from_array(numbers, weight.name))
+    onnx.save(graph, tmp_path / "damaged.onnx")
+    damaged = LearnedSelector(tmp_path / "damaged.onnx", LexicalSelector())
+    with pytest.raises(NotFiniteError, match=r"damaged.onnx gives infinite or NaN logits, .* train_view_selector"):
+        damaged.select("Should we stop?", SIX)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from raw_images import noisy_image
 
 from litevlm_ros.errors import ImageError
-from litevlm_ros.vision.tiling import choose_grid, make_tiles
+from litevlm_ros.images.decoding import as_rgb
+from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.types import View
+from litevlm_ros.vision.tiling import HostTiler, choose_grid, make_tiles
 
 SIZES = [(w, h) for w in range(1, 3000, 97) for h in range(1, 2200, 89)] + [
     (640, 480), (1280, 720), (1920, 1080), (1920, 1200), (720, 1280), (448, 448), (896, 896), (897, 896), (3840, 2160),
@@ -97,7 +102,9 @@ def test_tiles_are_crops_of_the_resized_image_row_by_row_and_the_thumbnail() -> 
 def test_one_tile_is_a_plain_resize_without_thumbnail() -> None:
     image = picture(64, 300)
     tiles = make_tiles(image, 1, 56, use_thumbnail=True)
-    expected = np.asarray(Image.fromarray(image).resize((56, 56), Image.Resampling.BICUBIC))
+    # Across first, as Pillow did with every image before version 13.
+    across = Image.fromarray(image).resize((56, 300), Image.Resampling.BICUBIC)
+    expected = np.asarray(across.resize((56, 56), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(tiles, expected[None])
 
 
@@ -132,3 +139,29 @@ def test_there_is_a_tile_for_each_cell_of_the_grid_and_a_thumbnail(
 def test_bad_images_are_refused(image: Any) -> None:
     with pytest.raises(ImageError, match=r"the image (is|has no pixels)"):
         make_tiles(image, 6, 28, True)
+
+
+# --- the tiler of the host
+
+
+MODEL = ModelConfig(
+    vision=VisionConfig(32, 64, 2, 2, image_size=28, patch_size=14),
+    text=TextConfig(48, 80, 3, 6, 2, 8, 1e-6, 1e6, 320, False, 512),
+    template="internvl2_5", use_thumbnail=True, max_dynamic_tiles=6,
+)  # fmt: skip
+
+
+def test_the_tiler_cuts_views_in_their_order_and_counts_their_tiles() -> None:
+    views = [View("front", picture(90, 60)), View("back", picture(30, 30)), View("left", picture(30, 90))]
+    cut = HostTiler(MODEL, 6).cut(views)
+    expected = [make_tiles(as_rgb(view.image), 6, 28, True) for view in views]
+    assert cut.counts == tuple(map(len, expected))
+    np.testing.assert_array_equal(cut.tiles, np.concatenate(expected))
+
+
+def test_the_tiler_decodes_raw_images_and_names_the_camera_of_a_malformed_one() -> None:
+    image = noisy_image("nv12", 30, 20, 3)
+    tiler = HostTiler(MODEL, 1)
+    np.testing.assert_array_equal(tiler.cut([View("front", image)]).tiles, make_tiles(as_rgb(image), 1, 28, True))
+    with pytest.raises(ImageError, match=r"^back: step 30 is too small"):
+        tiler.cut([View("front", image), View("back", replace(image, step=30, encoding="bgr8"))])

@@ -9,6 +9,7 @@ from scripted_backend import ScriptedVision, Sights
 from litevlm_ros.errors import ImageError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.types import View
+from litevlm_ros.vision.tiling import HostTiler
 from litevlm_ros.vision.view_encoder import FrameStore, ViewEncoder, ViewTokens
 
 MODEL = ModelConfig(
@@ -20,7 +21,7 @@ MODEL = ModelConfig(
 
 def encoder(frames: int = 8, max_tiles: int = 1) -> tuple[ViewEncoder, ScriptedVision]:
     vision = ScriptedVision(4)
-    return ViewEncoder(vision, MODEL, max_tiles, frames), vision
+    return ViewEncoder(HostTiler(MODEL, max_tiles), vision, 4, frames), vision
 
 
 def view(shade: int, frame: int | None = None, camera: str = "front", width: int = 60) -> View:
@@ -61,6 +62,17 @@ def test_new_views_are_encoded_together_and_put_in_their_places() -> None:
     assert seen.rows == tuple(4 * count for count in (7, 7, 6, 7))
     assert vision.runs == 2
     assert vision.tiles == tiles + 7 + 6
+
+
+def test_views_share_the_tokens_before_the_first_other_picture() -> None:
+    views, _ = encoder(max_tiles=6)
+    wide = view(3, 12, "back", width=300)
+    seen = views.encode([wide, view(1, 10), view(2, 11, "left")])
+    assert seen.shared(seen) == sum(seen.rows)
+    assert seen.shared(views.encode([wide, view(1, 10)])) == sum(seen.rows[:2])
+    assert seen.shared(views.encode([wide, view(4, 13), view(2, 11, "left")])) == seen.rows[0]
+    assert seen.shared(views.encode([view(1, 10), wide])) == 0
+    assert views.encode([view(1)]).shared(views.encode([view(1)])) == 0, "views without a frame equal no other"
 
 
 def test_views_without_a_name_are_encoded_anew() -> None:
