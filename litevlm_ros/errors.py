@@ -21,6 +21,10 @@ class EngineError(LiteVLMError):
     """A graph or engine could not be loaded or run."""
 
 
+class NotFiniteError(EngineError):
+    """A model's numbers are infinite or NaN, so there is no answer: its precision is too narrow, or it is damaged."""
+
+
 class DownloadError(LiteVLMError):
     """A model or an archive of engines could not be fetched, does not fit, or would overwrite something."""
 

@@ -11,8 +11,6 @@ A pipeline belongs to one thread. After any exception, also one that a callback 
 
 from __future__ import annotations
 
-import itertools
-import operator
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 
 from litevlm_ros.backend import Backend, DecoderOutput, TokenIds, TokenSelector
 from litevlm_ros.config import PipelineConfig, SamplingConfig
-from litevlm_ros.errors import ConfigError, ContextOverflowError
+from litevlm_ros.errors import ConfigError, ContextOverflowError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.text.draft_sources import load_drafts
@@ -43,6 +41,7 @@ from litevlm_ros.types import (
     milliseconds_since,
 )
 from litevlm_ros.vision.learned_view_selection import load_view_selector
+from litevlm_ros.vision.tiling import HostTiler
 from litevlm_ros.vision.view_encoder import ViewEncoder, ViewTokens
 
 
@@ -87,7 +86,8 @@ class Pipeline:
         vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
         self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
         self._view_selector = load_view_selector(config.view_selection, config.model_dir)
-        self._view_encoder = ViewEncoder(backend.vision, model, config.max_tiles, config.reuse.frames)
+        tiler = (backend.tiler or HostTiler)(model, config.max_tiles)
+        self._view_encoder = ViewEncoder(tiler, backend.vision, tokens_per_tile, config.reuse.frames)
         if config.token_selection.method != "off":
             self.token_selector = backend.token_selector(config.token_selection)
         drafts = drafts or load_drafts(config, model, backend.text, tokenizer.stop_ids)
@@ -106,8 +106,7 @@ class Pipeline:
     def change(self, config: PipelineConfig) -> None:
         """Applies `config` from the next answer on.
 
-        It may differ from the present one in `sampling`, and in the settings of `view_selection` and `token_selection`
-        other than their methods.
+        It may differ in `sampling`, and in the settings of `view_selection` and `token_selection` but their methods.
         """
         before, self.config = self.config, config
         if self._view_selector is not None:
@@ -188,9 +187,8 @@ class Pipeline:
         """Stages 4 and 5: answers a question about encoded views.
 
         `sampling` defaults to the configured one. `cancel` is checked before prefill and before each token. The
-        timings are those of this call, so they leave out encoding. If the context ends before `max_new_tokens`, so
-        does the answer. Raises ConfigError for an empty question, ContextOverflowError, EngineError, and whatever
-        `on_text` raises.
+        timings leave out encoding. If the context ends before `max_new_tokens`, so does the answer. Raises ConfigError
+        for an empty question, ContextOverflowError, EngineError, and whatever `on_text` raises.
         """
         sampling, cancel = sampling or self.config.sampling, cancel or threading.Event()
         started = time.perf_counter()
@@ -206,12 +204,16 @@ class Pipeline:
             answer.finish(FinishReason.CANCELLED)
         else:
             cached = self._cached_tokens(encoded)
-            output = self._prefill(encoded, suffix, cached)
-            prefill_ms = milliseconds_since(started)
-            decode_started = time.perf_counter()
-            if speculator is not None:
-                speculator.begin([*encoded.prefix.words, *suffix.tolist()], topic=(encoded.cameras, question))
-            self._decode(answer, output, encoded.prefix.end + len(suffix), most_tokens, sampling, cancel)
+            try:
+                output = self._prefill(encoded, suffix, cached)
+                prefill_ms = milliseconds_since(started)
+                decode_started = time.perf_counter()
+                if speculator is not None:
+                    speculator.begin([*encoded.prefix.words, *suffix.tolist()], topic=(encoded.cameras, question))
+                self._decode(answer, output, encoded.prefix.end + len(suffix), most_tokens, sampling, cancel)
+            except NotFiniteError:
+                self._cached = None  # the numbers behind the prefix may have been bad before they were noticed
+                raise
             decode_ms = milliseconds_since(decode_started)
             if speculator is not None:
                 speculation = speculator.finish(complete=answer.finish_reason is not FinishReason.CANCELLED)
@@ -250,8 +252,7 @@ class Pipeline:
             return len(encoded.prefix.ids)
         if cached is None or not self.config.reuse.frames:
             return 0
-        same_views = itertools.takewhile(bool, map(operator.eq, cached.frames, encoded.frames))
-        return cached.prefix.shared(encoded.prefix, sum(map(operator.mul, encoded.rows, same_views)))
+        return cached.prefix.shared(encoded.prefix, cached.shared(encoded))
 
     def _prefill(self, encoded: EncodedViews, suffix: TokenIds, cached: int) -> DecoderOutput:
         """Stage 4: reads the prompt, except for the `cached` tokens at its start."""
@@ -279,7 +280,7 @@ class Pipeline:
         if sampling.greedy:
             tokens = self._greedy(output, position, most_tokens)
         else:
-            tokens = self._sampled(output, position, Sampler(sampling), answer.tokens)
+            tokens = Sampler(sampling).decode(self.backend.text, output, position, answer.tokens)
         while not cancel.is_set():
             token = next(tokens)
             if token in self.stop_ids:
@@ -297,10 +298,3 @@ class Pipeline:
             first, decode = self.speculator.start(output), self.speculator.decode
         yield first
         yield from decode(first, position, most_tokens - 1)
-
-    def _sampled(self, output: DecoderOutput, position: int, sampler: Sampler, said: Sequence[int]) -> Iterator[int]:
-        """Yields tokens that are drawn from the logits. `said` holds the answer's tokens so far."""
-        for place in itertools.count(position):
-            token = sampler.draw(output.logits()[-1], said)
-            yield token
-            output = self.backend.text.forward(np.array([token]), np.array([place]))

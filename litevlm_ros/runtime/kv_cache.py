@@ -76,7 +76,8 @@ class CacheLength:
 class HostKVCache(CacheLength):
     """A cache in host memory: [layers, 2, capacity, G, D], so that the first rows of one layer are contiguous.
 
-    Rows from `length` on hold zeros or what was there before `truncate`: finite numbers in any case.
+    Rows from `length` on hold zeros or what was there before `truncate`. They have to be finite: graphs multiply them
+    by zero, and zero times NaN is NaN.
     """
 
     def __init__(self, text: TextConfig, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:

@@ -16,11 +16,14 @@ import numpy as np
 
 from litevlm_ros.backend import HiddenState
 from litevlm_ros.config import MOST_DRAFT_TOKENS, MOST_LOGITS
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import EngineError, NotFiniteError
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.kv_cache import HostKVCache, bucket
-from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, open_session
+from litevlm_ros.runtime.onnx.finite_check import all_finite
+from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, export_hint, open_session
 from litevlm_ros.text.drafts import Offer
+
+_TOOL = "train_draft_head"
 
 HEAD = 0
 """`Offer.kind` of the head's drafts."""
@@ -48,7 +51,8 @@ class HeadDrafts:
             "next_token": (1,),
             "next_hidden": (1, text.hidden_size),
         }
-        self._session = open_session(file, options, {**others, **cache}, tool="train_draft_head")
+        self._file = file
+        self._session = open_session(file, options, {**others, **cache}, tool=_TOOL)
         self._dtype = np.dtype(next(DTYPES[v.type] for v in self._session.get_inputs() if v.name == "hidden"))
         self._width = text.hidden_size
         self._stop_ids = stop_ids
@@ -116,6 +120,11 @@ class HeadDrafts:
             self._session.run_with_iobinding(call.binding)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"the draft head failed on {count} tokens: {error}") from error
+        if not all_finite(*(call.outputs[name] for name in ("next_hidden", "new_key", "new_value"))):
+            raise NotFiniteError(
+                f"the draft head gives infinite or NaN numbers, so {self._file} is damaged; "
+                f"{export_hint(self._file.parent, _TOOL)}, or set speculation to ngram"
+            )
         new_rows[0, 0], new_rows[0, 1] = call.outputs["new_key"], call.outputs["new_value"]
         self._cache.extend(count)
         return int(call.outputs["next_token"][0]), call.outputs["next_hidden"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from litevlm_ros.backend import DecoderOutput, TextDecoder
 from litevlm_ros.config import SamplingConfig
 
 Row = npt.NDArray[np.float32]
@@ -31,6 +33,17 @@ class Sampler:
         # The inverse of the cumulative distribution takes one uniform number per token, whatever the limits are.
         drawn = np.searchsorted(probabilities.cumsum(), self._random.random(), side="right")
         return int(tokens[min(int(drawn), len(tokens) - 1)])
+
+    def decode(self, text: TextDecoder, output: DecoderOutput, position: int, said: Sequence[int]) -> Iterator[int]:
+        """Yields one token after the other, without an end; `text` reads each when the next is asked for.
+
+        `output` is the decoder's output for the prompt, and `position` that of the first token. `said` holds the
+        answer's tokens so far: the caller appends each one. Raises EngineError.
+        """
+        for place in itertools.count(position):
+            token = self.draw(output.logits()[-1], said)
+            yield token
+            output = text.forward(np.array([token]), np.array([place]))
 
 
 def candidates(logits: Row, config: SamplingConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 
 from litevlm_ros.backend import DecoderOutput, HiddenState, TextDecoder
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.errors import ConfigError, NotFiniteError
 from litevlm_ros.text.draft_policy import DraftPolicy, RunningRate
 from litevlm_ros.text.drafts import DraftSource, Offer
 from litevlm_ros.types import Speculation
@@ -130,7 +130,12 @@ class Speculator:
             return self._read(token, position)
         draft = Offer(len(guesses), draft.kind)
         length, count = self._text.cache.length, 1 + draft.most
-        output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
+        try:
+            output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
+        except NotFiniteError:
+            # A wrong guess, which plain decoding would never read, may be what overflows.
+            self._policy.drafted_nothing(draft.kind, drafted - started)
+            return self._read(token, position)
         found = output.next_tokens.tolist()
         accepted = next((place for place, guess in enumerate(guesses) if guess != found[place]), draft.most)
         self._text.cache.truncate(length + 1 + accepted)

@@ -10,6 +10,7 @@ import ctypes
 import enum
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -96,6 +97,8 @@ class FakeCuda:
         self.taken = 0
         """Bytes that libraries have allocated."""
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.modules: weakref.WeakSet[_Module] = weakref.WeakSet()
+        """The modules of kernels that are loaded."""
         self.launches = 0
         self.refuse_capture = False
         self.retained = 0
@@ -183,8 +186,9 @@ class FakeCuda:
             stream.enqueue(lambda: ctypes.memset(target, value, size))
 
         def load(source: bytes) -> Any:
-            text = source.decode()
-            return SimpleNamespace(get_function=lambda name: _Function(self, text, name))
+            module = _Module(self, source.decode())
+            self.modules.add(module)
+            return module
 
         vars(module).update(
             Error=Error,
@@ -279,6 +283,8 @@ class FakeCuda:
             nvrtcResult=SimpleNamespace(NVRTC_SUCCESS=done),
             nvrtcCreateProgram=create,
             nvrtcCompileProgram=build,
+            nvrtcGetProgramLogSize=lambda program: (done, 1),
+            nvrtcGetProgramLog=lambda program, buffer: (done,),
             nvrtcGetCUBINSize=lambda program: (done, len(program.code)),
             nvrtcGetCUBIN=copy,
             nvrtcDestroyProgram=lambda program: (done,),
@@ -297,6 +303,14 @@ class _Program:
     def __init__(self, source: bytes) -> None:
         self.source = source
         self.code = b""
+
+
+class _Module:
+    def __init__(self, cuda: FakeCuda, source: str) -> None:
+        self._cuda, self._source = cuda, source
+
+    def get_function(self, name: str) -> _Function:
+        return _Function(self._cuda, self._source, name)
 
 
 class _Function:

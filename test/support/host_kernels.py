@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
-import math
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,35 @@ _SHIM = """
 #include <cmath>
 #include <cstddef>
 #include <pthread.h>
+#include <thread>
+#include <vector>
 struct Index { unsigned x, y, z; };
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 static pthread_barrier_t all_here;
-extern "C" void place(const unsigned *numbers) {
-    Index *all[] = {&gridDim, &blockDim, &blockIdx, &threadIdx};
-    for (int i = 0; i < 4; ++i) *all[i] = {numbers[3 * i], numbers[3 * i + 1], numbers[3 * i + 2]};
+inline Index place(unsigned at, Index size) { return {at % size.x, at / size.x % size.y, at / size.x / size.y}; }
+template <class Kernel> void run_all(const unsigned *sizes, bool they_meet, Kernel kernel) {
+    const Index grid = {sizes[0], sizes[1], sizes[2]}, block = {sizes[3], sizes[4], sizes[5]};
+    const unsigned blocks = grid.x * grid.y * grid.z, threads = block.x * block.y * block.z;
+    const auto run = [=](unsigned at, unsigned thread) {
+        gridDim = grid, blockDim = block, blockIdx = place(at, grid), threadIdx = place(thread, block);
+        kernel();
+    };
+    if (!they_meet) {
+        for (unsigned i = 0; i < blocks * threads; ++i) run(i / threads, i % threads);
+        return;
+    }
+    pthread_barrier_init(&all_here, nullptr, threads);
+    std::vector<std::thread> running;
+    for (unsigned thread = 0; thread < threads; ++thread)
+        running.emplace_back([=] {
+            for (unsigned at = 0; at < blocks; ++at) {
+                run(at, thread);
+                pthread_barrier_wait(&all_here);  // shared memory is the next block's when all are done
+            }
+        });
+    for (auto &thread : running) thread.join();
+    pthread_barrier_destroy(&all_here);
 }
-extern "C" void expect(unsigned threads) { pthread_barrier_init(&all_here, nullptr, threads); }
 inline void __syncthreads() { pthread_barrier_wait(&all_here); }
 template <class T> T __shfl_xor_sync(unsigned, T value, int distance) {
     static T lanes[32];
@@ -53,6 +72,8 @@ struct uint4 { unsigned x, y, z, w; };
 #define __shared__ static
 """
 
+_TYPES: Mapping[str, Any] = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float}
+
 
 @functools.cache
 def compile_kernels(source: str) -> Any:
@@ -62,21 +83,10 @@ def compile_kernels(source: str) -> Any:
         pytest.skip("runs CUDA kernels on the host: needs a C++ compiler")
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "kernels.so"
-        command = [
-            compiler,
-            "-O1",
-            "-pthread",
-            "-shared",
-            "-fPIC",
-            "-Wall",
-            "-Werror",
-            "-x",
-            "c++",
-            "-",
-            "-o",
-            str(library),
-        ]
-        subprocess.run(command, input=(_SHIM + source).encode(), check=True)
+        options = ["-O1", "-pthread", "-shared", "-fPIC", "-Wall", "-Werror", "-x", "c++", "-"]
+        # glibc has an `advance`, too, which would be called instead of the kernel of that name.
+        command = [compiler, *options, "-Wl,-Bsymbolic", "-o", str(library)]
+        subprocess.run(command, input=(_SHIM + source + _launchers(source)).encode(), check=True)
         return ctypes.CDLL(str(library))
 
 
@@ -86,27 +96,28 @@ def with_macros(source: str, macros: Mapping[str, str]) -> str:
 
 
 def run_kernel(
-    source: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[tuple[str, int]]
+    source: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[tuple[str, float]]
 ) -> None:
-    """Runs all blocks, one after the other. Arguments are ('P', address) or ('i', number).
+    """Runs all blocks, one after the other. Arguments are ('P', address), ('i', number) or ('f', number).
 
     Threads that wait for each other run at the same time, others one after the other.
     """
-    library = compile_kernels(source)
-    kernel = getattr(library, name)
-    kernel.restype = None
-    values = [ctypes.c_void_p(value) if kind == "P" else ctypes.c_int(value) for kind, value in arguments]
-    grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+    launch = getattr(compile_kernels(source), f"launch_{name}")
+    launch.restype = None
+    sizes = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+    launch(sizes, ctypes.c_bool("_sync" in _body(source, name)), *(_TYPES[kind](value) for kind, value in arguments))
 
-    def run(at: tuple[int, ...]) -> None:
-        library.place((ctypes.c_uint * 12)(*grid, *block, *at))
-        kernel(*values)
 
-    threads = math.prod(block) if "_sync" in _body(source, name) else 1
-    library.expect(threads)
-    with ThreadPoolExecutor(threads) as workers:
-        for place in itertools.product(*map(range, grid)):
-            list(workers.map(run, [(*place, *thread) for thread in itertools.product(*map(range, block))]))
+def _launchers(source: str) -> str:
+    """Returns a function for each kernel that runs all of its threads."""
+    launchers = ""
+    for name, parameters in re.findall(r"__global__ void (\w+)\(([^)]*)\)", source):
+        names = ", ".join(parameter.split()[-1].lstrip("*") for parameter in parameters.split(","))
+        launchers += (
+            f'extern "C" void launch_{name}(const unsigned *sizes, bool they_meet, {parameters})\n'
+            f"{{ run_all(sizes, they_meet, [=] {{ {name}({names}); }}); }}\n"
+        )
+    return launchers
 
 
 def _body(source: str, name: str) -> str:

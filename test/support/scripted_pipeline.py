@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.images.decoding import as_rgb
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
 
@@ -48,7 +49,7 @@ class ScriptedPipeline:
             raise self.error
         while not self.go.wait(0.002) and not (cancel and cancel.is_set()):
             pass
-        seen = " ".join(f"{view.camera}={view.image[0, 0, 0]}" for view in views)
+        seen = " ".join(f"{view.camera}={as_rgb(view.image)[0, 0, 0]}" for view in views)
         pieces = re.findall(r"\s*\S+", f"{seen} {question}")
         text = ""
         for count, piece in enumerate(pieces, 1):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from outliers import write_nan
 
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import EngineError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.model_directory import HEAD_DIRECTORY, WEIGHTS, demo_model_directory
 from litevlm_ros.runtime.onnx.session import Array, session_options
 from litevlm_ros.text.draft_head import HEAD, HeadDrafts
 from litevlm_ros.text.drafts import Offer
@@ -127,3 +129,27 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
 def test_a_graph_that_is_no_head_is_refused() -> None:
     with pytest.raises(EngineError, match="has other inputs or outputs"):
         head(MODEL / "text_decoder.onnx")
+
+
+def test_a_head_whose_numbers_are_not_finite_names_its_training(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    write_nan(model / HEAD_DIRECTORY / WEIGHTS, "fuse.weight")
+    drafts = head(model / GRAPH.name)
+    for _ in range(2):
+        drafts.begin([], "topic")
+        tell(drafts, 0, 5)
+        with pytest.raises(
+            NotFiniteError, match=r"draft_head.onnx is damaged; .* train_draft_head --model .* to ngram"
+        ):
+            drafts.draft(3)
+
+
+def test_a_state_that_is_not_finite_spoils_no_later_draft(session: onnxruntime.InferenceSession) -> None:
+    drafts = head()
+    drafts.begin([], "topic")
+    drafts.add(TOKENS[0], np.full(TEXT.hidden_size, np.nan, np.float32))
+    with pytest.raises(NotFiniteError):
+        drafts.draft(3)
+    drafts.begin([], "topic")
+    tell(drafts, 0, 5)
+    assert drafts.draft(4) == whole(session, 0, 5, 4)

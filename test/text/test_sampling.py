@@ -77,3 +77,46 @@ def test_repetition_penalty_applies_to_the_answer_only() -> None:
 def test_extreme_logits_are_harmless() -> None:
     logits = np.array([1e30, -1e30, 0], np.float32)
     assert Sampler(SamplingConfig(temperature=0.01, top_p=0.5)).draw(logits, []) == 0
+
+
+class Output:
+    """A `DecoderOutput` of two rows, whose last one says that `token` is next."""
+
+    def __init__(self, token: int) -> None:
+        self._token = token
+
+    def logits(self) -> Any:
+        return np.stack([np.zeros(5, np.float32), 1 + 8 * np.eye(5, dtype=np.float32)[self._token]])
+
+
+class Counting:
+    """A `TextDecoder` that expects each token to be followed by the next number, and notes what it read."""
+
+    def __init__(self) -> None:
+        self.read: list[tuple[list[int], list[int]]] = []
+
+    def forward(self, input_ids: Any, position_ids: Any) -> Output:
+        self.read.append((input_ids.tolist(), position_ids.tolist()))
+        return Output(int(input_ids[0]) + 1)
+
+
+def test_each_token_is_read_when_the_next_is_asked_for() -> None:
+    text = Counting()
+    said: list[int] = []
+    for token in Sampler(SamplingConfig()).decode(text, Output(1), 70, said):  # type: ignore[arg-type]
+        assert len(text.read) == len(said)
+        said.append(token)
+        if token == 4:
+            break
+    assert said == [1, 2, 3, 4]
+    assert text.read == [([1], [70]), ([2], [71]), ([3], [72])]
+
+
+def test_the_answer_so_far_is_penalised() -> None:
+    said: list[int] = []
+    sampler = Sampler(SamplingConfig(repetition_penalty=1e6, temperature=1.0, top_k=1))
+    text = Counting()
+    tokens = sampler.decode(text, Output(1), 0, said)  # type: ignore[arg-type]
+    assert next(tokens) == 1
+    said.append(2)
+    assert next(tokens) != 2

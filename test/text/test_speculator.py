@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scripted_backend import ScriptedText
 
-from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.errors import ConfigError, EngineError, NotFiniteError
 from litevlm_ros.text.drafts import NGramDrafts, Offer
 from litevlm_ros.text.speculator import Speculator
 from litevlm_ros.types import Speculation
@@ -82,6 +82,37 @@ def answer(speculator: Speculator, first: int, limit: int) -> list[int]:
     speculator.begin(PROMPT, "topic")
     speculator.source.add(first, None)
     return [first, *speculator.decode(first, len(PROMPT), limit)]
+
+
+def test_a_wrong_guess_that_overflows_costs_nothing_but_time() -> None:
+    """Plain decoding would never read it, so the answer goes on without that draft."""
+    limit = 40
+    text, first = decoder()
+    expected, refused = plain(limit), 0
+
+    def overflow(count: int) -> None:
+        nonlocal refused
+        if count > 1:
+            refused += 1
+            raise NotFiniteError("beyond what fp16 holds")
+
+    text.before_run = overflow
+    speculator = Speculator(text, Oracle(expected, 0.8), 4, Clock())
+    assert answer(speculator, first, limit) == expected
+    assert refused
+    assert speculator.finish(complete=True).drafted == 0
+
+
+def test_a_token_of_the_answer_that_overflows_is_an_error() -> None:
+    text, first = decoder()
+
+    def overflow(count: int) -> None:
+        raise NotFiniteError("beyond what fp16 holds")
+
+    speculator = Speculator(text, Oracle(plain(9), 1.0), 4, Clock())
+    text.before_run = overflow
+    with pytest.raises(NotFiniteError, match="beyond what fp16 holds"):
+        answer(speculator, first, 9)
 
 
 @pytest.mark.parametrize("right", [0.0, 0.3, 0.8, 1.0])

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import InternVLConfig, InternVLModel
 
-from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD
 from litevlm_ros.files import replacing
 from litevlm_ros.lab.training.packing import COLOUR_CLASSES, DISTANCE_CLASSES, IGNORED, KIND_CLASSES, TOKENS_PER_VIEW
 from litevlm_ros.model_directory import WEIGHTS
 from litevlm_ros.text.prompt import DEMO_TEMPLATE
+from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGE_SIZE = 224
 _PATCH_SIZE = 14

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from litevlm_ros.config import DEMO_CAMERAS
+from litevlm_ros.convert.onnx_check import compare
 from litevlm_ros.convert.onnx_graphs import export_graph, save_graph
 from litevlm_ros.lab.training.view_choices import Choice
 from litevlm_ros.types import Notify
@@ -122,10 +123,16 @@ def train(
 
 
 def save(model: ViewSelectorModel, words: Sequence[str], file: Path) -> None:
-    """Writes the graph with the cameras and words that it was trained for."""
+    """Writes the graph with the cameras and words that it was trained for.
+
+    Raises EngineError if it does not compute what `model` does; an older graph then stays.
+    """
     graph = export_graph(model, (torch.ones(5, dtype=torch.int64),), ({0: "S"},), ["words"], ["logits"])
     graph.metadata_props.update({"cameras": json.dumps(DEMO_CAMERAS), "vocabulary": json.dumps(list(words))})
-    save_graph(graph, file)
+    question = torch.arange(MOST_WORDS // 2) % (1 + len(words))
+    with torch.no_grad():
+        expected = model(question)
+    save_graph(graph, file, lambda made: compare(made, {"words": question}, {"logits": expected}, torch.float32))
 
 
 def _tensors(choices: Sequence[Choice], words: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:

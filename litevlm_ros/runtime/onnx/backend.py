@@ -7,7 +7,7 @@ decoding keeps one binding for each number of tokens and cache bucket, writes to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from litevlm_ros.backend import Backend, HiddenStates, Logits, Tiles, TokenIds, 
 from litevlm_ros.config import MOST_LOGITS, PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.model_directory import PLAIN, TEXT, VISION
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket, context_capacity
+from litevlm_ros.runtime.not_finite import not_finite
+from litevlm_ros.runtime.onnx.finite_check import all_finite, first_bad_layer
 from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, export_hint, find_graph, open_session, session_options
 from litevlm_ros.runtime.onnx.token_selection import HostTokenSelector, HostVisualTokens
 
@@ -37,21 +39,20 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     if vision.dtype != text.dtype:
         raise EngineError(f"{files[VISION].name} is {vision.dtype} and {files[TEXT].name} is {text.dtype}; "
                           f"{export_hint(config.model_dir)}")  # fmt: skip
+    alike = vision.precision == text.precision
+    shown = text.precision if alike else f"vision {vision.precision}, text {text.precision}"
     return Backend(
         name="onnxruntime",
-        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {options.intra_op_num_threads} threads, "
-        f"{_precision(files, text.dtype)}",
+        description=f"ONNX Runtime {onnxruntime.__version__}, CPU, {options.intra_op_num_threads} threads, {shown}",
         vision=vision,
         text=text,
         token_selector=lambda selection: HostTokenSelector(selection, model, config.model_dir, options),
     )
 
 
-def _precision(files: Mapping[str, Path], dtype: np.dtype[Any]) -> str:
-    """Returns the precisions that the names of the files tell, or else `dtype`, in words."""
-    plain = {"float32": "fp32", "float16": "fp16"}[dtype.name]
-    found = [file.stem.removeprefix(part).lstrip("_") or plain for part, file in files.items()]
-    return found[0] if len(set(found)) == 1 else f"vision {found[0]}, text {found[1]}"
+def _precision(part: str, file: Path, dtype: np.dtype[Any]) -> str:
+    """Returns the precision that the name of a graph of `part` tells, or else that of `dtype`."""
+    return file.stem.removeprefix(part).lstrip("_") or {"float32": PLAIN, "float16": "fp16"}[dtype.name]
 
 
 class OnnxVisionEncoder:
@@ -64,6 +65,7 @@ class OnnxVisionEncoder:
         )
         self._width = width
         self.dtype = np.dtype(DTYPES[self._session.get_outputs()[0].type])
+        self.precision = _precision(VISION, file, self.dtype)
 
     def encode(self, pixels: Tiles) -> HostVisualTokens:
         """See `VisionEncoder.encode`."""
@@ -74,7 +76,10 @@ class OnnxVisionEncoder:
             ]
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"the vision encoder failed on {list(pixels.shape)} pixels: {error}") from error
-        return HostVisualTokens(np.concatenate(parts).reshape(-1, self._width))
+        rows = np.concatenate(parts).reshape(-1, self._width)
+        if not all_finite(rows):
+            raise not_finite(VISION, self.precision)
+        return HostVisualTokens(rows)
 
     def join(self, parts: Sequence[VisualTokens]) -> HostVisualTokens:
         """See `VisionEncoder.join`."""
@@ -100,6 +105,7 @@ class OnnxTextDecoder:
         """See `TextDecoder.gives_hidden`."""
         types = {value.name: value.type for value in self._session.get_inputs()}
         self.dtype = np.dtype(DTYPES[types["visual_tokens"]])
+        self.precision = _precision(TEXT, file, self.dtype)
         self._vocab_size, self._width = text.vocab_size, text.hidden_size
         self._cache = HostKVCache(text, capacity, self.dtype)
         self._no_visual = np.zeros((1, text.hidden_size), self.dtype)
@@ -151,7 +157,13 @@ class OnnxTextDecoder:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            new_rows.fill(0)
             raise EngineError(f"the text decoder failed on {count} tokens: {error}") from error
+        computed = new_rows if kept is None else kept.new_rows
+        if not all_finite(buffers.logits(), computed):
+            layer = first_bad_layer(computed)
+            new_rows.fill(0)
+            raise not_finite(TEXT, self.precision, layer)
         if kept is not None:
             new_rows[:] = kept.new_rows
         self._cache.extend(count)

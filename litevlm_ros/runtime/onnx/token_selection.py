@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from litevlm_ros.backend import Selection, VisualTokens
 from litevlm_ros.config import TokenSelectionConfig
-from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.errors import ConfigError, EngineError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import SCORER_GRAPH
-from litevlm_ros.runtime.onnx.session import open_session
+from litevlm_ros.runtime.onnx.finite_check import all_finite
+from litevlm_ros.runtime.onnx.session import export_hint, open_session
 from litevlm_ros.vision.token_selection import choose, highest, tokens_kept
+
+_TOOL = "train_token_scorer"
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,8 @@ class HostTokenSelector:
         self._method = config.method
         self._tile = model.vision.tokens_per_tile, model.text.hidden_size
         self._keep = tokens_kept(config.keep, model.vision.tokens_per_tile)
-        self._scorer = (
-            _open_scorer(directory / SCORER_GRAPH, self._tile, options) if config.method == "scorer" else None
-        )
+        self._file = directory / SCORER_GRAPH
+        self._scorer = _open_scorer(self._file, self._tile, options) if config.method == "scorer" else None
 
     def select(self, visual: VisualTokens) -> Selection:
         """See `TokenSelector.select`."""
@@ -66,6 +68,11 @@ class HostTokenSelector:
             scores = [self._scorer.run(["scores"], {"visual_tokens": tile[None]})[0] for tile in wide]
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"the token scorer failed on {len(tiles)} tiles: {error}") from error
+        if not all_finite(*scores):
+            raise NotFiniteError(
+                f"the token scorer gives infinite or NaN scores, so {self._file} is damaged; "
+                f"{export_hint(self._file.parent, _TOOL)}, or set token_selection to diversity"
+            )
         return np.concatenate(scores)
 
 
@@ -76,4 +83,4 @@ def _open_scorer(file: Path, tile: tuple[int, int], options: Any) -> Any:
             f"train_token_scorer --model {file.parent}`, or use 'diversity', which needs none"
         )
     shapes = {"visual_tokens": ("N", *tile), "scores": ("N", tile[0])}
-    return open_session(file, options, shapes, tool="train_token_scorer")
+    return open_session(file, options, shapes, tool=_TOOL)

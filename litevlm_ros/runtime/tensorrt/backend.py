@@ -1,4 +1,4 @@
-"""Loads both engines of a model on one GPU, as a backend."""
+"""Loads both engines of a model and its weights on one GPU, as a backend."""
 
 from __future__ import annotations
 
@@ -6,35 +6,52 @@ import atexit
 import contextlib
 import logging
 import time
+from dataclasses import dataclass
 
-from litevlm_ros.backend import Backend
+from litevlm_ros.backend import Backend, Tiler
 from litevlm_ros.config import PipelineConfig, TokenSelectionConfig
+from litevlm_ros.engines.plan_archive import PlanArchive
+from litevlm_ros.engines.shapes import next_size, prompt_rows
 from litevlm_ros.engines.tensorrt_module import load_tensorrt
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.kv_cache import context_capacity
+from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import EngineFile, find_engine
-from litevlm_ros.runtime.tensorrt.kernels.launch import CacheKernels
-from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Scratch, gigabytes
-from litevlm_ros.runtime.tensorrt.program import Engine
+from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
+from litevlm_ros.runtime.tensorrt.kernels.tiling import TILED_ENCODINGS
+from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room, gigabytes
+from litevlm_ros.runtime.tensorrt.plans import BlockPlans
+from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiler
 from litevlm_ros.runtime.tensorrt.text import TensorRTTextDecoder
+from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers
+from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
 from litevlm_ros.runtime.tensorrt.token_selection import DeviceTokenSelector
 from litevlm_ros.runtime.tensorrt.vision import TensorRTVisionEncoder
+from litevlm_ros.runtime.tensorrt.weights import load_text_weights, load_vision_weights
+
+LIBRARIES = "plans and libraries"
+"""The purpose of device memory that TensorRT and cuDNN take for themselves."""
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def load(config: PipelineConfig, model: ModelConfig) -> Backend:
-    """Loads both engines of `config.model_dir`, checked against their sidecars and the weights beside them.
+    """Loads both engines of `config`, checked against their sidecars, the model and the weights beside them.
 
-    Raises EngineError that says why an engine cannot be used and how to build it again, and ConfigError if
-    `config.max_context` is more than the text decoder was built for. What was allocated until then is freed.
+    Raises EngineError that says why an engine cannot be used and how to build it again, CheckpointError if weights are
+    missing or do not fit, and ConfigError if `config.max_context` is more than the text decoder was built for. What was
+    allocated until then is freed.
     """
     files = {part: find_engine(config, part) for part in (VISION, TEXT)}
     for file in files.values():
-        for reason in file.sidecar.check_weights(config.model_dir):
+        for reason in (
+            *file.sidecar.check_weights(config.model_dir),
+            *file.sidecar.check_graph(model, config.model_dir),
+        ):
             raise EngineError(reason)
     capacity = _capacity(config, model, files[TEXT])
     device = CudaDevice(spin=config.spin_threads)
@@ -48,7 +65,8 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
 
     try:
         with device:
-            vision, text, memory = _load(config, model, files, capacity, device, resources)
+            loading = _Loading(config, model, files, device, resources)
+            vision, text, memory = loading.load(capacity)
     except BaseException:
         close()
         raise
@@ -60,52 +78,103 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
         resources.callback(selector.close)
         return selector
 
-    description = _description(device, files, capacity)
-    fingerprints = {file.path.name: file.sidecar.engine_sha256 for file in files.values()}
-    return Backend("tensorrt", description, vision, text, close, memory.by_purpose, token_selector, fingerprints)
+    def tiler(of: ModelConfig, max_tiles: int) -> Tiler:
+        with device:
+            made = DeviceTiler(device, memory, of, max_tiles)
+        resources.callback(made.close)
+        return made
 
-
-def _load(
-    config: PipelineConfig,
-    model: ModelConfig,
-    files: dict[str, EngineFile],
-    capacity: int,
-    device: CudaDevice,
-    resources: contextlib.ExitStack,
-) -> tuple[TensorRTVisionEncoder, TensorRTTextDecoder, DeviceMemory]:
-    """Loads the engines and makes their first programs. Everything is freed when `resources` is closed."""
-    started = time.monotonic()
-    free, total = device.memory()
-    _LOGGER.info("%s: %s of %s free before loading", device.name, gigabytes(free), gigabytes(total))
-    memory = DeviceMemory(device)
-    resources.callback(memory.free)
-    kernels = CacheKernels(device)
-    resources.callback(kernels.close)
-    scratch = Scratch(memory)
-    engines = {}
-    for part, file in files.items():
-        engines[part] = Engine(file, device, memory, scratch)
-        resources.callback(engines[part].close)
-    text = TensorRTTextDecoder(engines[TEXT], model, capacity, memory, kernels)
-    resources.callback(text.close)
-    vision = TensorRTVisionEncoder(engines[VISION], model, memory)
-    resources.callback(vision.close)
-    resources.callback(device.wait)  # for decode steps that ran ahead of the last answer
-    if vision.dtype != text.dtype:
-        raise EngineError(
-            f"{files[VISION].path.name} gives {vision.dtype} and {files[TEXT].path.name} takes {text.dtype} visual "
-            f"tokens; build both again with `ros2 run litevlm_ros build_engines --model {config.model_dir} --force`"
-        )
-    with memory.measured("execution contexts"):
-        vision.prepare()
-        text.prepare()
-    _LOGGER.info(
-        "Loaded in %.1f s: %s; %s free now",
-        time.monotonic() - started,
-        ", ".join(f"{purpose} {gigabytes(size)}" for purpose, size in memory.by_purpose().items()),
-        gigabytes(device.memory()[0]),
+    return Backend(
+        name="tensorrt",
+        description=_description(device, files, capacity),
+        vision=vision,
+        text=text,
+        close=close,
+        memory=memory.by_purpose,
+        token_selector=token_selector,
+        tiler=tiler,
+        raw_encodings=TILED_ENCODINGS,
+        fingerprints={file.path.name: file.sidecar.engine_sha256 for file in files.values()},
     )
-    return vision, text, memory
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """One load. Everything that it makes is freed when `resources` is closed."""
+
+    config: PipelineConfig
+    model: ModelConfig
+    files: dict[str, EngineFile]
+    device: CudaDevice
+    resources: contextlib.ExitStack
+
+    def load(self, capacity: int) -> tuple[TensorRTVisionEncoder, TensorRTTextDecoder, DeviceMemory]:
+        """Loads weights and plans, and makes the programs that every answer needs."""
+        started = time.monotonic()
+        free, total = self.device.memory()
+        _LOGGER.info("%s: %s of %s free before loading", self.device.name, gigabytes(free), gigabytes(total))
+        memory = DeviceMemory(self.device)
+        self.resources.callback(memory.free)
+        scratch = Room(self.device, memory, "plans' working memory")
+        vision = self._vision(memory, scratch)
+        text = self._text(memory, scratch, capacity, visual_is_bf16=vision.dtype == "bf16")
+        self.resources.callback(self.device.wait)  # for decode steps that ran ahead of the last answer
+        with memory.measured(LIBRARIES):
+            vision.prepare()
+            text.prepare()
+        _LOGGER.info(
+            "Loaded in %.1f s: %s; %s free now",
+            time.monotonic() - started,
+            ", ".join(f"{purpose} {gigabytes(size)}" for purpose, size in memory.by_purpose().items()),
+            gigabytes(self.device.memory()[0]),
+        )
+        return vision, text, memory
+
+    def _vision(self, memory: DeviceMemory, scratch: Room) -> TensorRTVisionEncoder:
+        sidecar = self.files[VISION].sidecar
+        computed = computed_in(sidecar.precision_built)
+        archive, plans = self._plans(VISION, scratch)
+        weights = load_vision_weights(self.config.model_dir, self.model, archive, self.device, memory)
+        self.resources.callback(weights.close)
+        attention = VisionAttention(self.device, memory, plans, self.model.vision, computed)
+        self.resources.callback(attention.close)
+        encoder = TensorRTVisionEncoder(
+            self.model, plans, weights, attention, self.device, memory,
+            precision=sidecar.precision_built, computed=computed, max_tiles=sidecar.max_tiles,
+        )  # fmt: skip
+        self.resources.callback(encoder.close)
+        scratch.on_move(encoder.forget_graphs)
+        return encoder
+
+    def _text(self, memory: DeviceMemory, scratch: Room, capacity: int, *, visual_is_bf16: bool) -> TensorRTTextDecoder:
+        sidecar, config = self.files[TEXT].sidecar, self.model.text
+        computed = computed_in(sidecar.precision_built)
+        archive, plans = self._plans(TEXT, scratch)
+        weights = load_text_weights(self.config.model_dir, self.model, archive, self.device, memory)
+        self.resources.callback(weights.close)
+        kernels = TextKernels(self.device, config, computed)
+        self.resources.callback(kernels.close)
+        # A size that there are plans for, also where the cache is smaller than the engine's largest prompt.
+        most_new = next_size(min(sidecar.max_prompt, capacity), prompt_rows(sidecar.max_prompt))
+        buffers = TextBuffers(config, capacity, most_new, capacity, self.device, memory)
+        attention = TextAttention(self.device, memory, plans, config, computed, buffers.cache_rows)
+        self.resources.callback(attention.close)
+        layers = TextLayers(
+            config, plans, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
+        )
+        decoder = TensorRTTextDecoder(
+            self.model, capacity, layers, kernels, buffers, self.device,
+            precision=sidecar.precision_built, computed=computed,
+        )  # fmt: skip
+        self.resources.callback(decoder.close)
+        scratch.on_move(decoder.forget_graphs)
+        return decoder
+
+    def _plans(self, part: str, scratch: Room) -> tuple[PlanArchive, BlockPlans]:
+        archive = PlanArchive.open(self.files[part].path)
+        plans = BlockPlans(archive, self.device, scratch)
+        self.resources.callback(plans.close)
+        return archive, plans
 
 
 def _capacity(config: PipelineConfig, model: ModelConfig, file: EngineFile) -> int:

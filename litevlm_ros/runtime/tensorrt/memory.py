@@ -6,7 +6,7 @@ import contextlib
 import math
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -23,7 +23,7 @@ class DeviceMemory:
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
-        self._allocations: list[Any] = []
+        self._allocations: dict[int, tuple[Any, str, int]] = {}
         self._pinned: list[npt.NDArray[Any]] = []
         self._bytes: Counter[str] = Counter()
 
@@ -39,16 +39,45 @@ class DeviceMemory:
                 "free; stop other programs, use a smaller max_context, or engines of a lower precision "
                 "(`ros2 run litevlm_ros build_engines --help`)"
             ) from error
-        self._allocations.append(allocation)
+        self._allocations[int(allocation)] = allocation, purpose, size
         self._bytes[purpose] += size
         driver.memset_d8_async(int(allocation), 0, size, self._device.stream)
         return int(allocation)
+
+    def release(self, address: int) -> None:
+        """Frees what `allocate` returned. The device must be done with it."""
+        allocation, purpose, size = self._allocations.pop(address)
+        allocation.free()
+        self._bytes[purpose] -= size
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Allocates a zeroed array in host memory that the device copies from and to without another copy."""
         driver = self._device.driver
         array: npt.NDArray[Any] = driver.pagelocked_zeros(shape, dtype, mem_flags=driver.host_alloc_flags.DEVICEMAP)
         self._pinned.append(array)
+        return array
+
+    def release_pinned(self, array: npt.NDArray[Any]) -> None:
+        """Frees an array that `pinned` returned. The device must be done with it."""
+        self._pinned = [other for other in self._pinned if other is not array]
+        base: Any = array.base
+        base.free()
+
+    def write(self, address: int, array: npt.NDArray[Any]) -> None:
+        """Copies an array to the device and waits for it: for small things, and while loading."""
+        staged = self.pinned(array.shape, array.dtype)
+        staged[...] = array
+        self._device.driver.memcpy_htod_async(address, staged, self._device.stream)
+        self._device.wait()
+        self.release_pinned(staged)
+
+    def read(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Returns an array from the device when all work on the stream is done: for small things, and while loading."""
+        staged = self.pinned(shape, dtype)
+        self._device.driver.memcpy_dtoh_async(staged, address, self._device.stream)
+        self._device.wait()
+        array = staged.copy()
+        self.release_pinned(staged)
         return array
 
     def pinned_address(self, array: npt.NDArray[Any]) -> int:
@@ -70,7 +99,7 @@ class DeviceMemory:
 
     def free(self) -> None:
         """Frees everything that was allocated here."""
-        for allocation in self._allocations:
+        for allocation, _, _ in self._allocations.values():
             allocation.free()
         for array in self._pinned:
             base: Any = array.base
@@ -117,22 +146,72 @@ class BlockPool:
 
 
 class Scratch:
-    """Working memory that all programs share, as they run one after the other.
+    """Working memory that several kernels share, as they run one after the other.
 
-    It grows by a new block. Programs made earlier keep the block whose address their graphs hold, so the largest
-    program is best made first.
+    It grows by a new block, and kernels made earlier keep theirs, whose address graphs may hold. So it is for little
+    memory.
     """
 
-    def __init__(self, memory: DeviceMemory) -> None:
+    def __init__(self, memory: DeviceMemory, purpose: str) -> None:
         self._memory = memory
+        self._purpose = purpose
         self._address = 0
         self._size = 0
 
     def at_least(self, size: int) -> tuple[int, int]:
         """Returns address and size of a block of at least `size` bytes. Raises EngineError if there is no room."""
         if size > self._size or not self._address:
-            self._address, self._size = self._memory.allocate("activations", aligned(size)), aligned(size)
+            self._address, self._size = self._memory.allocate(self._purpose, aligned(size)), aligned(size)
         return self._address, self._size
+
+
+class Room:
+    """Device memory that is replaced by more when more is needed; what it held is then lost."""
+
+    def __init__(self, device: CudaDevice, memory: DeviceMemory, purpose: str) -> None:
+        self._device = device
+        self._memory = memory
+        self._purpose = purpose
+        self._size = 0
+        self._moved: list[Callable[[], None]] = []
+        self.address = 0
+        """The present address; 0 before the first `at_least`."""
+
+    def on_move(self, moved: Callable[[], None]) -> None:
+        """Has `moved` called whenever the address is no longer what it was. Nothing runs on the device then."""
+        self._moved.append(moved)
+
+    def at_least(self, size: int) -> tuple[int, int]:
+        """Returns address and size of the memory, which is at least `size` bytes. Raises EngineError without room."""
+        if size > self._size or not self.address:
+            before = self._size
+            if before:
+                self._device.wait()
+                self._memory.release(self.address)
+                self.address = self._size = 0
+            try:
+                self._allocate(aligned(size))
+            except EngineError:
+                if before:  # what is used by others must stay valid
+                    self._allocate(before)
+                raise
+            finally:
+                if before:
+                    for moved in self._moved:
+                        moved()
+        return self.address, self._size
+
+    def _allocate(self, size: int) -> None:
+        self.address, self._size = self._memory.allocate(self._purpose, size), size
+
+
+def places(address: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Returns the addresses of arrays of `sizes` bytes that lie one behind the other from `address`, each aligned."""
+    found = {}
+    for name, size in sizes.items():
+        found[name] = address
+        address += aligned(size)
+    return found
 
 
 def aligned(size: int) -> int:

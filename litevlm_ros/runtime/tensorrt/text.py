@@ -1,90 +1,85 @@
-"""The text decoder on a TensorRT engine.
+"""The text decoder: a program for each number of new tokens, whatever the cache holds.
 
-Everything has a fixed address, so that each shape is one CUDA graph: the engine writes new keys and values to a
-staging block, and a kernel in the same graph appends them to the cache at a row that it reads from device memory.
-A decode step ends with a kernel that makes the likeliest token the next input, so steps can be launched ahead of the
-host. The host reads the tokens from a ring in its own memory, and takes steps back by setting the cache's length.
+Everything has a fixed address, and how many tokens are new and how long the cache is are numbers in device memory. So
+each shape is one CUDA graph. A decode step ends with a kernel that makes the likeliest token the next input, so steps
+can be launched ahead of the host. The host reads the tokens from a ring in its own memory, and takes steps back by
+setting the cache's length.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from litevlm_ros.backend import HiddenStates, Logits, TokenIds, VisualTokens
+from litevlm_ros.config import MOST_LOGITS
+from litevlm_ros.engines.shapes import logit_rows, next_size, prompt_rows
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import TEXT
 from litevlm_ros.runtime.kv_cache import CacheLength
-from litevlm_ros.runtime.tensorrt.kernels.launch import CacheKernels
-from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
-from litevlm_ros.runtime.tensorrt.program import Engine, Program
-from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers, chunks, power_of_two, prompt_tokens
+from litevlm_ros.runtime.not_finite import not_finite
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
+from litevlm_ros.runtime.tensorrt.program import Program
+from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers, chunks
+from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
 from litevlm_ros.runtime.tensorrt.vision import DeviceVisualTokens
 
-LEAST_ROWS = 64
-"""The smallest number of cache rows offered to a prompt."""
-LEAST_DECODE_ROWS = 256
-"""The smallest number of cache rows offered to single tokens and drafts, so that few programs serve all lengths."""
 AHEAD = 2
 """The number of decode steps that are launched before the token of the current one is there."""
-MOST_PROGRAMS = 32
-"""The number of prompt shapes whose programs are kept; beyond, the one that was used longest ago is dropped."""
-
-_Enqueue = Callable[[], None]
+MOST_PROMPTS = 8
+"""The number of prompt sizes, those of drafts aside, whose programs are kept; beyond, the one that was used longest ago
+is dropped. TensorRT-RTX 1.4 takes 73 MB of an H100's memory for each plan, and a program has two or three."""
+_BF16_SHIFT = 16
 
 
 class TensorRTTextDecoder:
-    """A `TextDecoder`.
-
-    It has programs for prompts by shape, for drafts by length and cache bucket, and for single tokens by cache bucket.
-    """
+    """A `TextDecoder`."""
 
     def __init__(
-        self, engine: Engine, model: ModelConfig, capacity: int, memory: DeviceMemory, kernels: CacheKernels
+        self,
+        model: ModelConfig,
+        capacity: int,
+        layers: TextLayers,
+        kernels: TextKernels,
+        buffers: TextBuffers,
+        device: CudaDevice,
+        *,
+        precision: str,
+        computed: str,
     ) -> None:
-        """Allocates cache and buffers. Raises EngineError if the engine is of another model or memory is short."""
-        self._engine = engine
-        self._device = engine.device
-        self._kernels = kernels
-        self._vocab_size = model.text.vocab_size
+        """`precision` is the engine's, for messages, and `computed` the type of numbers, 'fp16' or 'bf16'."""
+        self._config = model.text
+        self._precision, self._computed = precision, computed
+        self._layers, self._kernels, self._buffers = layers, kernels, buffers
+        self._device = device
         self._cache = CacheLength(capacity)
-        self._buffers = TextBuffers(engine, model, capacity, memory)
-        self._arrived = [self._device.event() for _ in range(RING)]
-        self._prompts: OrderedDict[tuple[int, int, int], Program] = OrderedDict()
-        self._verifications: dict[tuple[int, int], Program] = {}
-        self._steps: dict[int, Program] = {}
-        # CUDA loads a kernel at its first launch, which a capture must not see. All counters are still zero.
-        self._buffers.append_step(kernels)
-
-    @property
-    def dtype(self) -> str:
-        """TensorRT's name for the type of visual tokens."""
-        return self._buffers.dtype
+        self._sizes = prompt_rows(buffers.most_new)
+        self._arrived = [device.event() for _ in range(RING)]
+        self._prompts: OrderedDict[tuple[int, int], Program] = OrderedDict()
+        self._decode_step: Program | None = None
+        self._ahead = 0
+        """The end of the cache rows that decode steps have written, of which some may be nobody's."""
 
     @property
     def cache(self) -> CacheLength:
         """See `TextDecoder.cache`."""
         return self._cache
 
-    @property
-    def most_logits(self) -> int:
-        """See `TextDecoder.most_logits`."""
-        return self._buffers.most_logits
-
+    most_logits = MOST_LOGITS
+    """See `TextDecoder.most_logits`."""
     gives_hidden = False
-    """See `TextDecoder.gives_hidden`. Engines are built without that output."""
+    """See `TextDecoder.gives_hidden`. Blocks keep the hidden states to themselves."""
 
     def prepare(self, counts: Sequence[int] = ()) -> None:
-        """See `TextDecoder.prepare`.
-
-        The programs of all decode steps are made too, so that no answer stalls where it grows into the next bucket.
-        """
+        """See `TextDecoder.prepare`. The program of decode steps is made too."""
         with self._device:
-            # The largest comes first, because its working memory then serves all.
-            for rows in sorted({self._decode_rows(length) for length in range(self._cache.capacity)}, reverse=True):
-                self._step(rows)
-                for count in counts:
-                    self._verification(count, rows)
+            self._step()
+            for count in counts:
+                self._prompt(next_size(count, self._sizes), next_size(count, logit_rows()))
 
     def forward(
         self,
@@ -93,155 +88,164 @@ class TensorRTTextDecoder:
         visual_tokens: VisualTokens | None = None,
         num_logits: int = 1,
     ) -> _Output:
-        """See `TextDecoder.forward`. `num_logits` is at most `most_logits`."""
+        """See `TextDecoder.forward`. Raises NotFiniteError if keys, values or logits are not finite."""
         count, before = len(input_ids), self._cache.length
         visual = visual_tokens if isinstance(visual_tokens, DeviceVisualTokens) else None
         self._check(input_ids, visual, num_logits)
         self._cache.require(count)
         try:
             with self._device:
-                if count == 1 and input_ids[0] < self._vocab_size:
-                    return self._read_one(int(input_ids[0]), int(position_ids[0]))
+                self._settle()
                 if visual is not None:
                     self._device.driver.memcpy_dtod_async(
                         self._buffers.visual, visual.address, visual.size, self._device.stream
                     )
                 for first, end in chunks(count, self._buffers.most_new, num_logits):
                     wanted = num_logits if end == count else 1
-                    self._read(input_ids[first:end], position_ids[first:end], wanted)
-                return _Output(self, self._buffers.host_next_tokens[:num_logits].copy())
+                    next_tokens = self._read(input_ids[first:end], position_ids[first:end], wanted, before)
+                return _Output(self, next_tokens[:num_logits].copy())
         except EngineError:
             self._cache.truncate(before)
             raise
 
     def decode_greedy(self, token: int, position: int, limit: int) -> Iterator[int]:
-        """See `TextDecoder.decode_greedy`."""
+        """See `TextDecoder.decode_greedy`. Raises NotFiniteError as `forward` does."""
         start = self._cache.length
         launched = 0
         for taken in range(limit):
             self._cache.require(1)
             with self._device:
+                step = self._step()
                 if taken == 0:
+                    self._settle()
                     self._buffers.write_state(token, position, start)
                 while launched < min(taken + 1 + AHEAD, limit, self._cache.capacity - start):
-                    self._step(self._decode_rows(start + launched)).run()
+                    step.run()
                     self._arrived[launched % RING].record(self._device.stream)
                     launched += 1
+                self._ahead = start + launched
                 self._arrived[taken % RING].synchronize()
+                found = int(self._buffers.ring[taken % RING])
+                if found < 0:
+                    self._raise_not_finite(start + taken, start + launched)
             self._cache.extend(1)
-            yield int(self._buffers.ring[taken % RING])
+            yield found
 
     def read_logits(self, count: int) -> Logits:
-        """Returns the logits of the last call: float32 [count, V] in a buffer that the next call overwrites."""
-        logits: Logits = self._buffers.host_logits[:count]
+        """Returns the logits of the last call: float32 [count, V]."""
+        raw = self._buffers.host_logits[:count]
         with self._device:
-            self._device.driver.memcpy_dtoh_async(logits, self._buffers.logits, self._device.stream)
+            self._device.driver.memcpy_dtoh_async(raw, self._buffers.logits, self._device.stream)
             self._device.wait()
-        return logits
+        words = raw[:, : self._config.vocab_size]
+        if self._computed == "bf16":
+            logits: Logits = (words.astype(np.uint32) << _BF16_SHIFT).view(np.float32)
+            return logits
+        return words.view(np.float16).astype(np.float32)
+
+    def forget_graphs(self) -> None:
+        """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""
+        for program in (*self._prompts.values(), *filter(None, [self._decode_step])):
+            program.forget_graph()
 
     def close(self) -> None:
-        """Frees the programs."""
-        for program in (*self._prompts.values(), *self._verifications.values(), *self._steps.values()):
-            program.close()
+        """Frees programs and events."""
+        self.forget_graphs()
         self._prompts.clear()
-        self._verifications.clear()
-        self._steps.clear()
+        self._decode_step = None
         self._arrived.clear()
 
     def _check(self, input_ids: TokenIds, visual: DeviceVisualTokens | None, num_logits: int) -> None:
         """Raises EngineError for arguments with which the device would read or write beyond a buffer."""
-        most = min(len(input_ids), self._buffers.most_logits)
+        most = min(len(input_ids), MOST_LOGITS)
         if not 1 <= num_logits <= most:
             raise EngineError(f"{num_logits} logits of {len(input_ids)} tokens were asked for; allowed: 1 to {most}")
         rows = visual.count if visual is not None else 0
         if rows > self._buffers.most_visual:
             raise EngineError(
-                f"there are {rows} visual tokens and the engine takes {self._buffers.most_visual}; use fewer views or "
-                f"a smaller max_tiles, or build it for more with `{self._engine.rebuild_command} --max-tiles N`"
+                f"there are {rows} visual tokens and there is room for {self._buffers.most_visual}; use fewer views or "
+                "a smaller max_tiles, or a larger max_context"
             )
         smallest, largest = int(input_ids.min()), int(input_ids.max())
-        if smallest < 0 or largest >= self._vocab_size + rows:
+        if smallest < 0 or largest >= self._config.vocab_size + rows:
             wrong = smallest if smallest < 0 else largest
-            raise EngineError(f"a token id is {wrong}, but there are {self._vocab_size} words and {rows} visual tokens")
-
-    # Single tokens
-
-    def _read_one(self, token: int, position: int) -> _Output:
-        self._buffers.write_state(token, position, self._cache.length)
-        self._step(self._decode_rows(self._cache.length)).run()
-        self._device.wait()
-        self._cache.extend(1)
-        return _Output(self, self._buffers.ring[:1].copy())
-
-    def _decode_rows(self, length: int) -> int:
-        return power_of_two(length, LEAST_DECODE_ROWS, self._cache.capacity)
-
-    def _step(self, rows: int) -> Program:
-        if rows not in self._steps:
-            self._steps[rows] = self._program(
-                1, rows, 1, self._buffers.step_addresses(), lambda: self._buffers.append_step(self._kernels)
+            raise EngineError(
+                f"a token id is {wrong}, but there are {self._config.vocab_size} words and {rows} visual tokens"
             )
-        return self._steps[rows]
 
-    # Prompts
+    def _read(self, input_ids: TokenIds, position_ids: TokenIds, wanted: int, before: int) -> TokenIds:
+        """Reads tokens behind the cache and returns the next ones [MOST_LOGITS], which the next call overwrites.
 
-    def _read(self, input_ids: TokenIds, position_ids: TokenIds, wanted: int) -> None:
-        buffers, count, length = self._buffers, len(input_ids), self._cache.length
-        new = prompt_tokens(count, buffers.most_new)
-        is_draft = 1 < wanted == count and new <= buffers.most_logits
-        logits = new if is_draft else power_of_two(wanted, 1, min(new, buffers.most_logits))
-        buffers.write_prompt(input_ids, position_ids, length, new, wanted, logits)
-        if is_draft:
-            self._verification(new, self._decode_rows(length)).run()
-        else:
-            self._prompt(new, power_of_two(length, LEAST_ROWS, self._cache.capacity), logits).run()
-        self._device.driver.memcpy_dtoh_async(
-            buffers.host_next_tokens[:wanted], buffers.next_tokens, self._device.stream
-        )
-        self._device.wait()
+        If they are not finite, the cache is clean from `before` on.
+        """
+        count, length = len(input_ids), self._cache.length
+        new = next_size(count, self._sizes)
+        program = self._prompt(new, next_size(wanted, logit_rows()))
+        self._buffers.write_prompt(input_ids, position_ids, length, wanted)
+        program.run()
+        next_tokens, bad = self._buffers.read_results()
+        if bad is not None:
+            self._raise_not_finite(before, length + count)
         self._cache.extend(count)
+        return next_tokens
 
-    def _prompt(self, new: int, rows: int, logits: int) -> Program:
-        key = new, rows, logits
+    def _settle(self) -> None:
+        """Waits for decode steps that ran ahead of a dropped iterator, and cleans up if they were not finite.
+
+        Nobody has seen their tokens, so that is no error.
+        """
+        if self._ahead > self._cache.length:
+            _, bad = self._buffers.read_results()
+            if bad is not None:
+                self._buffers.clear_rows(self._cache.length, self._ahead)
+                self._buffers.clear_bad()
+        self._ahead = 0
+
+    def _raise_not_finite(self, first: int, end: int) -> None:
+        """Cleans the cache rows from `first` to before `end`, and raises NotFiniteError."""
+        _, bad = self._buffers.read_results()
+        self._buffers.clear_rows(first, end)
+        self._buffers.clear_bad()
+        self._device.wait()
+        # Keys and values show what the layer before has computed; the last flag, behind the layers', is the logits'.
+        layer = None if bad is None else max(bad - 1, 0)
+        raise not_finite(TEXT, self._precision, layer)
+
+    def _prompt(self, new: int, logits: int) -> Program:
+        key = new, logits
         if key not in self._prompts:
-            while len(self._prompts) >= MOST_PROGRAMS:
-                self._prompts.popitem(last=False)[1].close()
-            self._prompts[key] = self._prompt_program(*key)
+            kept = [each for each in self._prompts if each[0] > MOST_LOGITS]
+            if new > MOST_LOGITS and len(kept) >= MOST_PROMPTS:
+                self._prompts.pop(kept[0]).close()
+            self._buffers.write_idle()
+            pieces = list(self._layers.pieces(new, logits, self._buffers.prompt))
+            name = f"the text decoder for {new} tokens and {logits} logits"
+            self._prompts[key] = Program(self._device, name, pieces)
+            self._buffers.clear_idle()
         self._prompts.move_to_end(key)
         return self._prompts[key]
 
-    def _prompt_program(self, new: int, rows: int, logits: int) -> Program:
-        return self._program(
-            new, rows, logits, self._buffers.prompt_addresses(), lambda: self._buffers.append_prompt(self._kernels)
-        )
-
-    # Drafts
-
-    def _verification(self, count: int, rows: int) -> Program:
-        """Returns the program that reads `count` tokens with the logits of each. There are few, so all are kept."""
-        key = count, rows
-        if key not in self._verifications:
-            self._verifications[key] = self._prompt_program(count, rows, count)
-        return self._verifications[key]
-
-    # All
-
-    def _program(self, new: int, rows: int, logits: int, addresses: dict[str, int], then: _Enqueue) -> Program:
-        profile = self._profile(new, rows, logits)
-        visual = self._engine.limits("visual_tokens", profile)[1]
-        return self._engine.program(profile, self._buffers.shapes(new, rows, logits, visual), addresses, then)
-
-    def _profile(self, new: int, rows: int, logits: int) -> int:
-        """Returns the engine's last profile that takes these sizes: profiles for fewer tokens come last."""
-        sizes = {"input_ids": new, "logit_positions": logits, self._buffers.past[0]: rows}
-        for profile in reversed(self._engine.profiles):
-            limits = {name: self._engine.limits(name, profile) for name in sizes}
-            if all(limits[name][0] <= size <= limits[name][1] for name, size in sizes.items()):
-                return profile
-        raise EngineError(
-            f"{self._engine.file.path.name} has no profile for {new} tokens, {rows} cache rows and {logits} logits; "
-            f"build it again with `{self._engine.rebuild_command}`"
-        )
+    def _step(self) -> Program:
+        """Returns the program that reads the token of `write_state`, or what the last step found."""
+        if self._decode_step is None:
+            buffers, state = self._buffers, self._buffers.state
+            self._buffers.write_idle()
+            pieces = list(self._layers.pieces(1, 1, state))
+            pieces.append(
+                lambda: self._kernels.advance(
+                    next_token=buffers.next_tokens,
+                    bad=buffers.bad,
+                    input_id=state.ids,
+                    position=state.positions,
+                    lengths=state.lengths,
+                    step=buffers.step,
+                    ring=buffers.ring_address,
+                    ring_size=RING,
+                )
+            )
+            self._decode_step = Program(self._device, "the text decoder's step", pieces)
+            self._buffers.clear_idle()
+        return self._decode_step
 
 
 class _Output:
@@ -258,4 +262,4 @@ class _Output:
 
     def hidden(self) -> HiddenStates:
         """See `DecoderOutput.hidden`."""
-        raise EngineError("this engine gives no hidden states")
+        raise EngineError("engines give no hidden states")

@@ -1,178 +1,164 @@
-"""The fixed addresses between which a text decoder's programs work, and the few shapes that they have.
+"""The fixed addresses between which the text decoder's programs work: inputs, the KV cache, and results.
 
-Each shape costs an execution context, so many sizes share one. Padding is harmless: cache rows behind the valid ones
-are masked, new tokens behind the last one are seen by none before them and never reach the cache, and logits that
-nobody asked for are not looked at.
+Padding is harmless: cache rows behind the valid ones are not attended to, new tokens that fill up a shape are seen by
+none before them and reach no cache, and logits that nobody asked for are not looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from litevlm_ros.backend import TokenIds
 from litevlm_ros.config import MOST_LOGITS
-from litevlm_ros.errors import EngineError
-from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.runtime.tensorrt.kernels.launch import WORD_BYTES, CacheKernels
-from litevlm_ros.runtime.tensorrt.memory import ALIGNMENT, DeviceMemory, Slots
-from litevlm_ros.runtime.tensorrt.program import Engine, Shape
-from litevlm_ros.runtime.tensorrt.vision import ITEM_BYTES
+from litevlm_ros.engines.text_blocks import padded_vocabulary
+from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 
 RING = 8
 """The number of tokens that the host may leave unread while decoding goes on."""
+NUMBER_BYTES = 2
+"""Bytes of a number, fp16 or bf16."""
 
-FINE = 64
-"""Prompts of more tokens than this are padded to a multiple of it."""
-COARSE = 1024
-"""Prompts of more tokens than this are padded to a multiple of its quarter."""
+_ROW_MULTIPLE = 64
+_LONG, _INT, _FLOAT = 8, 4, 4
 
-_INT_BYTES = 8
-_STATE = ("input_id", "position", "past_length", "step")
+
+@dataclass(frozen=True)
+class TextInputs:
+    """Addresses of what a program reads: int64 ids [S], positions [S] and wanted rows [K]; int32 lengths [2]."""
+
+    ids: int
+    positions: int
+    lengths: int
+    wanted: int
 
 
 class TextBuffers:
-    """Inputs, outputs and the cache of a decoder, in device memory and, where the host reads or writes, pinned too."""
+    """Device memory of a text decoder, and pinned memory where the host reads or writes."""
 
-    def __init__(self, engine: Engine, model: ModelConfig, capacity: int, memory: DeviceMemory) -> None:
-        """Allocates all buffers. Raises EngineError if the engine belongs to another model or memory is short."""
-        text, layers = model.text, range(model.text.num_layers)
-        row = ("C", text.num_kv_heads, text.head_dim)
-        self.past = [f"past_{kind}.{layer}" for layer in layers for kind in ("key", "value")]
-        self._new = [f"new_{kind}.{layer}" for layer in layers for kind in ("key", "value")]
-        ids = ("input_ids", "position_ids", "logit_positions", "next_tokens")
-        others = {"visual_tokens": ("M", text.hidden_size), "logits": ("K", text.vocab_size), "past_length": (1,)}
-        engine.check({**others, **dict.fromkeys(ids, ("S",)), **dict.fromkeys((*self.past, *self._new), row)})
-        self.dtype = engine.tensors["visual_tokens"].dtype
-        self._row_shape: Shape = (text.num_kv_heads, text.head_dim)
-        self._row_bytes = text.num_kv_heads * text.head_dim * ITEM_BYTES[self.dtype]
-        if self._row_bytes % WORD_BYTES:
-            raise EngineError(
-                f"a cache row of this model has {self._row_bytes} bytes, which is no multiple of {WORD_BYTES}"
-            )
-        most = {name: max(engine.limits(name, profile)[1] for profile in engine.profiles)
-                for name in ("input_ids", "logit_positions", "visual_tokens")}  # fmt: skip
-        self.most_new, self.most_visual = most["input_ids"], most["visual_tokens"]
-        self.most_logits = min(most["logit_positions"], MOST_LOGITS)
-        self._width = text.hidden_size
-        self._device = engine.device
-
-        numbers = {"input_ids": self.most_new, "position_ids": self.most_new, "logit_positions": self.most_logits,
-                   "past_length": 1, "count": 1}  # fmt: skip
-        self._numbers = Slots(memory, "buffers", {name: _INT_BYTES * count for name, count in numbers.items()})
-        self._host_numbers = memory.pinned((self._numbers.size // _INT_BYTES,), np.int64)
-        self._state = Slots(memory, "buffers", dict.fromkeys((*_STATE, "one", "zero"), _INT_BYTES))
-        self._host_state = memory.pinned((self._state.size // _INT_BYTES,), np.int64)
-        self._host_state[self._state.offsets["one"] // _INT_BYTES] = 1
-        self.next_tokens = memory.allocate("buffers", _INT_BYTES * self.most_logits)
-        self.host_next_tokens = memory.pinned((self.most_logits,), np.int64)
-        self.logits = memory.allocate("buffers", 4 * self.most_logits * text.vocab_size)
-        self.host_logits = memory.pinned((self.most_logits, text.vocab_size), np.float32)
-        self.ring = memory.pinned((RING,), np.int64)
-        self._ring_address = memory.pinned_address(self.ring)
-        self.visual = memory.allocate("buffers", self._width * ITEM_BYTES[self.dtype] * self.most_visual)
-        self._staged_rows, self._cache_rows = (_aligned_rows(rows) for rows in (self.most_new, capacity))
-        self._staged = memory.allocate("buffers", len(self._new) * self._staged_rows * self._row_bytes)
-        # Zeroed, as every allocation here: rows that are masked must be finite numbers.
-        self._rows = memory.allocate("KV cache", len(self.past) * self._cache_rows * self._row_bytes)
-
-    def shapes(self, new: int, rows: int, logits: int, visual: int) -> dict[str, Shape]:
-        """Returns the shapes of a program's inputs for so many new tokens, cache rows, logits and visual tokens."""
-        return {
-            "input_ids": (new,),
-            "position_ids": (new,),
-            "past_length": (1,),
-            "logit_positions": (logits,),
-            "visual_tokens": (visual, self._width),
-            **dict.fromkeys(self.past, (rows, *self._row_shape)),
-        }
-
-    def prompt_addresses(self) -> dict[str, int]:
-        """Returns the addresses of all tensors of a program that reads what `write_prompt` wrote."""
-        inputs = ("input_ids", "position_ids", "logit_positions", "past_length")
-        return self._addresses({name: self._numbers[name] for name in inputs})
-
-    def step_addresses(self) -> dict[str, int]:
-        """Returns those of a program that reads one token: the one of `write_state`, or what the last step found."""
-        state = self._state
-        return self._addresses({"input_ids": state["input_id"], "position_ids": state["position"],
-                                "past_length": state["past_length"], "logit_positions": state["zero"]})  # fmt: skip
-
-    def write_prompt(
-        self, input_ids: TokenIds, position_ids: TokenIds, past_length: int, new: int, wanted: int, logits: int
+    def __init__(
+        self,
+        config: TextConfig,
+        capacity: int,
+        most_new: int,
+        most_visual: int,
+        device: CudaDevice,
+        memory: DeviceMemory,
     ) -> None:
-        """Enqueues the upload of a prompt, padded to `new` tokens and from `wanted` to `logits` logit positions."""
-        count = len(input_ids)
-        numbers = {name: self._host_numbers[offset // _INT_BYTES :] for name, offset in self._numbers.offsets.items()}
-        padded = {"input_ids": input_ids, "position_ids": position_ids,
-                  "logit_positions": np.arange(count - wanted, count)}  # fmt: skip
-        for name, values in padded.items():
-            numbers[name][: len(values)] = values
-            numbers[name][len(values) : logits if name == "logit_positions" else new] = 0
-        numbers["past_length"][0] = past_length
-        numbers["count"][0] = count
-        self._device.driver.memcpy_htod_async(self._numbers.address, self._host_numbers, self._device.stream)
+        """Allocates all buffers. Raises EngineError if memory is short."""
+        self._device = device
+        self._layers = config.num_layers
+        self.most_new, self.most_visual = most_new, most_visual
+        self.cache_rows = -(-max(capacity + 1, most_new) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        """The rows of the cache in memory. The last one takes what programs append before they have any input."""
+        self._layer_bytes = NUMBER_BYTES * self.cache_rows * config.num_kv_heads * config.head_dim
+        # Zeroed, as every allocation here: rows that are not attended to must be finite numbers all the same.
+        self._cache = memory.allocate("KV cache", 2 * self._layers * self._layer_bytes)
+        self._row_bytes = self._layer_bytes // self.cache_rows
 
-    def write_state(self, token: int, position: int, past_length: int) -> None:
-        """Enqueues the upload of the first decode step's inputs."""
-        for name, value in zip(_STATE, (token, position, past_length, 0), strict=True):
-            self._host_state[self._state.offsets[name] // _INT_BYTES] = value
-        self._device.driver.memcpy_htod_async(self._state.address, self._host_state, self._device.stream)
+        numbers = {"ids": _LONG * most_new, "positions": _LONG * most_new, "wanted": _LONG * MOST_LOGITS,
+                   "lengths": 2 * _INT}  # fmt: skip
+        self._prompt = Slots(memory, "buffers", numbers)
+        self._prompt_memory = memory.pinned((self._prompt.size,), np.uint8)
+        self._host_prompt = _views(self._prompt_memory, self._prompt, numbers)
+        state = dict.fromkeys((*numbers, "step"), _LONG)
+        self._state = Slots(memory, "buffers", state)
+        self._state_memory = memory.pinned((self._state.size,), np.uint8)
+        self._host_state = _views(self._state_memory, self._state, state)
+        self.prompt = TextInputs(**{name: self._prompt[name] for name in numbers})
+        """What `write_prompt` writes."""
+        self.state = TextInputs(**{name: self._state[name] for name in numbers})
+        """What `write_state` writes, and each decode step then moves on."""
+        self.step = self._state["step"]
 
-    def append_prompt(self, kernels: CacheKernels) -> None:
-        """Enqueues the copy of a prompt's new rows into the cache."""
-        self._append(kernels, self._numbers["past_length"], self._numbers["count"])
+        self._results = Slots(memory, "buffers", {"next_tokens": _LONG * MOST_LOGITS, "bad": _INT * (self._layers + 1)})
+        self._host_results = memory.pinned((self._results.size,), np.uint8)
+        self.next_tokens = self._results["next_tokens"]
+        self.bad = self._results["bad"]
+        """int32 [layers + 1]: 1 where a layer's keys or values, or at last the logits, are not finite."""
+        self.ring = memory.pinned((RING,), np.int64)
+        self.ring_address = memory.pinned_address(self.ring)
+        self.visual = memory.allocate("buffers", NUMBER_BYTES * config.hidden_size * most_visual)
+        self.logits_stride = padded_vocabulary(config)
+        self.logits = memory.allocate("buffers", NUMBER_BYTES * MOST_LOGITS * self.logits_stride)
+        self.host_logits = memory.pinned((MOST_LOGITS, self.logits_stride), np.uint16)
 
-    def append_step(self, kernels: CacheKernels) -> None:
-        """Enqueues the copy of one new row into the cache, and makes the next token the next step's input."""
-        self._append(kernels, self._state["past_length"], self._state["one"])
-        kernels.advance(
-            next_token=self.next_tokens,
-            **{name: self._state[name] for name in _STATE},
-            ring=self._ring_address,
-            ring_size=RING,
-        )
+    def keys(self, layer: int) -> int:
+        """Returns the address of a layer's keys [cache rows, G, D]."""
+        return self._cache + 2 * layer * self._layer_bytes
 
-    def _append(self, kernels: CacheKernels, past_length: int, count: int) -> None:
-        kernels.append(
-            staged=self._staged,
-            cache=self._rows,
-            past_length=past_length,
-            count=count,
-            tensors=len(self._new),
-            row_bytes=self._row_bytes,
-            staged_rows=self._staged_rows,
-            cache_rows=self._cache_rows,
-        )
+    def values(self, layer: int) -> int:
+        """Returns the address of a layer's values [cache rows, G, D]."""
+        return self.keys(layer) + self._layer_bytes
 
-    def _addresses(self, inputs: dict[str, int]) -> dict[str, int]:
-        past, staged = self._cache_rows * self._row_bytes, self._staged_rows * self._row_bytes
-        return {
-            **inputs,
-            "visual_tokens": self.visual,
-            "next_tokens": self.next_tokens,
-            "logits": self.logits,
-            **{name: self._rows + index * past for index, name in enumerate(self.past)},
-            **{name: self._staged + index * staged for index, name in enumerate(self._new)},
-        }
+    def write_idle(self) -> None:
+        """Enqueues inputs with which a program may run before it has any: one token, for the cache's spare row."""
+        none = np.zeros(1, np.int64)
+        self.write_prompt(none, none, self.cache_rows - 1, 1)
+        self.write_state(0, 0, self.cache_rows - 1)
+
+    def clear_idle(self) -> None:
+        """Enqueues the removal of what a program has left that was run with `write_idle`."""
+        self.clear_rows(self.cache_rows - 1, self.cache_rows)
+        self.clear_bad()
+
+    def write_prompt(self, ids: TokenIds, positions: TokenIds, past: int, wanted: int) -> None:
+        """Enqueues the upload of new tokens behind `past` cache rows, with logits of the last `wanted` of them.
+
+        Places that fill up a program's shape keep older tokens, which are ids of words or rows of visual tokens. The
+        last upload must be done, as it is when a program's results were read.
+        """
+        count, host = len(ids), self._host_prompt
+        host["ids"][:count], host["positions"][:count] = ids, positions
+        host["wanted"][:wanted], host["wanted"][wanted:] = np.arange(count - wanted, count), 0
+        host["lengths"][:] = count, past + count
+        driver = self._device.driver
+        driver.memcpy_htod_async(self._prompt.address, self._prompt_memory, self._device.stream)
+
+    def write_state(self, token: int, position: int, past: int) -> None:
+        """Enqueues the upload of the first decode step's inputs. The last upload must be done."""
+        for name, value in (("ids", token), ("positions", position), ("step", 0), ("wanted", 0)):
+            self._host_state[name][0] = value
+        self._host_state["lengths"][:] = 1, past + 1
+        self._device.driver.memcpy_htod_async(self._state.address, self._state_memory, self._device.stream)
+
+    def read_results(self) -> tuple[TokenIds, int | None]:
+        """Waits for all work. Returns the next tokens [MOST_LOGITS], and the first of `bad` that is set, if any."""
+        self._device.driver.memcpy_dtoh_async(self._host_results, self._results.address, self._device.stream)
+        self._device.wait()
+        begin = self._results.offsets["bad"]
+        bad = np.flatnonzero(self._host_results[begin : begin + _INT * (self._layers + 1)].view(np.int32))
+        return self._host_results[: _LONG * MOST_LOGITS].view(np.int64), int(bad[0]) if bad.size else None
+
+    def clear_bad(self) -> None:
+        """Enqueues the reset of all flags."""
+        self._device.driver.memset_d8_async(self.bad, 0, _INT * (self._layers + 1), self._device.stream)
+
+    def clear_rows(self, first: int, end: int) -> None:
+        """Enqueues zeros for the cache rows from `first` to before `end`.
+
+        A row that is not finite would poison every later answer, because what is masked is multiplied by zero.
+        """
+        end = min(end, self.cache_rows)
+        for layer in range(self._layers):
+            for address in (self.keys(layer), self.values(layer)):
+                begin, size = address + first * self._row_bytes, (end - first) * self._row_bytes
+                self._device.driver.memset_d8_async(begin, 0, size, self._device.stream)
 
 
-def power_of_two(count: int, least: int, most: int) -> int:
-    """Returns the smallest power of two times `least` that is not below `count`, but at most `most`."""
-    size = least
-    while size < count:
-        size *= 2
-    return min(size, most)
-
-
-def prompt_tokens(count: int, most: int) -> int:
-    """Returns the number of tokens to which a prompt of `count` is padded, which is at most `most`.
-
-    It is a power of two up to FINE, then a multiple of FINE up to COARSE, and of a quarter of COARSE beyond.
-    """
-    if count <= FINE:
-        return power_of_two(count, 1, most)
-    step = FINE if count <= COARSE else COARSE // 4
-    return min(-(-count // step) * step, most)
+def _views(memory: npt.NDArray[np.uint8], slots: Slots, sizes: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays of int64, and int32 for `lengths`, that lie in `memory` as they do in `slots`."""
+    views = {}
+    for name, size in sizes.items():
+        raw = memory[slots.offsets[name] : slots.offsets[name] + size]
+        views[name] = raw.view(np.int32 if name == "lengths" else np.int64)
+    return views
 
 
 def chunks(count: int, most: int, last: int) -> list[tuple[int, int]]:
@@ -181,9 +167,3 @@ def chunks(count: int, most: int, last: int) -> list[tuple[int, int]]:
     if ends and count - ends[-1] < last:
         ends[-1] = count - last
     return list(zip([0, *ends], [*ends, count], strict=True))
-
-
-def _aligned_rows(rows: int) -> int:
-    """Returns `rows` or the next larger number with which the tensor behind this one is aligned."""
-    step = ALIGNMENT // WORD_BYTES
-    return -(-rows // step) * step

@@ -9,7 +9,7 @@ from litevlm_ros.config import TokenSelectionConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.launch import METHODS, MOST_TOKENS, SelectionKernels
+from litevlm_ros.runtime.tensorrt.kernels.selection import METHODS, MOST_TOKENS, SelectionKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 from litevlm_ros.runtime.tensorrt.vision import DeviceVisualTokens, TensorRTVisionEncoder
 from litevlm_ros.vision.token_selection import tokens_kept

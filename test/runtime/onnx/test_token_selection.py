@@ -15,7 +15,7 @@ from litevlm_ros.config import PipelineConfig, TokenSelectionConfig
 from litevlm_ros.convert.checkpoint import load_text_decoder
 from litevlm_ros.convert.onnx_graphs import save_graph
 from litevlm_ros.convert.token_scorer import TokenScorer, scorer_graph
-from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.errors import ConfigError, EngineError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.runtime.onnx.token_selection import HostVisualTokens
@@ -76,3 +76,16 @@ def test_a_scorer_that_is_missing_or_of_another_model_is_explained(directory: Pa
     (directory / "token_scorer.onnx").write_bytes(b"nonsense")
     with pytest.raises(EngineError, match=r"token_scorer.onnx cannot be loaded: .* train_token_scorer --model"):
         backend.token_selector(scorer)
+
+
+def test_scores_that_are_not_finite_name_the_training(directory: Path) -> None:
+    import torch
+
+    module = TokenScorer(load_text_decoder(directory), TOKENS)
+    torch.nn.init.constant_(module.head.bias, float("nan"))
+    save_graph(scorer_graph(module), directory / "token_scorer.onnx")
+    selector = load(directory).token_selector(TokenSelectionConfig("scorer", 0.25))
+    with pytest.raises(
+        NotFiniteError, match=r"token_scorer.onnx is damaged; .* train_token_scorer --model .* to diver"
+    ):
+        selector.select(visual(2))

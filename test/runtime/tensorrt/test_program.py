@@ -1,70 +1,90 @@
+"""Programs run what they are made of, first piece by piece and then as one graph."""
+
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
+import fake_tensorrt
 import pytest
+from fake_cuda import FakeCuda
 
-from litevlm_ros.model_directory import runtime_cache_directory
-from litevlm_ros.runtime.tensorrt.program import RuntimeCache, cache_name
-
-
-class Kernels:
-    """TensorRT-RTX's cache: bytes that it refuses unless they start as its own do."""
-
-    def __init__(self) -> None:
-        self.contents = b""
-
-    def serialize(self) -> bytes:
-        return self.contents
-
-    def deserialize(self, contents: bytes) -> bool:
-        if contents.startswith(b"rtx"):
-            self.contents = contents
-        return contents.startswith(b"rtx")
+from litevlm_ros.errors import EngineError
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.program import Program
 
 
-def settings() -> Any:
-    made = SimpleNamespace(attached=None, create_runtime_cache=Kernels)
-    made.set_runtime_cache = lambda cache: setattr(made, "attached", cache)
-    return made
+class Bench:
+    """A device on which a program writes down what it does."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda = cuda
+        self.device = CudaDevice()
+        self.enqueued: list[str] = []
+        self.done: list[str] = []
+
+    def program(self) -> Program:
+        def piece(name: str) -> None:
+            self.enqueued.append(name)
+            self.device.stream.enqueue(lambda: self.done.append(name))
+
+        return Program(self.device, "a program", [lambda: piece("first"), lambda: piece("second")])
+
+    def run(self, program: Program) -> list[str]:
+        """Runs a program and returns what was done."""
+        self.done.clear()
+        self.enqueued.clear()
+        program.run()
+        self.device.wait()
+        return self.done
 
 
-def test_names_tell_profiles_and_sizes_apart() -> None:
-    shapes = {"input_ids": (1,), "past_key.0": (512, 2, 64), "past_key.1": (512, 2, 64)}
-    assert cache_name(1, shapes) == "1-1-512"
-    assert cache_name(0, shapes) != cache_name(1, shapes) != cache_name(1, {**shapes, "input_ids": (2,)})
-    assert runtime_cache_directory(Path("models/a_fp16.engine")) == Path("models/a_fp16.runtime_cache")
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    cuda = FakeCuda()
+    fake_tensorrt.install(monkeypatch, cuda)
+    bench = Bench(cuda)
+    with bench.device:
+        yield bench
+    bench.device.close()
+    fake_tensorrt.forget()
 
 
-def test_what_was_compiled_is_there_at_the_next_start(tmp_path: Path) -> None:
-    first = settings()
-    cache = RuntimeCache(first, tmp_path / "made" / "1-1")
-    first.attached.contents = b"rtx kernels"
-    cache.save()
-    second = settings()
-    RuntimeCache(second, tmp_path / "made" / "1-1").save()
-    assert second.attached.contents == b"rtx kernels"
-    assert [file.name for file in (tmp_path / "made").iterdir()] == ["1-1"], "nothing half-written is left"
+def test_it_runs_once_and_is_a_graph_from_then_on(bench: Bench) -> None:
+    program = bench.program()
+    assert bench.done == ["first", "second"], "once, as what is recorded does not run"
+    assert bench.run(program) == ["first", "second"]
+    assert bench.enqueued == []
+    assert bench.cuda.launches == 1
+    program.close()
+    assert bench.cuda.graphs == {}
 
 
-def test_a_damaged_file_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / "1-1").write_bytes(b"damaged")
-    used = settings()
-    cache = RuntimeCache(used, tmp_path / "1-1")
-    assert used.attached.contents == b""
-    used.attached.contents = b"rtx kernels"
-    cache.save()
-    assert (tmp_path / "1-1").read_bytes() == b"rtx kernels"
+def test_a_graph_that_is_forgotten_is_recorded_at_the_next_run(bench: Bench) -> None:
+    program = bench.program()
+    program.forget_graph()
+    assert bench.cuda.graphs == {}
+    assert bench.run(program) == ["first", "second"], "not twice"
+    assert bench.cuda.launches == 0
+    assert bench.run(program) == ["first", "second"]
+    assert bench.cuda.launches == 1
+    program.close()
 
 
-def test_what_cannot_be_written_is_said_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("where a directory should be")
-    used = settings()
-    cache = RuntimeCache(used, tmp_path / "file" / "1-1")
-    used.attached.contents = b"rtx kernels"
-    with caplog.at_level(logging.INFO):
-        cache.save()
-    assert "kernels are compiled at each start" in caplog.text
+def test_without_graphs_it_runs_piece_by_piece_and_says_so_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.cuda.refuse_capture = True
+    program = bench.program()
+    for _ in range(2):
+        assert bench.run(program) == ["first", "second"]
+        assert bench.enqueued == ["first", "second"]
+    assert bench.cuda.launches == 0
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a program runs without a CUDA graph, which is slower: ")
+    program.close()
+
+
+def test_an_error_of_a_piece_is_not_hidden(bench: Bench) -> None:
+    def fail() -> None:
+        raise EngineError("no")
+
+    with pytest.raises(EngineError, match="no"):
+        Program(bench.device, "a program", [fail])

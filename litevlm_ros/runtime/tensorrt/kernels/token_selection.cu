@@ -5,37 +5,23 @@
 // steps as tokens are kept, so a step does no more than read one row and find its largest value. gather copies the
 // tokens that were chosen.
 //
-// launch.py defines these macros, so that Python and CUDA share their values:
+// selection.py defines these macros, so that Python and CUDA share their values:
 //   DIRECTION_ONE, COSINE_ONE   1 in the fixed point of directions and of cosines
 //   RANDOM_SEED                 seed of the hashes of method random
 //   MOST_TOKENS                 most tokens of a tile, a power of two
 //   EDGE                        edge of the square blocks of cosines, in threads
-//   KIND_FLOAT, ...             types of visual tokens
+//   KIND_FP32, ...             types of visual tokens
 //   METHOD_RANDOM, ...          methods
 
 #define ALL 0xffffffffu  // all lanes of a warp
 
-union Number { unsigned bits; float value; };
-
 // Returns number `at` of an array of fp32, fp16 or bf16 numbers as fp32, which holds each of them exactly.
-__device__ float number(const void *numbers, size_t at, int kind)
+__device__ float load(const void *numbers, size_t at, int kind)
 {
-    Number one;
-    if (kind == KIND_FLOAT)
+    if (kind == KIND_FP32)
         return ((const float *)numbers)[at];
-    const unsigned half = ((const unsigned short *)numbers)[at];
-    if (kind == KIND_BF16) {
-        one.bits = half << 16;
-        return one.value;
-    }
-    if ((half & 0x7c00) == 0x7c00) {  // infinite or not a number
-        one.bits = (half & 0x8000) << 16 | 0x7f800000 | (half & 0x3ff) << 13;
-        return one.value;
-    }
-    one.bits = (half & 0x7fff) << 13;
-    one.value *= 5.192296858534828e33f;  // 2^112, between the exponents' biases
-    one.bits |= (half & 0x8000) << 16;
-    return one.value;
+    const unsigned short half = ((const unsigned short *)numbers)[at];
+    return kind == KIND_BF16 ? from_bf16(half) : from_half(half);
 }
 
 // Scales each of `rows` [tokens, width] to length DIRECTION_ONE and rounds it to `unit` [tokens, width]. A row that is
@@ -45,7 +31,7 @@ extern "C" __global__ void directions(const void *rows, short *unit, int width, 
     const size_t first = (size_t)blockIdx.x * width;
     double sum = 0;
     for (int i = threadIdx.x; i < width; i += 32) {
-        const double value = number(rows, first + i, kind);
+        const double value = load(rows, first + i, kind);
         sum += value * value;
     }
     for (int step = 16; step; step /= 2)
@@ -53,7 +39,7 @@ extern "C" __global__ void directions(const void *rows, short *unit, int width, 
     const double length = sqrt(sum);
     const bool sound = length > 0 && length - length == 0;
     for (int i = threadIdx.x; i < width; i += 32)
-        unit[first + i] = sound ? (short)rint(number(rows, first + i, kind) * ((double)DIRECTION_ONE / length)) : 0;
+        unit[first + i] = sound ? (short)rint(load(rows, first + i, kind) * ((double)DIRECTION_ONE / length)) : 0;
 }
 
 // Multiplies the directions `unit` [tiles, tokens, width] of each tile with each other, to `result` [tiles, tokens,
@@ -104,8 +90,8 @@ extern "C" __global__ void choose(const void *rows, const int *cosines, int *pla
         taken[i] = false;
         nearest[i] = 0;
         if (method == METHOD_RANDOM) {
-            Number one;
-            one.value = number(rows, (first + i) * width, kind);
+            Bits one;
+            one.value = load(rows, (first + i) * width, kind);
             importance[i] = mix(one.bits ^ (unsigned)i * RANDOM_SEED) >> 1;
         } else {
             long long distance = (long long)tokens * COSINE_ONE;

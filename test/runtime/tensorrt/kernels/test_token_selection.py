@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from host_kernels import run_kernel, with_macros
 
-from litevlm_ros.runtime.tensorrt.kernels.launch import KINDS, METHODS, SELECTION_MACROS, read_source
+from litevlm_ros.runtime.tensorrt.kernels.module import read_source
+from litevlm_ros.runtime.tensorrt.kernels.selection import KINDS, METHODS, SELECTION_MACROS
 from litevlm_ros.vision.token_selection import choose, directions
 
 SOURCE = with_macros(read_source("token_selection.cu"), SELECTION_MACROS)
@@ -43,18 +44,18 @@ def on_kernels(rows: Any, kind: str, method: str, keep: int) -> Any:
 @pytest.mark.parametrize("keep", [1, 9, 20])
 def test_they_choose_as_the_host_does(method: str, keep: int) -> None:
     rows = tiles(keep)
-    unit, cosines, places = on_kernels(rows, "FLOAT", method, keep)
+    unit, cosines, places = on_kernels(rows, "fp32", method, keep)
     expected = directions(rows)
     np.testing.assert_array_equal(unit, expected)
     np.testing.assert_array_equal(cosines, expected @ expected.swapaxes(1, 2))
     np.testing.assert_array_equal(places, choose(rows, method, keep))
 
 
-@pytest.mark.parametrize("kind", ["HALF", "BF16"])
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
 def test_they_read_16_bit_numbers(kind: str) -> None:
     half = (tiles(3) * np.float32(1e-5)).astype(np.float16)  # many of them subnormal
     half[0, :3, 0] = np.inf, np.nan, -np.inf
-    if kind == "BF16":
+    if kind == "bf16":
         bits = (tiles(4).view(np.uint32) >> 16).astype(np.uint16)
         half, wide = bits, (bits.astype(np.uint32) << 16).view(np.float32)
     else:
@@ -69,7 +70,7 @@ def test_they_read_16_bit_numbers(kind: str) -> None:
 def test_tokens_without_a_difference_are_taken_in_order(value: float) -> None:
     rows = np.full((TILES, TOKENS, WIDTH), value, np.float32)
     for method in ("diversity", "similarity"):
-        _, _, places = on_kernels(rows, "FLOAT", method, 5)
+        _, _, places = on_kernels(rows, "fp32", method, 5)
         np.testing.assert_array_equal(places, choose(rows, method, 5))
         assert places.tolist() == [[0, 1, 2, 3, 4]] * TILES
 

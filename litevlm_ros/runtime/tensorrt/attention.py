@@ -1,0 +1,209 @@
+"""Attention between two blocks: by cuDNN where it is right on this GPU, else by TensorRT.
+
+Kernels are made for fixed numbers of rows. Each is checked against numpy when it is made, and only then used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeVar
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_config import TextConfig, VisionConfig
+from litevlm_ros.runtime.tensorrt.attention_check import check_text, check_vision
+from litevlm_ros.runtime.tensorrt.cudnn_attention import (
+    Cudnn,
+    CudnnRefusal,
+    CudnnTextAttention,
+    CudnnVisionAttention,
+)
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.engine_attention import EngineTextAttention, EngineVisionAttention, Indices
+from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
+from litevlm_ros.runtime.tensorrt.plans import BlockPlans
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class VisionKernel(Protocol):
+    """Attention within each of a fixed number of tiles."""
+
+    def enqueue(self, qkv: int, output: int) -> None:
+        """Enqueues it from packed numbers [R, 3 * hidden size] at `qkv` to [R, hidden size] at `output`."""
+
+
+class TextKernel(Protocol):
+    """Attention of a fixed number of rows, new tokens and padding behind them, to the cache."""
+
+    def enqueue(self, qkv: int, keys: int, values: int, lengths: int, output: int) -> None:
+        """Enqueues it from the queries in [rows, qkv width] at `qkv` to [rows, heads * D] at `output`.
+
+        `keys` and `values` are one layer's part of the cache [capacity, G, D], which holds those of the new tokens
+        already. `lengths` int32 [2] are the number of new tokens, and of valid rows of the cache with them. What
+        padding rows become is finite as long as the numbers that are read are, those behind the valid rows included.
+        """
+
+
+_Kernel = TypeVar("_Kernel", VisionKernel, TextKernel)
+
+
+class VisionAttention:
+    """Makes the attention of the vision encoder. The device must be current in every call."""
+
+    def __init__(
+        self, device: CudaDevice, memory: DeviceMemory, plans: BlockPlans, config: VisionConfig, computed: str
+    ) -> None:
+        """`computed` is 'fp16' or 'bf16'; `plans` has the block 'attention', for where cuDNN is missing."""
+        self._device, self._memory, self._plans = device, memory, plans
+        self._config, self._computed = config, computed
+        self._libraries = _Libraries.borrow(device, memory)
+
+    def make(self, tiles: int) -> VisionKernel:
+        """Makes and checks the attention within each of `tiles`.
+
+        Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
+        """
+        config, computed = self._config, self._computed
+
+        def by_cudnn(cudnn: Cudnn) -> VisionKernel:
+            return CudnnVisionAttention(cudnn, config, computed, tiles)
+
+        def by_engine() -> VisionKernel:
+            return EngineVisionAttention(self._plans, config, tiles)
+
+        def check(kernel: VisionKernel) -> str:
+            return check_vision(kernel.enqueue, self._device, self._memory, config, computed, tiles)
+
+        return self._libraries.make(f"the vision encoder's attention of {tiles} tiles", by_cudnn, by_engine, check)
+
+    def close(self) -> None:
+        """Gives the libraries back. No kernel may be running."""
+        self._libraries.give_back()
+
+
+class TextAttention:
+    """Makes the attention of the text decoder to its cache. The device must be current in every call."""
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        memory: DeviceMemory,
+        plans: BlockPlans,
+        config: TextConfig,
+        computed: str,
+        capacity: int,
+    ) -> None:
+        """`capacity` is the number of rows of the cache; see VisionAttention for the others."""
+        self._device, self._memory, self._plans = device, memory, plans
+        self._config, self._computed, self._capacity = config, computed, capacity
+        self._indices: Indices | None = None
+        self._libraries = _Libraries.borrow(device, memory)
+
+    def make(self, rows: int) -> TextKernel:
+        """Makes and checks the attention of up to `rows` new tokens.
+
+        Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
+        """
+        config, computed, capacity = self._config, self._computed, self._capacity
+
+        def by_cudnn(cudnn: Cudnn) -> TextKernel:
+            return CudnnTextAttention(cudnn, config, computed, rows, capacity)
+
+        def by_engine() -> TextKernel:
+            return EngineTextAttention(self._plans, config, rows, capacity, self._enough_indices(max(rows, capacity)))
+
+        def check(kernel: TextKernel) -> str:
+            return check_text(kernel.enqueue, self._device, self._memory, config, computed, rows, capacity)
+
+        return self._libraries.make(f"the text decoder's attention of {rows} tokens", by_cudnn, by_engine, check)
+
+    def close(self) -> None:
+        """Gives the libraries back. No kernel may be running."""
+        self._libraries.give_back()
+
+    def _enough_indices(self, count: int) -> Indices:
+        if self._indices is None or self._indices.count < count:
+            self._indices = Indices(self._memory, count)
+        return self._indices
+
+
+class _Libraries:
+    """The choice between cuDNN and TensorRT. All attentions of a device share it, and with it one handle of cuDNN."""
+
+    _of_devices: ClassVar[dict[CudaDevice, _Libraries]] = {}
+
+    def __init__(self, device: CudaDevice, memory: DeviceMemory) -> None:
+        self._device = device
+        self._users = 0
+        self._warned = False
+        self._cudnn: Cudnn | None = None
+        self._missing = ""
+        try:
+            self._cudnn = Cudnn(device, memory)
+        except CudnnRefusal as refusal:
+            self._missing = str(refusal)
+
+    @classmethod
+    def borrow(cls, device: CudaDevice, memory: DeviceMemory) -> _Libraries:
+        """Returns those of `device`, which are loaded for their first user."""
+        libraries = cls._of_devices.get(device) or cls(device, memory)
+        cls._of_devices[device] = libraries
+        libraries._users += 1
+        return libraries
+
+    def give_back(self) -> None:
+        """Unloads them after the last user. No kernel may be running."""
+        self._users -= 1
+        if not self._users:
+            del self._of_devices[self._device]
+            if self._cudnn is not None:
+                self._cudnn.close()
+
+    def make(
+        self,
+        what: str,
+        by_cudnn: Callable[[Cudnn], _Kernel],
+        by_engine: Callable[[], _Kernel],
+        check: Callable[[_Kernel], str],
+    ) -> _Kernel:
+        """Returns the first kernel that passes its check. Raises EngineError if none does."""
+        started = time.monotonic()
+        try:
+            kernel = self._checked_cudnn(by_cudnn, check)
+        except CudnnRefusal as refusal:
+            reason = str(refusal)
+        else:
+            _LOGGER.debug("cuDNN computes %s; made and checked in %.2f s", what, time.monotonic() - started)
+            return kernel
+        self._say(what, reason)
+        kernel = by_engine()
+        wrong = check(kernel)
+        if wrong:
+            raise EngineError(
+                f"nothing computes {what} right on {self._device.name}: TensorRT: {wrong}; cuDNN: {reason}. "
+                "Update TensorRT or cuDNN, or set backend to onnxruntime"
+            )
+        _LOGGER.debug("TensorRT computes %s; made and checked in %.2f s", what, time.monotonic() - started)
+        return kernel
+
+    def _checked_cudnn(self, by_cudnn: Callable[[Cudnn], _Kernel], check: Callable[[_Kernel], str]) -> _Kernel:
+        """Returns cuDNN's kernel. Raises CudnnRefusal with the reason why it cannot be used."""
+        if self._cudnn is None:
+            raise CudnnRefusal(self._missing)
+        kernel = by_cudnn(self._cudnn)
+        wrong = check(kernel)
+        if wrong:
+            raise CudnnRefusal(f"cuDNN {self._cudnn.version} is not used, {wrong}")
+        return kernel
+
+    def _say(self, what: str, reason: str) -> None:
+        """Warns once for a device; what follows is for those who look closely."""
+        _LOGGER.log(
+            logging.DEBUG if self._warned else logging.WARNING,
+            "TensorRT computes %s, which is slower than cuDNN: %s",
+            what,
+            reason,
+        )
+        self._warned = True
