@@ -2,8 +2,9 @@
 
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
-ros2 run litevlm_ros benchmark --model models --precisions fp16,fp8,int4
+ros2 run litevlm_ros benchmark --model models --precisions fp16,bf16,fp8,int4
 ros2 run litevlm_ros benchmark --model models --kernels
+ros2 run litevlm_ros benchmark --model models --kernel-resources 87
 ros2 run litevlm_ros benchmark --model models --project all
 ros2 run litevlm_ros benchmark --ros --resolution 1280x720 --runs 100
 """
@@ -32,7 +33,8 @@ from litevlm_ros.tools.command import (
     say,
 )
 
-COMPARED_ENGINES = "fp16/fp16,fp8/fp8,fp16/int4"
+COMPARED_ENGINES = "fp16/fp16"
+COMPARED_REFERENCES = "compiled"
 COMPARED_VIEWS = (1, 6)
 
 Report = tuple[str, dict[str, Any]]
@@ -59,12 +61,16 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from litevlm_ros.lab.benchmarking.comparison import compare_named, comparison_table
+    from litevlm_ros.lab.benchmarking.comparison import compare_named
+    from litevlm_ros.lab.benchmarking.comparison_table import comparison_tables
 
     views = [options.views] if options.views else COMPARED_VIEWS
-    comparison = compare_named(options.model, options.engines, options.references, views, options.tokens, options.runs)
-    print(comparison_table(comparison))
-    _write(options, comparison.json())
+    comparison = compare_named(
+        options.model, options.engines, options.references, views, options.tokens, options.runs, say
+    )
+    figures = json.loads(json.dumps(comparison.json()))  # as a file has it: the keys of a mapping are texts
+    print(comparison_tables(figures))
+    _write(options, figures)
     if options.chart:
         comparison.draw(options.chart)
 
@@ -74,6 +80,10 @@ def _measure(options: argparse.Namespace) -> Report:
     count = options.views or 1
     if options.project:
         return report_projection(options.model, options.project, count)
+    if options.kernel_resources:
+        from litevlm_ros.lab.benchmarking.kernel_resources import report_resources
+
+        return report_resources(options.model, options.kernel_resources)
     config = PipelineConfig(
         model_dir=options.model,
         backend=options.backend,
@@ -137,6 +147,13 @@ def _resolution(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _capability(text: str) -> tuple[int, int]:
+    digits = text.replace(".", "")
+    if not digits.isdecimal() or len(digits) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a compute capability, such as 87")
+    return int(digits[:-1]), int(digits[-1])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("benchmark", __doc__)
     add_model_option(parser.add_argument_group("model"))
@@ -156,24 +173,36 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--runs", type=int, default=30, metavar="N", help="runs to take the median of (%(default)s)")
     other = parser.add_argument_group("other measurements")
     other.add_argument(
-        "--compare-transformers", action="store_true", help="compare TensorRT engines with transformers on this GPU"
+        "--compare-transformers",
+        action="store_true",
+        help="build engines, and compare them with transformers on this GPU",
     )
     other.add_argument(
         "--engines", default=COMPARED_ENGINES, metavar="V/T,...", help="vision/text precisions to compare (%(default)s)"
     )
     other.add_argument(
-        "--references", default="eager,compiled", metavar="WAYS", help="ways of transformers (%(default)s; '': none)"
+        "--references",
+        default=COMPARED_REFERENCES,
+        metavar="WAYS",
+        help="ways of transformers, eager and compiled (%(default)s; '': none)",
     )
     other.add_argument(
         "--precisions",
         metavar="P,...",
-        help="find the fastest precision on this GPU: builds and times each of fp16, fp8, int8, int4, and FP8 in other "
-        "forms: fp8-channel, fp8-weights",
+        help="find the fastest precision on this GPU: builds and times each of fp16, bf16, fp8, int8, int4, and FP8 in "
+        "other forms: fp8-channel, fp8-weights",
     )
     other.add_argument(
         "--calibration-images", type=Path, metavar="DIR", help="pictures to scale quantized values of --precisions with"
     )
     other.add_argument("--kernels", action="store_true", help="list the GPU kernels that each stage spends its time in")
+    other.add_argument(
+        "--kernel-resources",
+        type=_capability,
+        metavar="SM",
+        help="list the registers and memory that this package's kernels take on a GPU of compute capability SM, such "
+        "as 87; needs no GPU",
+    )
     other.add_argument(
         "--speculation", action="store_true", help="time the checking of drafts, and compare the sources of drafts"
     )

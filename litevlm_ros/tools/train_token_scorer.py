@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     # Imported late, so that --help works without PyTorch.
+    from litevlm_ros.convert.onnx_check import check_scorer_graph
     from litevlm_ros.convert.onnx_graphs import save_graph
     from litevlm_ros.convert.token_scorer import scorer_graph
     from litevlm_ros.lab.training.token_scorer import ScorerTraining, train_scorer
@@ -33,7 +34,7 @@ def _run(options: argparse.Namespace) -> None:
     training = ScorerTraining(model, options.steps, options.views, options.learning_rate, options.seed, options.threads)
     scorer = train_scorer(training, say)
     file = (options.output or model) / SCORER_GRAPH
-    save_graph(scorer_graph(scorer), file)
+    save_graph(scorer_graph(scorer), file, lambda made: check_scorer_graph(made, scorer))
     say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,51 +1,71 @@
 """Our engines against transformers in one run, with the same weights, images and questions.
 
-Beside each time stands its multiple of the floor: the bytes a stage must read over the measured copy bandwidth, or its
-FLOPs over the measured matrix rate, whichever takes longer (see roofline.py).
+Stages of fixed sizes are timed alone, and whole captions from image to last token. Engines are built first, which is
+timed too. Beside that, the comparison takes about two minutes on an H100, most of which torch.compile needs: so engines
+of one precision, and of transformers' two ways only the compiled one, are compared unless others are asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
-import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from litevlm_ros.config import CAPTION_PROMPT, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError, EngineError
-from litevlm_ros.lab.benchmarking.roofline import copy_bandwidth, decode_cost, matrix_rate, prefill_cost, vision_cost
+from litevlm_ros.lab.benchmarking.accuracy import Accuracy, Observation, judge, observe
+from litevlm_ros.lab.benchmarking.build_time import Build, time_build
+from litevlm_ros.lab.benchmarking.exact_stages import (
+    COMPILED_TILES,
+    RESOLUTION,
+    STAGES,
+    Stage,
+    fitting,
+    time_cutting,
+    time_engines,
+    time_transformers,
+)
+from litevlm_ros.lab.benchmarking.gpu_access import Gpu
+from litevlm_ros.lab.benchmarking.roofline import copy_bandwidth, matrix_rate
 from litevlm_ros.lab.benchmarking.stages import Workload, camera_views, time_answers
-from litevlm_ros.machine import describe
+from litevlm_ros.machine import describe, find_device, gpu_memory_in_use, own_gpu_memory
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.precision import parse_precision_pair
+from litevlm_ros.precision import choose_precision, parse_precision_pair
 from litevlm_ros.types import Notify
 
-COMPARED = ("vision", "prefill", "decode_token")
 REFERENCES = ("eager", "compiled")
-RESOLUTION = (1280, 720)
+MAX_CONTEXT = 2048
+MAX_TILES = 12
+
+_ROW_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
-class Row:
-    """Medians in ms of one way to run the model on some views.
+class StageTime:
+    """The median of a stage and its floor, both in ms."""
 
-    `times` has the COMPARED and 'total': an answer of all tokens from image to last token. `floors` has the COMPARED.
-    `memory` is in bytes, CUDA context included; None where `nvidia-smi` does not tell.
-    """
+    ms: float
+    floor_ms: float
 
-    name: str
+
+@dataclass(frozen=True)
+class Caption:
+    """Medians in ms of a caption of some views: 'vision', 'prefill', 'decode_token' and 'total', preprocessing too."""
+
     views: int
     prompt_tokens: int
     times: dict[str, float]
-    floors: dict[str, float] = field(default_factory=dict)
-    memory: int | None = None
 
     def parts(self, tokens: int) -> dict[str, float]:
-        """Splits the time of an answer of `tokens` tokens into its stages and the rest, in ms."""
+        """Splits the time of a caption of `tokens` tokens into its stages and the rest, in ms."""
         parts = {
             "vision": self.times["vision"],
             "prefill": self.times["prefill"],
@@ -55,10 +75,40 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All rows, and the rates behind the floors in bytes/s and FLOP/s."""
+class EngineFacts:
+    """What only engines have.
 
-    rows: tuple[Row, ...]
+    `cutting` has the ms in which six views are cut into tiles on the 'host' and on the 'device'; `memory` the device
+    memory by purpose, in bytes, without CUDA's context.
+    """
+
+    build: Build
+    load_seconds: float
+    cutting: dict[str, float]
+    memory: dict[str, int]
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the model. `stages` has the times by title (`Stage.title`).
+
+    `memory` is this process's device memory in bytes after the captions, CUDA's context included; None where NVML does
+    not tell. `engines` is None for transformers.
+    """
+
+    name: str
+    stages: dict[str, StageTime]
+    captions: tuple[Caption, ...]
+    memory: int | None
+    engines: EngineFacts | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All ways, and the rates behind the floors in bytes/s and FLOP/s. `tokens` is the length of the captions."""
+
+    ways: tuple[Way, ...]
     bandwidth: float
     rate: float
     tokens: int
@@ -70,7 +120,7 @@ class Comparison:
         return {"machine": describe(), **asdict(self)}
 
     def draw(self, file: Path) -> None:
-        """Draws where the time of an answer goes, fastest first, in a panel for each number of views.
+        """Draws where the time of a caption goes, fastest first, in a panel for each number of views.
 
         Raises ConfigError without matplotlib, and OSError.
         """
@@ -79,162 +129,184 @@ class Comparison:
         except ImportError as error:
             raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
         panels = {}
-        for count in sorted({row.views for row in self.rows}):
-            rows = sorted((row for row in self.rows if row.views == count), key=lambda row: row.times["total"])
-            title = f"{count} view{'s' * (count > 1)}, {rows[0].prompt_tokens} + {self.tokens} tokens"
-            parts = [row.parts(self.tokens) for row in rows]
+        captions = [(way.name, caption) for way in self.ways for caption in way.captions]
+        for count in sorted({caption.views for _, caption in captions}):
+            shown = sorted(
+                ((name, caption) for name, caption in captions if caption.views == count),
+                key=lambda pair: pair[1].times["total"],
+            )
+            title = f"{count} view{'s' * (count > 1)}, {shown[0][1].prompt_tokens} + {self.tokens} tokens"
+            parts = [caption.parts(self.tokens) for _, caption in shown]
             panels[title] = StackedBars(
-                [row.name for row in rows],
+                [name for name, _ in shown],
                 {name: [part[name] for part in parts] for name in parts[0]},
-                [f"{row.times['total']:.1f} ms" for row in rows],
+                [f"{caption.times['total']:.1f} ms" for _, caption in shown],
             )
         draw_comparison(panels, file)
 
 
-def compare(
-    model: Path,
-    engines: Sequence[tuple[str, str]],
-    references: Sequence[str],
-    views: Sequence[int],
-    tokens: int,
-    runs: int,
-    notify: Notify = print,
+def compare_named(
+    model: Path, engines: str, references: str, views: Sequence[int], tokens: int, runs: int, notify: Notify = print
 ) -> Comparison:
-    """Measures `engines`, as precisions of vision encoder and text decoder, and the ways in `references`.
+    """Compares `engines` such as 'fp16/fp16,bf16/bf16' and `references` such as 'eager,compiled'.
 
-    Engines that are not there are skipped and named. Needs a GPU and PyTorch, and transformers for references. Raises
-    LiteVLMError.
+    Engines that cannot be built or run are skipped and named. Needs a GPU and PyTorch, and transformers for references.
+    Raises LiteVLMError.
     """
+    pairs = [parse_precision_pair("--engines", text) for text in engines.split(",") if text]
+    ways = [way for way in references.split(",") if way]
+    for way in ways:
+        if way not in REFERENCES:
+            raise ConfigError(f"--references has {way!r}; allowed: {', '.join(REFERENCES)}")
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"--compare-transformers needs PyTorch ({error}): `pip install torch transformers`"
         ) from error
-    before = _device_memory_in_use()
-    config = ModelConfig.from_directory(model)
-    rows, skipped = [], []
-    for vision, text in engines:
-        try:
-            rows += _ours(model, vision, text, views, tokens, runs, before, notify)
-        except EngineError as error:
-            skipped.append(f"{vision}/{text}: {error}")
-            notify(f"skipped {skipped[-1]}")
-    for way in references:
-        rows += _theirs(model, way, views, tokens, runs, before, notify)
-    bandwidth, rate = copy_bandwidth(), matrix_rate()
-    rows = [_with_floors(row, config, tokens, bandwidth, rate) for row in rows]
-    return Comparison(tuple(rows), bandwidth, rate, tokens, runs, tuple(skipped))
+    if find_device() is None:
+        raise ConfigError("--compare-transformers needs an NVIDIA GPU, and there is none here, or its driver does not "
+                          "start; on a CPU, `benchmark` alone measures what the node does")  # fmt: skip
+    return _Comparing(model, tuple(views), tokens, runs, notify).run(pairs, ways)
 
 
-def comparison_table(comparison: Comparison) -> str:
-    """Returns a table in which each time is followed by its multiple of the floor."""
-    title = f"caption of {comparison.tokens} ms"
-    lines = [
-        f"copy {comparison.bandwidth / 1e12:.2f} TB/s, matrices {comparison.rate / 1e12:.0f} TFLOP/s; medians of "
-        f"{comparison.runs}; x: multiples of the floor at these rates",
-        f"{'':24}{'views':>6}{'tokens':>7}{'vision ms':>17}{'prefill ms':>17}{'ms/token':>17}{title:>20}{'GB':>7}",
-    ]
-    for row in comparison.rows:
-        stages = "".join(
-            f"{row.times[name]:10.3f}{row.times[name] / row.floors[name]:6.1f}x"
-            if row.floors
-            else f"{row.times[name]:17.3f}"
-            for name in COMPARED
+class _Comparing:
+    """One comparison."""
+
+    def __init__(self, model: Path, views: tuple[int, ...], tokens: int, runs: int, notify: Notify) -> None:
+        self._directory, self._views, self._tokens, self._runs = model, views, tokens, runs
+        self._model = ModelConfig.from_directory(model)
+        self._stages = fitting(STAGES, self._model, MAX_CONTEXT)
+        self._notify = notify
+        self._before = gpu_memory_in_use()
+
+    def run(self, engines: Sequence[tuple[str, str]], references: Sequence[str]) -> Comparison:
+        """Measures all ways. Raises LiteVLMError."""
+        measured, skipped = [], []
+        for pair in engines:
+            try:
+                measured.append(self._measure_engines(*pair))
+            except EngineError as error:
+                skipped.append(f"{'/'.join(pair)}: {error}")
+                self._notify(f"skipped {skipped[-1]}")
+        others = [self._measure_transformers(way) for way in references]
+        # References for accuracy come last, as PyTorch keeps some of the memory that it has used.
+        accuracies = [judge(each.seen, self._directory) for each in measured]
+        bandwidth, rate = copy_bandwidth(), matrix_rate()
+        ways = [
+            each.way(accuracy, self._floors(each.times, each.precisions, bandwidth, rate))
+            for each, accuracy in zip(measured, accuracies, strict=True)
+        ]
+        for name, times, captions, memory in others:
+            ways.append(Way(name, self._floors(times, ("fp16", "fp16"), bandwidth, rate), captions, memory))
+        return Comparison(tuple(ways), bandwidth, rate, self._tokens, self._runs, tuple(skipped))
+
+    def _measure_engines(self, vision: str, text: str) -> _MeasuredEngines:
+        """Builds engines and measures everything that does not need PyTorch."""
+        device = find_device()
+        capability = device.compute_capability if device else None
+        built = [
+            choose_precision(part, "fp16" if asked == "auto" else asked, capability).built
+            for part, asked in ((VISION, vision), (TEXT, text))
+        ]
+        precisions = built[0], built[1]
+        with contextlib.ExitStack() as stack:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litevlm_engines_")))
+            context = min(MAX_CONTEXT, self._model.text.max_position_embeddings)
+            build = time_build(self._directory, output, *precisions, MAX_TILES, context)
+            self._notify(f"engines {'/'.join(built)}: built in {build.seconds:.1f} s")
+            settings = PipelineConfig(
+                self._directory, engine_dir=output, backend="tensorrt", vision_precision=precisions[0],
+                text_precision=precisions[1], spin_threads=True,
+                reuse=ReuseConfig(frames=0),  # each run stands for a new frame
+            )  # fmt: skip
+            started = time.monotonic()
+            pipeline = stack.enter_context(contextlib.closing(Pipeline.from_config(settings)))
+            load_seconds = time.monotonic() - started
+            backend = pipeline.backend
+            self._notify(f"{backend.description}: loaded in {load_seconds:.1f} s")
+            captions = tuple(self._caption(pipeline, count) for count in self._views)
+            used, memory = self._used_memory(), dict(backend.memory())
+            gpu = stack.enter_context(contextlib.closing(Gpu()))
+            times = time_engines(backend, self._model, self._stages, self._runs, gpu)
+            cutting = time_cutting(backend, self._model, self._runs, gpu)
+            seen = observe(backend, self._model, gpu)
+            self._notify(f"{backend.description}: measured")
+        return _MeasuredEngines(
+            precisions, times, captions, used, build, load_seconds, cutting, memory, seen
+        )  # fmt: skip
+
+    def _caption(self, pipeline: Pipeline, views: int) -> Caption:
+        answers = time_answers(pipeline, camera_views(views, RESOLUTION), self._tokens, self._runs)
+        times = {name: answers[name].median for name in ("vision", "prefill", "decode_token", "total")}
+        return Caption(views, round(answers["prompt_tokens"].median), times)
+
+    def _measure_transformers(self, way: str) -> tuple[str, dict[Stage, float], tuple[Caption, ...], int | None]:
+        """Measures one of REFERENCES, and returns its name, stages, captions and memory."""
+        import torch
+
+        from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages, time_stages
+
+        loads = {
+            count: Workload.of(self._directory, camera_views(count, RESOLUTION), CAPTION_PROMPT)
+            for count in self._views
+        }
+        longest = max(len(load.prompt) for load in loads.values()) + self._tokens
+        room = min(max(longest, MAX_CONTEXT), self._model.text.max_position_embeddings)
+        reference = TransformersStages(
+            self._directory,
+            way,
+            dtype=torch.float16,
+            device="cuda",
+            max_context=-(-room // _ROW_MULTIPLE) * _ROW_MULTIPLE,
         )
-        memory = f"{row.memory / 1e9:7.2f}" if row.memory is not None else f"{'?':>7}"
-        lines.append(f"{row.name:24}{row.views:6}{row.prompt_tokens:7}{stages}{row.times['total']:20.2f}{memory}")
-    return "\n".join(lines)
+        captions = []
+        for count, load in loads.items():
+            samples = time_stages(reference, load, self._tokens, self._runs)
+            medians = {name: statistics.median(values) for name, values in samples.items()}
+            captions.append(Caption(count, len(load.prompt), medians))
+        memory = self._used_memory()
+        self._notify(f"transformers, {way}: captions measured")
+        wanted = [stage for stage in self._stages if stage.kind != "vision" or stage.size in COMPILED_TILES]
+        times = time_transformers(reference, self._model, wanted, self._runs)
+        self._notify(f"transformers, {way}: measured")
+        del reference
+        gc.collect()
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
+        return f"transformers, {way}", times, tuple(captions), memory
+
+    def _floors(
+        self, times: dict[Stage, float], precisions: tuple[str, str], bandwidth: float, rate: float
+    ) -> dict[str, StageTime]:
+        return {
+            stage.title: StageTime(ms, stage.cost(self._model, *precisions).floor_ms(bandwidth, rate))
+            for stage, ms in times.items()
+        }
+
+    def _used_memory(self) -> int | None:
+        """Returns this process's device memory, or how much more is in use than before where NVML tells only that."""
+        own, now = own_gpu_memory(), gpu_memory_in_use()
+        if own is not None or now is None or self._before is None:
+            return own
+        return now - self._before
 
 
-def _ours(
-    model: Path,
-    vision: str,
-    text: str,
-    views: Sequence[int],
-    tokens: int,
-    runs: int,
-    before: int | None,
-    notify: Notify,
-) -> list[Row]:
-    settings = PipelineConfig(
-        model, backend="tensorrt", vision_precision=vision, text_precision=text, spin_threads=True,
-        reuse=ReuseConfig(frames=0),  # each run stands for a new frame
-    )  # fmt: skip
-    pipeline = Pipeline.from_config(settings)
-    rows = []
-    try:
-        notify(pipeline.backend.description)
-        for count in views:
-            answers = time_answers(pipeline, camera_views(count, RESOLUTION), tokens, runs)
-            times = {name: answers[name].median for name in (*COMPARED, "total")}
-            rows.append(Row(f"ours {vision}/{text}", count, round(answers["prompt_tokens"].median), times,
-                            memory=_difference(before)))  # fmt: skip
-            notify(f"  {count} views: {times}")
-        notify("  device memory: " + ", ".join(f"{name} {size / 1e6:.0f} MB"
-                                               for name, size in pipeline.backend.memory().items()))  # fmt: skip
-    finally:
-        pipeline.close()
-    return rows
+@dataclass(frozen=True)
+class _MeasuredEngines:
+    """What was measured of engines before transformers told how accurate they are."""
 
+    precisions: tuple[str, str]
+    times: dict[Stage, float]
+    captions: tuple[Caption, ...]
+    used: int | None
+    build: Build
+    load_seconds: float
+    cutting: dict[str, float]
+    memory: dict[str, int]
+    seen: Observation
 
-def _theirs(
-    model: Path, way: str, views: Sequence[int], tokens: int, runs: int, before: int | None, notify: Notify
-) -> list[Row]:
-    import torch
-
-    from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages, time_stages
-
-    loads = {count: Workload.of(model, camera_views(count, RESOLUTION), CAPTION_PROMPT) for count in views}
-    room = max(len(load.prompt) for load in loads.values()) + tokens
-    stages = TransformersStages(model, way, dtype=torch.float16, device="cuda", max_context=-(-room // 64) * 64)
-    rows = []
-    for count, load in loads.items():
-        samples = time_stages(stages, load, tokens, runs)
-        times = {name: statistics.median(values) for name, values in samples.items()}
-        rows.append(Row(f"transformers {way}", count, len(load.prompt), times, memory=_difference(before)))
-        notify(f"transformers {way}, {count} views: {times}")
-    del stages
-    gc.collect()
-    torch.compiler.reset()
-    torch.cuda.empty_cache()
-    return rows
-
-
-def _with_floors(row: Row, model: ModelConfig, tokens: int, bandwidth: float, rate: float) -> Row:
-    precisions = row.name.removeprefix("ours ").split("/") if row.name.startswith("ours") else ["fp16", "fp16"]
-    vision, text = ("fp16" if name == "auto" else name for name in precisions)
-    costs = (
-        vision_cost(model, row.views, vision),
-        prefill_cost(model, row.prompt_tokens, text),
-        decode_cost(model, row.prompt_tokens + tokens // 2, text),
-    )
-    floors = {name: cost.floor_ms(bandwidth, rate) for name, cost in zip(COMPARED, costs, strict=True)}
-    return Row(row.name, row.views, row.prompt_tokens, row.times, floors, row.memory)
-
-
-def _difference(before: int | None) -> int | None:
-    now = _device_memory_in_use()
-    return None if now is None or before is None else now - before
-
-
-def _device_memory_in_use() -> int | None:
-    """Returns the bytes of the first GPU that programs use; None where `nvidia-smi` does not tell (Jetson)."""
-    command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-        return int(output.strip()) << 20
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-
-
-def compare_named(
-    model: Path, engines: str, references: str, views: Sequence[int], tokens: int, runs: int
-) -> Comparison:
-    """Compares `engines` such as 'fp16/fp16,fp8/fp8' and `references` such as 'eager'. Raises LiteVLMError."""
-    pairs = [parse_precision_pair("--engines", text) for text in engines.split(",") if text]
-    ways = [way for way in references.split(",") if way]
-    for way in ways:
-        if way not in REFERENCES:
-            raise ConfigError(f"--references has {way!r}; allowed: {', '.join(REFERENCES)}")
-    return compare(model, pairs, ways, views, tokens, runs)
+    def way(self, accuracy: Accuracy, stages: dict[str, StageTime]) -> Way:
+        """Adds accuracy and floors."""
+        facts = EngineFacts(self.build, self.load_seconds, self.cutting, self.memory, accuracy)
+        return Way(f"engines {'/'.join(self.precisions)}", stages, self.captions, self.used, facts)

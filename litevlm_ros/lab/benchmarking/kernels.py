@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from litevlm_ros.backend import Backend
+from litevlm_ros.backend import Backend, CutViews
 from litevlm_ros.config import CAPTION_PROMPT, PipelineConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.benchmarking.stages import Workload
 from litevlm_ros.machine import describe
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.types import Notify, View
 
@@ -30,8 +31,13 @@ class Kernel:
     microseconds: float
 
 
-def trace_stages(backend: Backend, work: Workload, tokens: int) -> dict[str, list[Kernel]]:
-    """Returns the kernels of 'vision', 'prefill' and 'decode_token', the longest first."""
+def trace_stages(
+    backend: Backend, work: Workload, tokens: int, cut: Callable[[], CutViews] | None = None
+) -> dict[str, list[Kernel]]:
+    """Returns the kernels of 'vision', 'prefill' and 'decode_token', the longest first.
+
+    If `cut` cuts the views on the device, its kernels are those of 'preprocess', and vision takes its tiles.
+    """
     visual = backend.vision.encode(work.tiles())
     length = len(work.prompt)
 
@@ -44,9 +50,10 @@ def trace_stages(backend: Backend, work: Workload, tokens: int) -> dict[str, lis
         for _ in backend.text.decode_greedy(0, length, tokens):
             pass
 
-    pixels = work.tiles()
+    traced = {"preprocess": trace(cut)} if cut else {}
+    pixels = cut().tiles if cut else work.tiles()
     prefill()
-    return {
+    return traced | {
         "vision": trace(lambda: backend.vision.encode(pixels)),
         "prefill": trace(prefill),
         "decode_token": trace(decode, runs=tokens),
@@ -81,9 +88,11 @@ def kernel_tracer(
     except ImportError as error:
         raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
     work = Workload.of(config.model_dir, views, CAPTION_PROMPT, config.max_tiles)
+    model = ModelConfig.from_directory(config.model_dir)
 
     def trace_backend(backend: Backend) -> dict[str, Any]:
-        stages = trace_stages(backend, work, tokens)
+        tiler = backend.tiler(model, config.max_tiles) if backend.tiler else None
+        stages = trace_stages(backend, work, tokens, (lambda: tiler.cut(views)) if tiler else None)
         notify(kernel_table(stages))
         return {stage: [asdict(kernel) for kernel in kernels] for stage, kernels in stages.items()}
 

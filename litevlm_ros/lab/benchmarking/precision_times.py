@@ -12,7 +12,7 @@ from typing import Any
 from litevlm_ros.backend import Backend
 from litevlm_ros.config import DEMO_CAMERAS, PipelineConfig
 from litevlm_ros.engines.build import BuildRequest, build_engines
-from litevlm_ros.engines.profiles import Sizes
+from litevlm_ros.engines.shapes import Sizes
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.lab.benchmarking.stages import time_answers
 from litevlm_ros.lab.world.calibration import calibration_data
@@ -118,7 +118,7 @@ def _time(
     capability = device.compute_capability if device else None
     built = {part: choose_precision(part, asked, capability).built for part in (VISION, TEXT)}
     settings = replace(
-        config, model_dir=directory, backend="tensorrt", vision_precision=built[VISION], text_precision=built[TEXT]
+        config, engine_dir=directory, backend="tensorrt", vision_precision=built[VISION], text_precision=built[TEXT]
     )
     sizes = {part: find_engine(settings, part).path.stat().st_size for part in (VISION, TEXT)}
     with contextlib.closing(Pipeline.from_config(settings)) as pipeline:

@@ -13,7 +13,7 @@ from typing import Any
 
 from litevlm_ros.model_config import ModelConfig
 
-WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
+WEIGHT_BYTES = {"fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
 """Bytes of one weight of a linear layer; int4 has an fp16 scale for each block of 128. The output projection, which is
 the embedding table too, stays fp16, and so do keys, values and activations."""
 _HALF = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import Answer, RgbImage, View
-from litevlm_ros.vision.tiling import make_tiles
+from litevlm_ros.vision.tiling import HostTiler
 
-_WARM_UP = 2
+_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,25 @@ class Statistics:
     def of(cls, values: Sequence[float]) -> Statistics:
         """Raises statistics.StatisticsError without values."""
         return cls(statistics.median(values), min(values), max(values))
+
+
+def median_ms(
+    work: Callable[[], object],
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[], object] = lambda: None,
+) -> float:
+    """Returns the median ms of `runs` calls of `work`, after a few that are not counted.
+
+    `before` is called before each of them and not timed.
+    """
+    times = []
+    for _ in range(_WARM_UP + runs):
+        before()
+        started = clock()
+        work()
+        times.append(1e3 * (clock() - started))
+    return statistics.median(times[_WARM_UP:])
 
 
 # --- the work
@@ -72,14 +92,12 @@ class Workload:
     def of(cls, directory: Path, views: Sequence[View], question: str, max_tiles: int = 1) -> Workload:
         """Makes what the pipeline of this model directory makes of views and question. Raises LiteVLMError."""
         model, tokenizer = ModelConfig.from_directory(directory), TextTokenizer.from_directory(directory)
-
-        def tiles_of(view: View) -> Tiles:
-            return make_tiles(view.image, max_tiles, model.vision.image_size, model.use_thumbnail)
-
+        tiler = HostTiler(model, max_tiles)
         builder = PromptBuilder(model.template, tokenizer, model.text.vocab_size, model.vision.tokens_per_tile)
-        prefix = builder.prefix([(view.camera, len(tiles_of(view))) for view in views])
+        cameras = (view.camera for view in views)
+        prefix = builder.prefix(list(zip(cameras, tiler.cut(views).counts, strict=True)))
         prompt = np.array([*prefix, *builder.suffix(question)])
-        return cls(prompt, lambda: np.concatenate([tiles_of(view) for view in views]))
+        return cls(prompt, lambda: tiler.cut(views).tiles)
 
 
 # --- its stages

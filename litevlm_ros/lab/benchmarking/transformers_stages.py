@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from litevlm_ros.backend import Tiles, TokenIds
-from litevlm_ros.convert.intern_vit import IMAGENET_MEAN, IMAGENET_STD
 from litevlm_ros.convert.transformers_model import load_transformers
 from litevlm_ros.lab.benchmarking.stages import Workload
+from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
 
 
 class TransformersStages:
@@ -41,13 +41,14 @@ class TransformersStages:
         if way == "compiled":
             self._static = StaticCache(config=self.model.config, max_cache_len=max_context)
             self._new_cache = self._reset
-            self._see = torch.compile(self._features, mode="reduce-overhead")
+            # One compilation for each number of tiles: kernels of any number would be slower.
+            self._see = torch.compile(self._features, mode="reduce-overhead", dynamic=False)
             self._step = torch.compile(self._next_token, mode="reduce-overhead", fullgraph=True)
 
     @torch.no_grad()
-    def encode(self, tiles: Tiles) -> Tensor:
-        """Encodes uint8 tiles [N, size, size, 3] into visual tokens [N * T, H] on the device."""
-        pixels = torch.from_numpy(tiles).to(self._device).float() * self._scale - self._shift
+    def encode(self, tiles: Tiles | Tensor) -> Tensor:
+        """Encodes uint8 tiles [N, size, size, 3], on the host or the device, into visual tokens [N * T, H] there."""
+        pixels = torch.as_tensor(tiles).to(self._device).float() * self._scale - self._shift
         torch.compiler.cudagraph_mark_step_begin()
         return self._see(pixels.permute(0, 3, 1, 2).to(self._dtype)).clone()
 

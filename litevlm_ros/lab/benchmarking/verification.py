@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from litevlm_ros.backend import TextDecoder
+from litevlm_ros.lab.benchmarking.stages import median_ms
 from litevlm_ros.text.draft_policy import SIZES
 
-_WARM_UP = 3
 _STEPS = 32
 
 
@@ -56,7 +55,7 @@ def time_verification(
         for _ in text.decode_greedy(int(words[context]), context, _STEPS):
             pass
 
-    step_ms = _median_ms(steps, runs, clock) / _STEPS
+    step_ms = median_ms(steps, runs, clock) / _STEPS
     sizes = [size for size in SIZES if size <= text.most_logits]
     text.prepare(sizes)
     results = []
@@ -66,7 +65,7 @@ def time_verification(
             text.cache.truncate(context)
             text.forward(words[context : context + size], context + np.arange(size), num_logits=size)
 
-        results.append(Verification(size, _median_ms(verify, runs, clock), step_ms))
+        results.append(Verification(size, median_ms(verify, runs, clock), step_ms))
     return results
 
 
@@ -77,12 +76,3 @@ def verification_table(results: Sequence[Verification]) -> str:
         share = "never" if each.break_even is None else f"{each.break_even:.2f}"
         lines.append(f"{each.tokens:6}{each.ms:8.3f}{each.steps:10.2f}{share:>23}")
     return "\n".join(lines)
-
-
-def _median_ms(work: Callable[[], object], runs: int, clock: Callable[[], float]) -> float:
-    times = []
-    for _ in range(_WARM_UP + runs):
-        started = clock()
-        work()
-        times.append(1e3 * (clock() - started))
-    return statistics.median(times[_WARM_UP:])

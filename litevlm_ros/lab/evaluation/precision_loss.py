@@ -19,7 +19,7 @@ from litevlm_ros.lab.world.exercises import CAPTION, Exercise, held_out_exercise
 from litevlm_ros.machine import describe, find_device
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.precision import PRECISIONS, choose_precision
+from litevlm_ros.precision import GRAPH_PRECISIONS, PRECISIONS, choose_precision
 from litevlm_ros.types import Notify
 
 REFERENCE = "fp32"
@@ -155,9 +155,10 @@ def report_precisions(
     config: PipelineConfig, precisions: Sequence[str], seed: int, scenes: int, notify: Notify
 ) -> tuple[str, dict[str, Any]]:
     """Examines `precisions` on held-out scenes. Returns a text for people and figures for JSON. Raises LiteVLMError."""
+    allowed = PRECISIONS if config.backend == "tensorrt" else GRAPH_PRECISIONS
     for precision in precisions:
-        if precision not in PRECISIONS:
-            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(PRECISIONS)}, with commas")
+        if precision not in allowed:
+            raise ConfigError(f"--precisions has {precision!r}; allowed: {', '.join(allowed)}, with commas")
     results = examine_precisions(config, precisions, list(held_out_exercises(seed, scenes)), notify)
     host = describe()
     text = f"{host['cpu']}, {host['cores']} cores; {config.model_dir}, {scenes} scenes\n{precision_table(results)}"

@@ -8,6 +8,8 @@ import torch
 
 pytest.importorskip("onnxruntime", reason="runs the graph")
 
+from litevlm_ros.convert import onnx_check
+from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.training import view_selector
 from litevlm_ros.lab.training.view_choices import Choice, training_choices
 from litevlm_ros.lab.training.view_selector import ViewSelectorModel, save, train, vocabulary
@@ -77,3 +79,12 @@ def test_padding_changes_nothing() -> None:
     with torch.no_grad():
         torch.testing.assert_close(model(padded)[0], model(torch.tensor([2, 3])), rtol=1e-4, atol=1e-5)
         assert model(padded).shape == (2, 6)
+
+
+def test_a_graph_that_computes_something_else_is_not_written(
+    trained: tuple[ViewSelectorModel, Path], choices: list[Choice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(onnx_check.TOLERANCE, torch.float32, 1e-12)
+    with pytest.raises(EngineError, match="logits is off by"):
+        save(trained[0], vocabulary(choices), tmp_path / "selector.onnx")
+    assert not list(tmp_path.iterdir())

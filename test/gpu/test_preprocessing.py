@@ -1,0 +1,87 @@
+"""Tiles that are cut on the GPU, against Pillow and OpenCV on the host: at most 1 of 255 apart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu_bench import hold, say
+from raw_images import noisy_image
+
+from litevlm_ros.lab.benchmarking.exact_stages import RESOLUTION, sample_views
+from litevlm_ros.lab.benchmarking.stages import median_ms
+from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.kernels.tiling import TILED_ENCODINGS
+from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
+from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiler
+from litevlm_ros.types import View
+from litevlm_ros.vision.tiling import HostTiler
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
+
+INTERNVL2_1B = ModelConfig(
+    vision=VisionConfig(1024, 4096, 24, 16, image_size=448, patch_size=14),
+    text=TextConfig(896, 4864, 24, 14, 2, 64, 1e-6, 1e6, 151655, True, 32768),
+    template="Hermes-2",
+    use_thumbnail=True,
+    max_dynamic_tiles=12,
+)
+RUNS = 30
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[CudaDevice]:
+    with contextlib.closing(CudaDevice(spin=True)) as device:
+        yield device
+
+
+@pytest.fixture(scope="module", params=[1, 12])
+def tiler(request: pytest.FixtureRequest, device: CudaDevice) -> Iterator[tuple[DeviceTiler, HostTiler]]:
+    """A tiler on the device and one on the host, for views in one tile and in up to twelve."""
+    with device:
+        memory = DeviceMemory(device)
+    tiler = DeviceTiler(device, memory, INTERNVL2_1B, request.param)
+    yield tiler, HostTiler(INTERNVL2_1B, request.param)
+    with device:
+        device.wait()
+        tiler.close()
+        memory.free()
+
+
+def cut(tiler: DeviceTiler, device: CudaDevice, views: list[View]) -> tuple[Any, tuple[int, ...]]:
+    """Returns the tiles uint8 [N, 448, 448, 3] and the number of each view."""
+    found = tiler.cut(views)
+    with device:
+        tiles = DeviceMemory(device).read(found.tiles.address, (len(found.tiles), 448, 448, 3), np.uint8)
+    return tiles, found.counts
+
+
+@pytest.mark.parametrize("encoding", sorted(TILED_ENCODINGS))
+def test_tiles_are_those_of_the_host(device: CudaDevice, tiler: tuple[DeviceTiler, HostTiler], encoding: str) -> None:
+    views = [View("front", noisy_image(encoding, 1280, 720)), View("rear", noisy_image(encoding, 502, 700, 0, seed=1))]
+    on_device, on_host = tiler
+    expected = on_host.cut(views)
+    tiles, counts = cut(on_device, device, views)
+    assert counts == expected.counts
+    apart = np.abs(tiles.astype(np.int16) - expected.tiles)
+    say(f"{encoding}, {len(tiles)} tiles: at most {apart.max()} of 255 apart, {(apart > 0).mean():.1e} of all numbers")
+    assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("tiler", [1], indirect=True)
+def test_six_views_are_cut_in_time(device: CudaDevice, tiler: tuple[DeviceTiler, HostTiler]) -> None:
+    views, (on_device, on_host) = sample_views(6), tiler
+
+    def work() -> None:
+        on_device.cut(views)
+        with device:
+            device.wait()
+
+    spent = median_ms(work, RUNS)
+    size = "x".join(map(str, RESOLUTION))
+    say(f"six views of {size} cut on the host: {median_ms(lambda: on_host.cut(views), RUNS):.2f} ms")
+    hold("six views cut on the device", spent, 1.5)
