@@ -20,6 +20,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("model_directory",),
     ("precision", "config_json"),
     ("config", "model_config"),
+    ("checkpoint",),
     ("backend",),
     ("images",),
     ("vision",),
@@ -79,6 +80,14 @@ class Imports:
         """Returns the module that `target`, a module or something in one, lies in; None for packages and messages."""
         module = target if target in self.files else target.rpartition(".")[0]
         return module if module in self.files and self.files[module].name != "__init__.py" else None
+
+    def at_import(self, name: str) -> set[str]:
+        """Returns what a file imports as soon as it is imported itself, outside all functions."""
+        tree = ast.parse(self.files[name].read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                node.body = []
+        return set(self._targets(tree))
 
     def circle(self) -> list[str]:
         """Returns a circle of files that import one another; empty if there is none."""
@@ -157,9 +166,19 @@ def test_the_messages_of_this_package_stay_with_ros() -> None:
 
 
 def test_pytorch_stays_in_its_rooms() -> None:
-    found = imports().of("torch", "transformers", "onnxscript", "onnx_ir", "onnx")
+    found = imports().of("torch", "transformers", "onnxscript", "onnx_ir")
     assert found
     assert outside(found, "convert", "lab") == []
+
+
+def test_onnx_is_needed_to_make_graphs_and_not_to_load_engines() -> None:
+    """An engine file holds its graphs, so only the build calls the one function that serializes them."""
+    assert outside(imports().of("onnx"), "convert", "lab", "engines.block_graph") == []
+    assert not {name for name in imports().at_import("engines.block_graph") if name.partition(".")[0] == "onnx"}
+    calling = {
+        name: None for name, file in imports().files.items() if ".serialized()" in file.read_text(encoding="utf-8")
+    }
+    assert outside(calling, "engines.build") == []
 
 
 def test_only_tools_and_the_lab_itself_use_the_lab() -> None:
@@ -228,6 +247,8 @@ def test_these_tests_see_circles_arrows_upward_and_private_reaches(small: Path) 
         "errors_like imports text.prompt",
     ]
     assert list(found.of("rclpy")) == ["errors_like"]
+    assert found.at_import("text.tokens") == set()
+    assert found.at_import("errors_like") == {"litevlm_ros.text.prompt.B", "rclpy.node"}
     assert private_reaches(found.files["errors_like"]) == ["errors_like.py:2 _hidden"]
     with pytest.raises(LookupError, match="errors_like is in no room"):
         found.upward((("errors",), ("config",), ("text",)))

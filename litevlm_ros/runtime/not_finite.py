@@ -39,9 +39,9 @@ def not_finite(part: str, precision: str, layer: int | None = None) -> NotFinite
         )
     return NotFiniteError(
         f"{where} infinite or NaN in {precision}, which holds all that a sound model computes. So {wrong}the weights "
-        "are damaged or the checkpoint is broken: download it again (`ros2 run litevlm_ros download_models`), then make "
-        f"its graphs and engines again (`ros2 run litevlm_ros export_onnx`, `ros2 run litevlm_ros build_engines {flag} "
-        f"{'bf16' if precision == 'bf16' else 'fp16'}`)"
+        "are damaged or the checkpoint is broken: download it again (`ros2 run litevlm_ros download_models`), then "
+        f"make its graphs and engines again (`ros2 run litevlm_ros export_onnx`, `ros2 run litevlm_ros build_engines "
+        f"{flag} {'bf16' if precision == 'bf16' else 'fp16'}`)"
     )
 
 
