@@ -62,7 +62,7 @@ class TensorRTTextDecoder:
         self._prompts: OrderedDict[tuple[int, int], Program] = OrderedDict()
         self._decode_step: Program | None = None
         self._ahead = 0
-        """The end of the cache rows that decode steps have written, of which some may be nobody's."""
+        """The end of the cache rows of decode steps whose tokens nobody has read; 0 if there are none."""
 
     @property
     def cache(self) -> CacheLength:
@@ -123,7 +123,7 @@ class TensorRTTextDecoder:
                     step.run()
                     self._arrived[launched % RING].record(self._device.stream)
                     launched += 1
-                self._ahead = start + launched
+                self._ahead = start + launched if launched > taken + 1 else 0
                 self._arrived[taken % RING].synchronize()
                 found = int(self._buffers.ring[taken % RING])
                 if found < 0:
@@ -194,10 +194,10 @@ class TensorRTTextDecoder:
 
         Nobody has seen their tokens, so that is no error.
         """
-        if self._ahead > self._cache.length:
+        if self._ahead:
             _, bad = self._buffers.read_results()
             if bad is not None:
-                self._buffers.clear_rows(self._cache.length, self._ahead)
+                self._buffers.clear_rows(min(self._cache.length, self._ahead), self._ahead)
                 self._buffers.clear_bad()
         self._ahead = 0
 
