@@ -143,7 +143,7 @@ class _Sample:
         self.lengths = self._base + end
         self.output = self.lengths + aligned(_LENGTHS_BYTES)
         self._width = output[1]
-        self._fill(end)
+        memory.fill(self._base, end, self._numbers.period)
 
     def close(self) -> None:
         """Waits for the device and frees the memory."""
@@ -170,14 +170,3 @@ class _Sample:
         """Waits for the device and returns rows of the output, which starts as zeros."""
         address = self.output + NUMBER_BYTES * first * self._width
         return from_words(self._memory.read(address, (rows, self._width), np.uint16), self._computed)
-
-    def _fill(self, size: int) -> None:
-        """Writes one period of the sample numbers and doubles what is there until `size` bytes are full."""
-        driver, stream = self._device.driver, self._device.stream
-        period = self._numbers.period[: size // NUMBER_BYTES]
-        self._memory.write(self._base, period)
-        filled = period.nbytes
-        while filled < size:
-            count = min(filled, size - filled)
-            driver.memcpy_dtod_async(self._base + filled, self._base, count, stream)
-            filled += count

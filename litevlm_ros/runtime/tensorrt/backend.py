@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from litevlm_ros.backend import Backend, Tiler
 from litevlm_ros.config import PipelineConfig, TokenSelectionConfig
+from litevlm_ros.engines.graphs import block_graphs
 from litevlm_ros.engines.plan_archive import PlanArchive
 from litevlm_ros.engines.shapes import next_size, prompt_rows
 from litevlm_ros.engines.tensorrt_module import load_tensorrt
@@ -19,6 +20,7 @@ from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.kv_cache import context_capacity
 from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
+from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import EngineFile, find_engine
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
@@ -133,7 +135,7 @@ class _Loading:
     def _vision(self, memory: DeviceMemory, scratch: Room) -> TensorRTVisionEncoder:
         sidecar = self.files[VISION].sidecar
         computed = computed_in(sidecar.precision_built)
-        archive, plans = self._plans(VISION, scratch)
+        archive, plans = self._plans(VISION, memory, scratch)
         weights = load_vision_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         attention = VisionAttention(self.device, memory, plans, self.model.vision, computed)
@@ -149,7 +151,7 @@ class _Loading:
     def _text(self, memory: DeviceMemory, scratch: Room, capacity: int, *, visual_is_bf16: bool) -> TensorRTTextDecoder:
         sidecar, config = self.files[TEXT].sidecar, self.model.text
         computed = computed_in(sidecar.precision_built)
-        archive, plans = self._plans(TEXT, scratch)
+        archive, plans = self._plans(TEXT, memory, scratch)
         weights = load_text_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         kernels = TextKernels(self.device, config, computed)
@@ -170,9 +172,11 @@ class _Loading:
         scratch.on_move(decoder.forget_graphs)
         return decoder
 
-    def _plans(self, part: str, scratch: Room) -> tuple[PlanArchive, BlockPlans]:
+    def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans]:
         archive = PlanArchive.open(self.files[part].path)
-        plans = BlockPlans(archive, self.device, scratch)
+        graphs, computed = block_graphs(part, archive.precision, self.model), computed_in(archive.precision)
+        check = BlockCheck(part, graphs, self.model, computed, self.device, memory)
+        plans = BlockPlans(archive, self.device, scratch, check)
         self.resources.callback(plans.close)
         return archive, plans
 

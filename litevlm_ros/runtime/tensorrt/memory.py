@@ -71,6 +71,16 @@ class DeviceMemory:
         self._device.wait()
         self.release_pinned(staged)
 
+    def fill(self, address: int, size: int, array: npt.NDArray[Any]) -> None:
+        """Writes an array, and then enqueues copies of what is there until `size` bytes are full of repetitions."""
+        first = array[: max(1, size // array.itemsize)]
+        self.write(address, first)
+        filled = first.nbytes
+        while filled < size:
+            count = min(filled, size - filled)
+            self._device.driver.memcpy_dtod_async(address + filled, address, count, self._device.stream)
+            filled += count
+
     def read(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Returns an array from the device when all work on the stream is done: for small things, and while loading."""
         staged = self.pinned(shape, dtype)
@@ -95,7 +105,7 @@ class DeviceMemory:
 
     def by_purpose(self) -> dict[str, int]:
         """Returns the bytes that each purpose takes, the largest first."""
-        return dict(self._bytes.most_common())
+        return {purpose: size for purpose, size in self._bytes.most_common() if size}
 
     def free(self) -> None:
         """Frees everything that was allocated here."""

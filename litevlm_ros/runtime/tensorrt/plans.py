@@ -27,6 +27,8 @@ from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import EngineError
 from litevlm_ros.files import write_bytes
 from litevlm_ros.model_directory import runtime_cache_directory
+from litevlm_ros.precision import precision_flag
+from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import distrust
 from litevlm_ros.runtime.tensorrt.memory import Room
@@ -42,7 +44,11 @@ _DIGITS = 12
 class BlockPlans:
     """The blocks of one engine file. The device must be current in every call."""
 
-    def __init__(self, archive: PlanArchive, device: CudaDevice, scratch: Room) -> None:
+    def __init__(
+        self, archive: PlanArchive, device: CudaDevice, scratch: Room, check: BlockCheck | None = None
+    ) -> None:
+        """Each block is checked by `check`, if there is one, before anybody gets it."""
+        self._check = check
         self._archive = archive
         self._device = device
         self._scratch = scratch
@@ -55,7 +61,7 @@ class BlockPlans:
     def block(self, name: str, rows: int, columns: int = 0) -> Block:
         """Returns the block `name` for so many rows, and columns where it has any.
 
-        Raises EngineError if TensorRT does not load or build its plan.
+        Raises EngineError if TensorRT does not load or build its plan, or computes it wrong.
         """
         key = PlanKey(name, rows, columns)
         block = self._blocks.get(key)
@@ -88,6 +94,14 @@ class BlockPlans:
             )
         settings, cache = runtime_settings(engine, bytes(kernels))
         block = Block(self._name(key), engine, settings, self._device, self._shapes(engine, key), self._scratch)
+        wrong = self._check.wrong(key.block, key.rows, block) if self._check else ""
+        if wrong:
+            flag = precision_flag(self._archive.part)
+            raise EngineError(
+                f"TensorRT does not compute the plan {key} of {self._archive.file.name} right on {self._device.name}: "
+                f"{wrong}. Build engines in another precision, such as `ros2 run litevlm_ros build_engines {flag} "
+                "fp16`, or set backend to onnxruntime"
+            )
         if cache is not None:
             compiled = bytes(cache.serialize())
             if len(compiled) != len(kernels):  # TensorRT-RTX compiles if they are damaged or of another version

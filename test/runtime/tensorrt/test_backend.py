@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fake_cudnn
 import fake_tensorrt
@@ -186,6 +187,26 @@ def test_attention_without_cudnn_is_tensorrts(
 
 
 # --- memory
+
+
+@pytest.mark.parametrize(
+    ("part", "flag"), [("text_decoder", "--text-precision"), ("vision_encoder", "--vision-precision")]
+)
+def test_a_plan_that_tensorrt_computes_wrong_is_refused_when_it_is_loaded(
+    directory: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, part: str, flag: str
+) -> None:
+    def nonsense(context: Any, addresses: dict[str, int]) -> None:
+        """Leaves the outputs of this part's MLP as they are."""
+        if not addresses.keys() & ({"down"} if part == "text_decoder" else {"fc2"}):
+            run(context, addresses)
+
+    run = fake_tensorrt._Context._run
+    monkeypatch.setattr(fake_tensorrt._Context, "_run", nonsense)
+    message = rf"does not compute the plan mlp-\d+ of {part}_fp16.engine right on Fake GPU: .*nonsense.*{flag} fp16"
+    with pytest.raises(EngineError, match=message):
+        load(directory, backend="tensorrt")
+    gc.collect()
+    assert (cuda.live, cuda.depth, cuda.retained) == ({}, 0, 0)
 
 
 def test_everything_is_freed_and_counted(directory: Path, cuda: FakeCuda, caplog: pytest.LogCaptureFixture) -> None:
