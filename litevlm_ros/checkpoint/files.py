@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -107,6 +108,17 @@ def read_numbers(stored: StoredTensor) -> npt.NDArray[np.float32]:
     if stored.dtype == "BF16":
         return (numbers.astype(np.uint32) << 16).view(np.float32)
     return numbers.astype(np.float32)
+
+
+def read_positions(summands: Sequence[StoredTensor]) -> npt.NDArray[np.float32]:
+    """Reads InternViT's `positions` as fp32 [rows, width]: the position embedding with all that is always added to it.
+
+    `summands` are the embedding, the CLS token (added to row 0) and the patch embedding's bias (to all other rows), as
+    `WeightCheck.positions` returns them. Raises CheckpointError if they cannot be read.
+    """
+    embedding, cls, bias = map(read_numbers, summands)
+    rows = embedding.reshape(-1, bias.size)
+    return np.concatenate((rows[:1] + cls.reshape(1, -1), rows[1:] + bias))
 
 
 def unreadable(file: Path, reason: object) -> CheckpointError:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from litevlm_ros.checkpoint.check import WeightCheck, check_text, check_vision
-from litevlm_ros.checkpoint.files import SafetensorsDirectory, unreadable
+from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_positions, unreadable
 from litevlm_ros.checkpoint.keys import PositionSources
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
@@ -95,11 +95,11 @@ class _Reader:
     def summed_positions(self, sources: PositionSources) -> Tensor:
         """Returns `InternVisionEncoder.positions`, summed in fp32."""
         rows, width = self.shapes["positions"]
-        if not self.check.positions(sources, (rows, width)):
+        summands = self.check.positions(sources, (rows, width))
+        if not summands:
             return torch.empty(0)
         keys = (sources.embedding, sources.cls, sources.patch_bias)
-        embedding, cls, bias = (load_tensor(self.check.files, key).float().reshape(-1, width) for key in keys)
-        return self._converted(torch.cat((embedding[:1] + cls, embedding[1:] + bias)), keys)
+        return self._converted(torch.from_numpy(read_positions(summands)), keys)
 
     def _converted(self, tensor: Tensor, keys: tuple[str, ...]) -> Tensor:
         converted = tensor.to(self.dtype)

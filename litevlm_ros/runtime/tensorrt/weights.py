@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from litevlm_ros.checkpoint.check import WeightCheck, check_text, check_vision
-from litevlm_ros.checkpoint.files import ITEM_BYTES, StoredTensor, read_numbers
+from litevlm_ros.checkpoint.files import ITEM_BYTES, StoredTensor, read_positions
 from litevlm_ros.checkpoint.keys import PositionSources, Sources
 from litevlm_ros.engines.block_parameters import (
     EMBEDDING,
@@ -172,7 +172,7 @@ class _Part:
         upload = WeightUpload(self._device, self.kernels)
         try:
             if positions is not None:
-                total = _summed(summands)
+                total = read_positions(summands)
                 if not np.isfinite(total).all():
                     check.not_finite(tuple(vars(positions).values()), "float32")
                 upload.write(self.addresses[POSITIONS], total)
@@ -300,10 +300,3 @@ def _size(parameter: BlockParameter) -> int:
         raise EngineError(f"{parameter.name} has {numbers} numbers; TensorRT engines take at most {_MOST_NUMBERS}, "
                           "use backend:=onnxruntime")  # fmt: skip
     return numbers * ITEM_BYTES[_STORED_KINDS[parameter.tensor.type]]
-
-
-def _summed(positions: Sequence[StoredTensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Returns `positions` fp32 [rows, width]: the position embedding with CLS token (row 0) and patch bias added in."""
-    embedding, cls, bias = map(read_numbers, positions)
-    rows = embedding.reshape(-1, bias.size)
-    return np.concatenate((rows[:1] + cls.reshape(1, -1), rows[1:] + bias))
