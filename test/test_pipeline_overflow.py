@@ -44,7 +44,7 @@ def is_bad(text: str) -> bool:
 
 @pytest.fixture(scope="module")
 def alone() -> list[str]:
-    """What each of the 30 questions gets from a pipeline that never had a bad one.
+    """The answers that each of the 30 questions gets from a pipeline that never had a bad one.
 
     Whether a question is bad is found by a pipeline that was asked nothing before.
     """

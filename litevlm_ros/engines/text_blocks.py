@@ -49,7 +49,7 @@ def _qkv(config: TextConfig, kind: str) -> BlockGraph:
 
 
 def _mlp(config: TextConfig, kind: str) -> BlockGraph:
-    """What follows a layer's attention: output projection and MLP."""
+    """The rest of a layer behind its attention: output projection and MLP."""
     width, inner = config.hidden_size, config.intermediate_size
     body = Body(kind)
     body.op(f"Add(residual, {body.linear('attention', 'o_proj')})", "sum")

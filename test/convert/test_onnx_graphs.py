@@ -152,7 +152,7 @@ def test_weights_beyond_the_protobuf_limit_go_beside_the_graph(
 def test_a_graph_whose_check_fails_leaves_the_older_one_and_nothing_of_its_own(
     vision_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
 ) -> None:
-    """Whether the weights of the older and of the newer graph are in the graph or beside it."""
+    """Tells whether the weights of the older and of the newer graph are in the graph or beside it."""
     file, pixels = tmp_path / "graph.onnx", np.zeros((1, 56, 56, 3), np.uint8)
 
     def run(made: Path) -> float:

@@ -1,4 +1,4 @@
-"""What a block multiplies is summed up in fp32 by TensorRT, which its graph must ask for in the right way."""
+"""A block's products are summed up in fp32 by TensorRT, which its graph must ask for in the right way."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 
-from litevlm_ros.runtime.tensorrt.attention_reference import attend, from_words, to_words
+from litevlm_ros.runtime.tensorrt.attention_reference import attend
+from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 NAN = 0x7FFF
 """Not a number, in fp16 and in bf16."""
@@ -77,7 +78,7 @@ class Handle:
 
 @dataclass
 class Options:
-    """What a call of sdpa asks for besides q, k and v."""
+    """The options that a call of sdpa asks for besides q, k and v."""
 
     scale: float
     lengths: tuple[Tensor, Tensor] | None
@@ -187,7 +188,7 @@ def attend_causally(queries: Any, keys: Any, values: Any, seen: Any) -> Any:
 
 
 class FakeCudnn:
-    """What the module does, for tests to change."""
+    """The behaviour of the module, for tests to change."""
 
     def __init__(self, cuda: FakeCuda) -> None:
         self.cuda = cuda

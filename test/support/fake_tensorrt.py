@@ -30,7 +30,7 @@ from litevlm_ros.machine import Device
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, TEXT, VISION, engine_name
 from litevlm_ros.runtime.tensorrt import engine_files
-from litevlm_ros.runtime.tensorrt.attention_reference import from_words, to_words
+from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 VERSION = "10.3.0"
 MOST_TILES = 3

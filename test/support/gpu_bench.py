@@ -1,4 +1,4 @@
-"""What the tests on a GPU share: building and loading engines, questions to the demo model, and printed figures."""
+"""Helpers of the tests on a GPU: building and loading engines, questions to the demo model, and printed figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines compute against transformers: visual tokens in fp32, and the choice of each next token.
+"""Compares what engines compute with transformers: visual tokens in fp32, and the choice of each next token.
 
 Engines are asked first and closed, and transformers reads the same tiles, visual tokens and ids afterwards. So the two
 models need not be in memory at the same time.
@@ -29,7 +29,7 @@ _ANSWER = 64
 
 @dataclass(frozen=True)
 class Observation:
-    """What engines have computed: visual tokens of each number of tiles, and an answer to a prompt behind one tile."""
+    """Results of engines: visual tokens of each number of tiles, and an answer to a prompt behind one tile."""
 
     visual: Mapping[int, npt.NDArray[np.float32]]
     prompt: TokenIds

@@ -1,4 +1,4 @@
-"""What the package's own CUDA kernels take of a GPU, as NVRTC's assembler reports it. No GPU is needed."""
+"""Tells what the package's own CUDA kernels take of a GPU, as NVRTC's assembler reports it. No GPU is needed."""
 
 from __future__ import annotations
 

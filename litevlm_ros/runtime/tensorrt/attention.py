@@ -58,10 +58,11 @@ class VisionAttention:
         """`computed` is 'fp16' or 'bf16'; `plans` has the block 'attention', for where cuDNN is missing."""
         self._device, self._memory, self._plans = device, memory, plans
         self._config, self._computed = config, computed
+        self._made: dict[int, VisionKernel] = {}
         self._libraries = _Libraries.borrow(device, memory)
 
     def make(self, tiles: int) -> VisionKernel:
-        """Makes and checks the attention within each of `tiles`.
+        """Makes and checks the attention within each of `tiles`; further calls return the same.
 
         Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
         """
@@ -76,7 +77,10 @@ class VisionAttention:
         def check(kernel: VisionKernel) -> str:
             return check_vision(kernel.enqueue, self._device, self._memory, config, computed, tiles)
 
-        return self._libraries.make(f"the vision encoder's attention of {tiles} tiles", by_cudnn, by_engine, check)
+        if tiles not in self._made:
+            what = f"the vision encoder's attention of {tiles} tiles"
+            self._made[tiles] = self._libraries.make(what, by_cudnn, by_engine, check)
+        return self._made[tiles]
 
     def close(self) -> None:
         """Gives the libraries back. No kernel may be running."""
@@ -99,10 +103,11 @@ class TextAttention:
         self._device, self._memory, self._plans = device, memory, plans
         self._config, self._computed, self._capacity = config, computed, capacity
         self._indices: Indices | None = None
+        self._made: dict[int, TextKernel] = {}
         self._libraries = _Libraries.borrow(device, memory)
 
     def make(self, rows: int) -> TextKernel:
-        """Makes and checks the attention of up to `rows` new tokens.
+        """Makes and checks the attention of up to `rows` new tokens; further calls return the same.
 
         Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
         """
@@ -117,7 +122,10 @@ class TextAttention:
         def check(kernel: TextKernel) -> str:
             return check_text(kernel.enqueue, self._device, self._memory, config, computed, rows, capacity)
 
-        return self._libraries.make(f"the text decoder's attention of {rows} tokens", by_cudnn, by_engine, check)
+        if rows not in self._made:
+            what = f"the text decoder's attention of {rows} tokens"
+            self._made[rows] = self._libraries.make(what, by_cudnn, by_engine, check)
+        return self._made[rows]
 
     def close(self) -> None:
         """Gives the libraries back. No kernel may be running."""

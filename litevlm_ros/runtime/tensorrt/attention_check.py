@@ -21,13 +21,12 @@ from litevlm_ros.runtime.tensorrt.attention_reference import (
     SampleNumbers,
     attend,
     edges,
-    from_words,
     lengths_to_check,
     relative_error,
 )
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, aligned
-from litevlm_ros.runtime.tensorrt.text_buffers import NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES, from_words
 
 VisionEnqueue = Callable[[int, int], None]
 """Enqueues attention: the addresses of qkv and of the output."""

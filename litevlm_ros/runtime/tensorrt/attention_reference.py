@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from litevlm_ros.runtime.tensorrt.numbers import Words, from_words, to_words
+
 Floats = npt.NDArray[np.floating[Any]]
-Words = npt.NDArray[np.uint16]
 
 TOLERANCES = {"fp16": 5e-3, "bf16": 3e-2}
 """Type in which attention is computed → the largest relative error of one head of one row.
@@ -81,18 +82,3 @@ def relative_error(found: Floats, expected: Floats) -> float:
     if not np.isfinite(found).all():
         return float("inf")
     return float((np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max())
-
-
-def from_words(words: Words, computed: str) -> npt.NDArray[np.float32]:
-    """Returns in fp32 the fp16 or bf16 numbers whose bits are `words`."""
-    if computed == "fp16":
-        return words.view(np.float16).astype(np.float32)
-    return (words.astype(np.uint32) << 16).view(np.float32)
-
-
-def to_words(numbers: Floats, computed: str) -> Words:
-    """Returns the bits of finite numbers, rounded to fp16 or bf16."""
-    if computed == "fp16":
-        return numbers.astype(np.float16).view(np.uint16)
-    wide = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
-    return ((wide + 0x7FFF + (wide >> 16 & 1)) >> 16).astype(np.uint16)

@@ -16,14 +16,10 @@ import numpy.typing as npt
 from litevlm_ros.engines.block_graph import FLOAT, ROWS, UNIT, BlockGraph, BlockTensor
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.model_directory import VISION
-from litevlm_ros.runtime.tensorrt.attention_reference import (
-    SampleNumbers,
-    edges,
-    from_words,
-    relative_error,
-)
+from litevlm_ros.runtime.tensorrt.attention_reference import SampleNumbers, edges, relative_error
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, aligned, places
+from litevlm_ros.runtime.tensorrt.numbers import from_words
 
 TOLERANCES = {"fp16": 2e-2, "bf16": 6e-2}
 """Type in which a block multiplies → the largest relative error of a row. Sums in fp16 are off by 3e-3."""

@@ -16,7 +16,7 @@ from litevlm_ros.machine import format_capability
 from litevlm_ros.model_config import TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Scratch
-from litevlm_ros.runtime.tensorrt.text_buffers import NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
 
 INSTALL = (
     "`pip install nvidia-cudnn-frontend nvidia-cudnn-cu13` installs cuDNN; on a Jetson it comes with JetPack, and only "
@@ -37,7 +37,7 @@ class CudnnRefusal(EngineError):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where cuDNN finds [batch, heads, rows, D]: the sizes, and the distances in numbers."""
+    """The place where cuDNN finds [batch, heads, rows, D]: the sizes, and the distances in numbers."""
 
     sizes: tuple[int, int, int, int]
     strides: tuple[int, int, int, int]

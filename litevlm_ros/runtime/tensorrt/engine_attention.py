@@ -8,8 +8,8 @@ from litevlm_ros.engines.attention_blocks import ATTENTION
 from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.model_config import TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.memory import ALIGNMENT, DeviceMemory
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
-from litevlm_ros.runtime.tensorrt.text_buffers import NUMBER_BYTES
 
 MOST_ROWS = 256
 """The most new tokens whose scores are in memory at a time: 59 MB in fp32 for 14 heads and a cache of 4096 rows."""

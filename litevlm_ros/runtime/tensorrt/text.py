@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from litevlm_ros.backend import HiddenStates, Logits, TokenIds, VisualTokens
 from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.shapes import logit_rows, next_size, prompt_rows
@@ -23,6 +21,7 @@ from litevlm_ros.runtime.kv_cache import CacheLength
 from litevlm_ros.runtime.not_finite import not_finite
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
+from litevlm_ros.runtime.tensorrt.numbers import from_words
 from litevlm_ros.runtime.tensorrt.program import Program
 from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers, chunks
 from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
@@ -33,7 +32,6 @@ AHEAD = 2
 MOST_PROMPTS = 8
 """The number of prompt sizes, those of drafts aside, whose programs are kept; beyond, the one that was used longest ago
 is dropped. TensorRT-RTX 1.4 takes 73 MB of an H100's memory for each plan, and a program has two or three."""
-_BF16_SHIFT = 16
 
 
 class TensorRTTextDecoder:
@@ -137,11 +135,7 @@ class TensorRTTextDecoder:
         with self._device:
             self._device.driver.memcpy_dtoh_async(raw, self._buffers.logits, self._device.stream)
             self._device.wait()
-        words = raw[:, : self._config.vocab_size]
-        if self._computed == "bf16":
-            logits: Logits = (words.astype(np.uint32) << _BF16_SHIFT).view(np.float32)
-            return logits
-        return words.view(np.float16).astype(np.float32)
+        return from_words(raw[:, : self._config.vocab_size], self._computed)
 
     def forget_graphs(self) -> None:
         """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""

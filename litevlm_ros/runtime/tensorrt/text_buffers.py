@@ -19,11 +19,10 @@ from litevlm_ros.engines.text_blocks import padded_vocabulary
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
 
 RING = 8
 """The number of tokens that the host may leave unread while decoding goes on."""
-NUMBER_BYTES = 2
-"""Bytes of a number, fp16 or bf16."""
 
 _ROW_MULTIPLE = 64
 _LONG, _INT, _FLOAT = 8, 4, 4

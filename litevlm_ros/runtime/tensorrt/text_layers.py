@@ -11,13 +11,14 @@ from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.block_graph import UNIT
 from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.model_config import TextConfig
-from litevlm_ros.runtime.tensorrt.attention import TextAttention, TextKernel
+from litevlm_ros.runtime.tensorrt.attention import TextAttention
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.program import Piece
-from litevlm_ros.runtime.tensorrt.text_buffers import NUMBER_BYTES, TextBuffers, TextInputs
+from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers, TextInputs
 from litevlm_ros.runtime.tensorrt.weights import TextWeights
 
 _FLOAT = 4
@@ -42,7 +43,6 @@ class TextLayers:
         """Allocates the activations. Raises EngineError if memory is short."""
         self._config = config
         self._plans, self._weights, self._attention = plans, weights, attention
-        self._attentions: dict[int, TextKernel] = {}
         self._kernels, self._buffers = kernels, buffers
         self._visual_is_bf16 = visual_is_bf16
         width, mixed = config.hidden_size, config.num_heads * config.head_dim
@@ -73,8 +73,7 @@ class TextLayers:
         at = {name: self._at[name] for name in self._at.offsets}
         qkv, mlp, head = (self._plans.block(*each) for each in (("qkv", new), ("mlp", new), ("head", logits)))
         last_mlp = self._plans.block("mlp", logits)
-        attention = self._attentions.get(new) or self._attention.make(new)
-        self._attentions[new] = attention
+        attention = self._attention.make(new)
         embed = partial(kernels.embed, inputs.ids, self._weights.embedding, buffers.visual, at["sum"], new)
         yield partial(embed, visual_is_bf16=self._visual_is_bf16)
         yield partial(kernels.rotations, inputs.positions, at["frequencies"], at["rotations"], new)

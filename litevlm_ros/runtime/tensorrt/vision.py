@@ -15,18 +15,17 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import VISION
 from litevlm_ros.runtime.not_finite import not_finite
-from litevlm_ros.runtime.tensorrt.attention import VisionAttention, VisionKernel
+from litevlm_ros.runtime.tensorrt.attention import VisionAttention
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule
 from litevlm_ros.runtime.tensorrt.kernels.pixels import PixelKernels
 from litevlm_ros.runtime.tensorrt.memory import BlockPool, DeviceMemory, Room, aligned, places
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiles
 from litevlm_ros.runtime.tensorrt.program import Piece, Program
 from litevlm_ros.runtime.tensorrt.weights import PartWeights
 
-NUMBER_BYTES = 2
-"""Bytes of a number, fp16 or bf16."""
 MOST_PROGRAMS = 4
 """The numbers of tiles whose programs are kept; beyond, the one that was used longest ago is dropped."""
 _FLOAT_BYTES = 4
@@ -106,7 +105,6 @@ class TensorRTVisionEncoder:
         self._pool = BlockPool(memory, "visual tokens")
         self._pixel_kernels = PixelKernels(device, config, computed)
         self._checks = KernelModule(device, "finite.cu", {"check_finite": "PPi"}, NUMBER_MACROS[computed])
-        self._attentions: dict[int, VisionKernel] = {}
         self._programs: OrderedDict[int, tuple[Program, int]] = OrderedDict()
 
     def prepare(self, tiles: int = 1) -> None:
@@ -218,8 +216,7 @@ class TensorRTVisionEncoder:
         patches, qkv, mlp, projector = (
             self._plans.block(name, rows) for name in ("patches", "qkv", "mlp", "projector")
         )
-        attention = self._attentions.get(tiles) or self._attention.make(tiles)
-        self._attentions[tiles] = attention
+        attention = self._attention.make(tiles)
         unit = () if self._config.qkv_bias else (UNIT,)
         change = at["zeros"]
         yield lambda: self._pixel_kernels.patches(self._pixels, tiles, at["patches"])

@@ -14,14 +14,8 @@ from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.benchmarking import comparison, exact_stages
 from litevlm_ros.lab.benchmarking.accuracy import Accuracy
 from litevlm_ros.lab.benchmarking.build_time import Build
-from litevlm_ros.lab.benchmarking.comparison import (
-    Caption,
-    Comparison,
-    EngineFacts,
-    StageTime,
-    Way,
-    compare_named,
-)
+from litevlm_ros.lab.benchmarking.comparison import compare_named
+from litevlm_ros.lab.benchmarking.comparison_result import Caption, Comparison, EngineFacts, StageTime, Way
 from litevlm_ros.lab.benchmarking.comparison_table import comparison_tables
 from litevlm_ros.lab.benchmarking.exact_stages import Stage
 from litevlm_ros.machine import Device

@@ -21,10 +21,10 @@ from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
-from litevlm_ros.runtime.tensorrt.attention_reference import from_words, to_words
 from litevlm_ros.runtime.tensorrt.device import CudaDevice, CudaGraph
 from litevlm_ros.runtime.tensorrt.engine_attention import MOST_ROWS
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
+from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 VISION = VisionConfig(64, 128, 2, 4, 56, 14)
 """4 x 4 patches, so a tile has 17 rows."""
@@ -60,7 +60,7 @@ class Block:
 
 @dataclass
 class Plans:
-    """What BlockPlans does for attention."""
+    """A stand-in for what BlockPlans does for attention."""
 
     cuda: FakeCuda
     device: CudaDevice

@@ -8,11 +8,10 @@ from litevlm_ros.runtime.tensorrt.attention_reference import (
     SampleNumbers,
     attend,
     edges,
-    from_words,
     lengths_to_check,
     relative_error,
-    to_words,
 )
+from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 
 @pytest.mark.parametrize(("computed", "bits"), [("fp16", 11), ("bf16", 8)])

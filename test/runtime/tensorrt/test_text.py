@@ -249,7 +249,7 @@ def test_a_small_cache_answers_as_a_large_one(backend: Backend, directory: Path)
 
 @pytest.fixture
 def answers(backend: Backend) -> Callable[[], list[Any]]:
-    """What a decoder answers, from an empty cache."""
+    """Returns what a decoder answers, from an empty cache."""
 
     def ask() -> list[Any]:
         backend.text.cache.truncate(0)
@@ -267,7 +267,7 @@ def equal(found: list[Any], expected: list[Any]) -> bool:
 
 
 def cache_is_finite(backend: Backend) -> bool:
-    """Whether all rows are, those behind the valid ones, too."""
+    """Tells whether all rows are, those behind the valid ones, too."""
     text: Any = backend.text
     buffers = text._buffers
     with text._device:

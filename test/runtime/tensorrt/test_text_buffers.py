@@ -1,4 +1,4 @@
-"""What the host writes for a program lies where kernels read it, and what is cleaned is clean."""
+"""The host's writes for a program lie where kernels read them, and what is cleaned is clean."""
 
 from __future__ import annotations
 

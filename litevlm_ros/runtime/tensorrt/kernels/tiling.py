@@ -38,7 +38,7 @@ _HEADER_INTS = 3 * 5 + 5 + 2 * 9
 
 @dataclass(frozen=True, eq=False)
 class TilingPlan:
-    """How to cut frames of one encoding and size."""
+    """The way in which frames of one encoding and size are cut."""
 
     table: npt.NDArray[np.int32]
     """What the kernels read: the struct `Plan` of tiling.cu and the weights."""
