@@ -6,7 +6,7 @@ its changes, because a single MLP's may. A block passes on the sum and its last 
 
 from __future__ import annotations
 
-from litevlm_ros.engines.block_graph import FLOAT, ROWS, TYPES, UNIT, UNIT_TENSOR, BlockGraph, BlockTensor, Body
+from litevlm_ros.engines.block_graph import FLOAT, ROWS, TYPES, BlockGraph, BlockTensor, Body, wide_type
 from litevlm_ros.model_config import TextConfig
 
 _ALIGNMENT = 8
@@ -34,14 +34,14 @@ def _qkv(config: TextConfig, kind: str) -> BlockGraph:
     body = Body(kind)
     body.op("Add(sum, change)", "residual")
     normalised = body.rms_norm("residual", "input_norm", config.rms_norm_eps)
-    body.cast(body.linear(normalised, "qkv_weight", "qkv_bias"), kind, "qkv")
+    body.linear(normalised, "qkv_weight", "qkv_bias", to=kind, name="qkv")
     return BlockGraph(
         "qkv",
         _sum_and_change(config),
         (
             BlockTensor("input_norm", FLOAT, (width,)),
             BlockTensor("qkv_weight", kind, (qkv_width(config), width)),
-            BlockTensor("qkv_bias", FLOAT, (1, qkv_width(config))),
+            BlockTensor("qkv_bias", wide_type(kind), (1, qkv_width(config))),
         ),
         (BlockTensor("residual", FLOAT, (ROWS, width)), BlockTensor("qkv", kind, (ROWS, qkv_width(config)))),
         str(body),
@@ -52,17 +52,17 @@ def _mlp(config: TextConfig, kind: str) -> BlockGraph:
     """The rest of a layer behind its attention: output projection and MLP."""
     width, inner = config.hidden_size, config.intermediate_size
     body = Body(kind)
-    body.op(f"Add(residual, {body.linear('attention', 'o_proj')})", "sum")
+    body.op(f"Add(residual, {body.linear('attention', 'o_proj', to=FLOAT)})", "sum")
     normalised = body.rms_norm("sum", "post_norm", config.rms_norm_eps)
-    both = body.cast(body.linear(normalised, "gate_up", factor=UNIT), kind)
+    both = body.linear(normalised, "gate_up", to=kind)
     body.op(f"Split<axis = 1>({both}, {body.integers((inner, inner))})", "gate, up")
-    body.linear(body.silu_gate("gate", "up"), "down", name="change")
+    body.linear(body.silu_gate("gate", "up"), "down", to=FLOAT, name="change")
     return BlockGraph(
         "mlp",
         (
             BlockTensor("attention", kind, (ROWS, config.num_heads * config.head_dim)),
             BlockTensor("residual", FLOAT, (ROWS, width)),
-            UNIT_TENSOR,
+            *body.unit(),
         ),
         (
             BlockTensor("o_proj", kind, (width, config.num_heads * config.head_dim)),
@@ -79,10 +79,10 @@ def _head(config: TextConfig, kind: str) -> BlockGraph:
     """The last layer's sum and change → the logits of the rows whose logits are asked for."""
     body = Body(kind)
     hidden = body.rms_norm(body.op("Add(sum, change)"), "norm", config.rms_norm_eps)
-    body.cast(body.linear(hidden, "head", factor=UNIT), kind, "logits")
+    body.linear(hidden, "head", to=kind, name="logits")
     return BlockGraph(
         "head",
-        (*_sum_and_change(config), UNIT_TENSOR),
+        (*_sum_and_change(config), *body.unit()),
         (
             BlockTensor("norm", FLOAT, (config.hidden_size,)),
             BlockTensor("head", kind, (padded_vocabulary(config), config.hidden_size)),

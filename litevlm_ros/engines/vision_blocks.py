@@ -7,7 +7,7 @@ change of it, and the next block adds the two.
 
 from __future__ import annotations
 
-from litevlm_ros.engines.block_graph import FLOAT, ROWS, TYPES, UNIT, UNIT_TENSOR, BlockGraph, BlockTensor, Body
+from litevlm_ros.engines.block_graph import FLOAT, ROWS, TYPES, BlockGraph, BlockTensor, Body, wide_type
 from litevlm_ros.model_config import ModelConfig, VisionConfig
 
 PROJECTOR_EPS = 1e-5
@@ -29,7 +29,9 @@ def _patches(config: VisionConfig, kind: str) -> BlockGraph:
     """Patches [R, patch width] → the sum that the layers begin with. A CLS row has a patch of zeros."""
     width, rows = config.hidden_size, 1 + config.grid**2
     body = Body(kind)
-    tiles = body.op(f"Reshape({body.linear('patches', 'patch_embedding')}, {body.integers((-1, rows, width))})")
+    tiles = body.op(
+        f"Reshape({body.linear('patches', 'patch_embedding', to=FLOAT)}, {body.integers((-1, rows, width))})"
+    )
     placed = body.op(f"Add({tiles}, positions)")
     body.op(f"Reshape({placed}, {body.integers((-1, width))})", "sum")
     return BlockGraph(
@@ -50,8 +52,7 @@ def _qkv(config: VisionConfig, kind: str) -> BlockGraph:
     body = Body(kind)
     body.op(f"Add(sum, {body.cast('change', FLOAT)})", "residual")
     normalised = body.layer_norm("residual", "norm1_weight", "norm1_bias", config.layer_norm_eps)
-    behind = {"bias": "qkv_bias"} if config.qkv_bias else {"factor": UNIT}
-    body.cast(body.linear(normalised, "qkv_weight", **behind), kind, "qkv")
+    body.linear(normalised, "qkv_weight", "qkv_bias" if config.qkv_bias else "", to=kind, name="qkv")
     weights = (
         BlockTensor("norm1_weight", FLOAT, (width,)),
         BlockTensor("norm1_bias", FLOAT, (width,)),
@@ -59,8 +60,8 @@ def _qkv(config: VisionConfig, kind: str) -> BlockGraph:
     )
     return BlockGraph(
         "qkv",
-        _sum_and_change(config, kind) if config.qkv_bias else (*_sum_and_change(config, kind), UNIT_TENSOR),
-        (*weights, BlockTensor("qkv_bias", FLOAT, (1, 3 * width))) if config.qkv_bias else weights,
+        (*_sum_and_change(config, kind), *body.unit()),
+        (*weights, BlockTensor("qkv_bias", wide_type(kind), (1, 3 * width))) if config.qkv_bias else weights,
         (BlockTensor("residual", FLOAT, (ROWS, width)), BlockTensor("qkv", kind, (ROWS, 3 * width))),
         str(body),
     )
@@ -70,24 +71,24 @@ def _mlp(config: VisionConfig, kind: str) -> BlockGraph:
     """The rest of a layer behind its attention: output projection and MLP."""
     width, inner = config.hidden_size, config.intermediate_size
     body = Body(kind)
-    body.op(f"Add(residual, {body.linear('attention', 'proj', 'proj_bias', 'scale1')})", "sum")
+    body.op(f"Add(residual, {body.linear('attention', 'proj', 'proj_bias', 'scale1', to=FLOAT)})", "sum")
     normalised = body.layer_norm("sum", "norm2_weight", "norm2_bias", config.layer_norm_eps)
-    active = body.gelu(body.linear(normalised, "fc1", "fc1_bias"))
-    body.cast(body.linear(active, "fc2", "fc2_bias", "scale2"), kind, "change")
+    active = body.gelu(body.linear(normalised, "fc1", "fc1_bias", to=body.wide))
+    body.linear(active, "fc2", "fc2_bias", "scale2", to=kind, name="change")
     return BlockGraph(
         "mlp",
         (BlockTensor("attention", kind, (ROWS, width)), BlockTensor("residual", FLOAT, (ROWS, width))),
         (
             BlockTensor("proj", kind, (width, width)),
-            BlockTensor("proj_bias", FLOAT, (1, width)),
-            BlockTensor("scale1", FLOAT, (width,)),
+            BlockTensor("proj_bias", wide_type(kind), (1, width)),
+            BlockTensor("scale1", wide_type(kind), (width,)),
             BlockTensor("norm2_weight", FLOAT, (width,)),
             BlockTensor("norm2_bias", FLOAT, (width,)),
             BlockTensor("fc1", kind, (inner, width)),
-            BlockTensor("fc1_bias", FLOAT, (1, inner)),
+            BlockTensor("fc1_bias", wide_type(kind), (1, inner)),
             BlockTensor("fc2", kind, (width, inner)),
-            BlockTensor("fc2_bias", FLOAT, (1, width)),
-            BlockTensor("scale2", FLOAT, (width,)),
+            BlockTensor("fc2_bias", wide_type(kind), (1, width)),
+            BlockTensor("scale2", wide_type(kind), (width,)),
         ),
         _sum_and_change(config, kind),
         str(body),
@@ -115,8 +116,8 @@ def _projector(model: ModelConfig, kind: str) -> BlockGraph:
     folded = body.op(f"Transpose<perm = [0, 1, 3, 2, 4, 5]>({squares})")
     rows = body.op(f"Reshape({folded}, {body.integers((-1, channels))})")
     normalised = body.layer_norm(rows, "norm_weight", "norm_bias", PROJECTOR_EPS)
-    active = body.gelu(body.linear(normalised, "projector1", "projector1_bias"))
-    body.cast(body.linear(active, "projector2", "projector2_bias"), kind, "visual_tokens")
+    active = body.gelu(body.linear(normalised, "projector1", "projector1_bias", to=body.wide))
+    body.linear(active, "projector2", "projector2_bias", to=kind, name="visual_tokens")
     return BlockGraph(
         "projector",
         _sum_and_change(config, kind),
@@ -124,9 +125,9 @@ def _projector(model: ModelConfig, kind: str) -> BlockGraph:
             BlockTensor("norm_weight", FLOAT, (channels,)),
             BlockTensor("norm_bias", FLOAT, (channels,)),
             BlockTensor("projector1", kind, (text_width, channels)),
-            BlockTensor("projector1_bias", FLOAT, (1, text_width)),
+            BlockTensor("projector1_bias", wide_type(kind), (1, text_width)),
             BlockTensor("projector2", kind, (text_width, text_width)),
-            BlockTensor("projector2_bias", FLOAT, (1, text_width)),
+            BlockTensor("projector2_bias", wide_type(kind), (1, text_width)),
         ),
         (BlockTensor("visual_tokens", kind, ("T", text_width)),),
         str(body),

@@ -31,17 +31,12 @@ def not_finite(part: str, precision: str, layer: int | None = None) -> NotFinite
     where = f"the {name}: {result}"
     if layer is not None:
         where = f"layer {layer} of the {name}: the numbers of its attention or MLP are"
-    wrong = ""
-    if precision == "bf16":
-        wrong = (
-            f"TensorRT computes bf16 wrong on this GPU (`ros2 run litevlm_ros build_engines {flag} fp16` and the "
-            f"parameter {_parameter(flag)}: fp16 show whether it does), or "
-        )
+    built = "bf16" if precision == "bf16" else "fp16"
     return NotFiniteError(
-        f"{where} infinite or NaN in {precision}, which holds all that a sound model computes. So {wrong}the weights "
-        "are damaged or the checkpoint is broken: download it again (`ros2 run litevlm_ros download_models`), then "
-        f"make its graphs and engines again (`ros2 run litevlm_ros export_onnx`, `ros2 run litevlm_ros build_engines "
-        f"{flag} {'bf16' if precision == 'bf16' else 'fp16'}`)"
+        f"{where} infinite or NaN in {precision}, which holds all that a sound model computes. So the weights are "
+        "damaged or the checkpoint is broken: download it again (`ros2 run litevlm_ros download_models`), then make "
+        f"its graphs and engines again (`ros2 run litevlm_ros export_onnx`, `ros2 run litevlm_ros build_engines {flag} "
+        f"{built}`)"
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from litevlm_ros.engines.block_parameters import BlockParameter, embedding, text_runs, vision_runs
+from litevlm_ros.engines.block_parameters import POSITIONS, BlockParameter, embedding, text_runs, vision_runs
 from litevlm_ros.engines.text_blocks import text_blocks
 from litevlm_ros.engines.vision_blocks import vision_blocks
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
@@ -47,12 +47,19 @@ def test_a_run_reads_the_parameters_of_its_own_layer() -> None:
     assert found[5]["post_norm"] == "layers.2.post_norm.weight"
 
 
-def test_biases_are_fp32_rows_and_matrices_are_numbers() -> None:
-    for run in (*vision_runs(MODEL, "bf16"), *text_runs(TEXT, "bf16")):
+@pytest.mark.parametrize(
+    ("precision", "matrix", "behind"), [("fp16", "float16", "float"), ("bf16",) + ("bfloat16",) * 2]
+)
+def test_types_are_those_of_matrices_of_what_follows_them_and_of_norms(
+    precision: str, matrix: str, behind: str
+) -> None:
+    """What follows a product has the type of `Body.wide`."""
+    for run in (*vision_runs(MODEL, precision), *text_runs(TEXT, precision)):
         for parameter in run:
-            is_matrix = parameter.tensor.name not in ("positions", "embedding") and len(parameter.shape) == 2
-            assert parameter.tensor.type == ("bfloat16" if is_matrix else "float"), parameter
-            if parameter.name.endswith(".bias") and "norm" not in parameter.name:
+            is_wide = "norm" in parameter.name or parameter.name == POSITIONS
+            expected = "float" if is_wide else matrix if len(parameter.shape) == 2 else behind
+            assert parameter.tensor.type == expected, parameter
+            if parameter.name.endswith(".bias") and not is_wide:
                 assert parameter.tensor.shape == (1, *parameter.shape)
 
 

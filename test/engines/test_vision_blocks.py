@@ -21,10 +21,16 @@ from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig  # no
 TEXT = TextConfig(48, 96, 1, 4, 2, 12, 1e-6, 1e6, 100, True, 512)
 VISION = VisionConfig(64, 128, 3, 4, 56, 14)
 
+TOLERANCES = {"fp16": 1e-3, "bf16": 5e-4}
+"""Precision → largest relative error. GELU in blocks alone is off by 2.6e-4 here: see `Body.gelu`. Roundings of fp16
+make that 4e-4. Blocks in bf16 run in fp32 here: see block_runs.py.
+"""
+
 
 @pytest.mark.parametrize("config", [VISION, replace(VISION, qkv_bias=False), replace(VISION, num_layers=2)])
 @pytest.mark.parametrize("tiles", [1, 3])
-def test_all_layers_equal_the_torch_module(config: VisionConfig, tiles: int) -> None:
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_all_layers_equal_the_torch_module(config: VisionConfig, tiles: int, precision: str) -> None:
     torch.manual_seed(1)
     module = InternVisionEncoder(config, TEXT.hidden_size)
     with torch.no_grad():
@@ -38,9 +44,13 @@ def test_all_layers_equal_the_torch_module(config: VisionConfig, tiles: int) -> 
     parameters = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
     first = {"patches": _patches(module, pixels)}
     visual_tokens = run_blocks(
-        vision_blocks(model, "fp16"), vision_runs(model, "fp16"), parameters, first, lambda _, qkv: _attend(config, qkv)
+        vision_blocks(model, precision),
+        vision_runs(model, precision),
+        parameters,
+        first,
+        lambda _, qkv: _attend(config, qkv),
     )
-    assert relative(visual_tokens, expected) < 1e-3
+    assert relative(visual_tokens, expected) < TOLERANCES[precision]
     assert not np.allclose(visual_tokens[0], visual_tokens[1], atol=1e-2), "tokens that are equal prove nothing"
 
 

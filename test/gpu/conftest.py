@@ -11,11 +11,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gpu_bench import build, loaded, say
+from gpu_bench import answers, build, build_together, loaded, say
 from package_files import DEMO_MODEL
 
 from litevlm_ros.backend import Backend
@@ -24,7 +25,9 @@ from litevlm_ros.lab.benchmarking.gpu_access import Gpu
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, engine_name
 
-DEMO_SIZES = ("--max-tiles", "2", "--max-context", "512")
+DEMO_SIZES = ("--max-tiles", "2", "--max-context", "384")
+SMALL_SIZES = ("--max-tiles", "1", "--max-context", "144")
+"""Room for one view, a question of `gpu_bench` (84 tokens together) and an answer of 48 tokens."""
 LARGE_TILES, LARGE_CONTEXT = 12, 2048
 
 
@@ -56,12 +59,44 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
+def fp16_answers(demo: Path) -> list[str]:
+    """The demo model's answers in fp16, with cuDNN where it is there."""
+    return answers(demo, backend="tensorrt", vision_precision="fp16", text_precision="fp16")
+
+
+@pytest.fixture(scope="session")
+def all_precisions(demo: Path) -> Path:
+    """The demo model with engines in all other precisions beside those in fp16.
+
+    INT4 is for the text decoder alone; the vision encoder that goes with it is INT8.
+    """
+    commands = [("--precision", precision, *SMALL_SIZES) for precision in ("bf16", "fp8", "int8")]
+    build_together(demo, *commands, ("--precision", "int4", "--skip-vision", *SMALL_SIZES))
+    return demo
+
+
+@pytest.fixture(scope="session")
+def transformers_import() -> Iterator[Future[None]]:
+    """The import of PyTorch and transformers, for whose files a machine with a cold disk needs 20 s.
+
+    It goes on while engines are built, which other processes do.
+    """
+
+    def import_them() -> None:
+        from transformers import InternVLForConditionalGeneration, Qwen2Model  # noqa: F401
+
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(import_them)
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory, transformers_import: Future[None]) -> Large:
     from random_internvl import write_random_internvl
 
     kept = os.environ.get("LITEVLM_GPU_MODEL")
     directory = Path(kept) if kept else tmp_path_factory.mktemp("gpu") / "large"
     if not (directory / "text_decoder" / "config.json").is_file():
+        transformers_import.result()
         started = time.monotonic()
         write_random_internvl(directory, "1b", "cuda")
         say(f"the large model was written in {time.monotonic() - started:.1f} s")

@@ -40,11 +40,11 @@ def picture(model: ModelConfig, count: int = 1) -> Any:
     return sample_tiles(count, model.vision.image_size)
 
 
-def test_the_demo_model_answers_as_on_onnxruntime(demo: Path) -> None:
+def test_the_demo_model_answers_as_on_onnxruntime(demo: Path, fp16_answers: list[str]) -> None:
     pytest.importorskip("onnxruntime", reason="the reference for the demo model is ONNX Runtime")
-    reference, found = (answers(demo, backend=name) for name in ("onnxruntime", "tensorrt"))
-    assert len(set(found)) > 10
-    assert equal_share(found, reference, "ONNX Runtime in fp32 and engines in fp16") >= 0.9
+    reference = answers(demo, backend="onnxruntime")
+    assert len(set(fp16_answers)) > 10
+    assert equal_share(fp16_answers, reference, "ONNX Runtime in fp32 and engines in fp16") >= 0.9
 
 
 def test_several_tiles_are_encoded_as_one_by_one(demo: Path, model: ModelConfig, gpu: Gpu) -> None:
@@ -129,27 +129,28 @@ def test_speculation_gives_the_plain_answers_up_to_ties(demo: Path, model: Model
 
 
 def test_a_shape_that_was_not_foreseen_is_built_once_and_kept(demo: Path, model: ModelConfig, tmp_path: Path) -> None:
+    """It is one of few rows, whose blocks TensorRT computes even where cuDNN is there."""
     directory = tmp_path / "model"
     shutil.copytree(demo, directory)
     file = directory / engine_name(TEXT, "fp16")
     kept = runtime_cache_directory(file)
     shutil.rmtree(kept, ignore_errors=True)
     archive = PlanArchive.open(file)
-    plans = {key: (archive.plan(key), archive.kernels(key)) for key in archive.keys if key.rows != 192}
+    plans = {key: (archive.plan(key), archive.kernels(key)) for key in archive.keys if key.rows != 8}
     write_archive(file, TEXT, "fp16", archive.graphs, plans, {})
     facts = {"engine_bytes": file.stat().st_size, "engine_sha256": hash_file(file)}
     dataclasses.replace(EngineSidecar.read(file), **facts).write(directory)
-    ids = prompt(model, 190)
+    ids = np.arange(20, 27)
     with loaded(demo) as backend:
-        expected = read(backend, model, ids, backend.vision.encode(picture(model))).logits().copy()
+        expected = read(backend, model, ids, None).logits().copy()
     times: list[dict[str, int]] = []
     for _ in range(2):
         with loaded(directory) as backend:
-            found = read(backend, model, ids, backend.vision.encode(picture(model))).logits().copy()
+            found = read(backend, model, ids, None).logits().copy()
             np.testing.assert_allclose(found, expected, atol=0.05 * float(np.abs(expected).max()))
         times.append({file.name: file.stat().st_mtime_ns for file in kept.glob("*.plan")})
     say(f"built and kept: {', '.join(times[0])}")
-    assert {"-".join(name.split("-")[:2]) for name in times[0]} == {"qkv-192", "mlp-192"}
+    assert {"-".join(name.split("-")[:2]) for name in times[0]} == {"qkv-8", "mlp-8"}
     assert times[1] == times[0], "the second load builds nothing"
 
 

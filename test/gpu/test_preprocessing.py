@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_bench import hold, say
+from gpu_bench import say
 from raw_images import noisy_image
 
-from litevlm_ros.lab.benchmarking.exact_stages import RESOLUTION, sample_views
-from litevlm_ros.lab.benchmarking.stages import median_ms
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.tiling import TILED_ENCODINGS
@@ -30,7 +28,6 @@ INTERNVL2_1B = ModelConfig(
     use_thumbnail=True,
     max_dynamic_tiles=12,
 )
-RUNS = 30
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +67,3 @@ def test_tiles_are_those_of_the_host(device: CudaDevice, tiler: tuple[DeviceTile
     apart = np.abs(tiles.astype(np.int16) - expected.tiles)
     say(f"{encoding}, {len(tiles)} tiles: at most {apart.max()} of 255 apart, {(apart > 0).mean():.1e} of all numbers")
     assert apart.max() <= 1
-
-
-@pytest.mark.parametrize("tiler", [1], indirect=True)
-def test_six_views_are_cut_in_time(device: CudaDevice, tiler: tuple[DeviceTiler, HostTiler]) -> None:
-    views, (on_device, on_host) = sample_views(6), tiler
-
-    def work() -> None:
-        on_device.cut(views)
-        with device:
-            device.wait()
-
-    spent = median_ms(work, RUNS)
-    size = "x".join(map(str, RESOLUTION))
-    say(f"six views of {size} cut on the host: {median_ms(lambda: on_host.cut(views), RUNS):.2f} ms")
-    hold("six views cut on the device", spent, 1.5)

@@ -1,14 +1,20 @@
-"""Runs blocks of engines with ONNX Runtime on the CPU, with the parameters of a torch module as their weights."""
+"""Runs blocks of engines with ONNX Runtime on the CPU, with the parameters of a torch module as their weights.
+
+ONNX Runtime does not multiply in bf16 on a CPU. So blocks in bf16 run in fp32, which shows that their graphs are right,
+but not how they round.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
-from litevlm_ros.engines.block_graph import UNIT, BlockGraph
+from litevlm_ros.engines.block_graph import FLOAT, UNIT, BlockGraph, BlockTensor
 from litevlm_ros.engines.block_parameters import BlockParameter
 
 _TYPES = {"float": np.float32, "float16": np.float16}
@@ -20,8 +26,8 @@ class BlockRunner:
     """A block as ONNX Runtime computes it."""
 
     def __init__(self, block: BlockGraph) -> None:
-        self._block = block
-        self._session = onnxruntime.InferenceSession(block.serialized(), providers=["CPUExecutionProvider"])
+        self._block = _without_bf16(block)
+        self._session = onnxruntime.InferenceSession(self._block.serialized(), providers=["CPUExecutionProvider"])
 
     def __call__(self, weights: Mapping[str, Array], **activations: Array) -> tuple[Array, ...]:
         """Returns the outputs in the block's order. Inputs are rounded to the block's types."""
@@ -29,6 +35,22 @@ class BlockRunner:
         inputs = (*self._block.activations, *self._block.weights)
         feed = {tensor.name: np.asarray(given[tensor.name], _TYPES[tensor.type]) for tensor in inputs}
         return tuple(self._session.run([tensor.name for tensor in self._block.outputs], feed))
+
+
+def _without_bf16(block: BlockGraph) -> BlockGraph:
+    """Returns a block with fp32 in place of bf16."""
+
+    def widened(tensors: Sequence[BlockTensor]) -> tuple[BlockTensor, ...]:
+        return tuple(replace(each, type=FLOAT) if each.type == "bfloat16" else each for each in tensors)
+
+    to_float, to_bf16 = (f"to = {number}>" for number in (onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16))
+    return replace(
+        block,
+        activations=widened(block.activations),
+        weights=widened(block.weights),
+        outputs=widened(block.outputs),
+        body=block.body.replace(to_bf16, to_float),
+    )
 
 
 def run_blocks(

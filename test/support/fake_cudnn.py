@@ -1,4 +1,4 @@
-"""A module `cudnn`, as nvidia-cudnn-frontend is called, whose attention is numpy's on the fake GPU's memory.
+"""A module `cudnn`, as nvidia-cudnn-frontend is called, whose attention and products are numpy's on the fake GPU.
 
 It knows only what this package calls, and refuses what the real one would. As there, graphs run on the stream of their
 handle, lengths are read when a graph runs, padding rows of the output are not written, and a causal mask over a single
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,9 @@ class DataType(enum.Enum):
     BFLOAT16 = "bf16"
     FLOAT = "fp32"
     INT32 = "int32"
+
+
+_NUMPY = {DataType.INT32: np.int32, DataType.FLOAT: np.float32}
 
 
 class HeurMode(enum.Enum):
@@ -62,8 +66,8 @@ class Tensor:
         return self
 
     def at(self, cuda: FakeCuda, address: int) -> Any:
-        """Its 16-bit numbers or int32 in device memory, as uint16 or int32 [batch, heads, rows, D]."""
-        kind = np.dtype(np.int32 if self.data_type is DataType.INT32 else np.uint16)
+        """Its numbers in device memory with its sizes and strides: those of 16 bits as uint16."""
+        kind = np.dtype(_NUMPY.get(self.data_type, np.uint16))
         count = 1 + sum((size - 1) * step for size, step in zip(self.dim, self.stride, strict=True))
         cuda.check_range(address, count * kind.itemsize)
         memory = np.frombuffer((ctypes.c_char * (count * kind.itemsize)).from_address(address), kind)
@@ -86,9 +90,15 @@ class Options:
 
 
 class Graph:
+    """A graph of one operation, `sdpa` or `matmul`, which says what is checked and what is run."""
+
     def __init__(self, cudnn: FakeCudnn, kind: DataType, handle: Handle) -> None:
         self._cudnn, self._kind, self._handle = cudnn, kind, handle
         self._done: list[str] = []
+        self._validate: Callable[[], None]
+        self._run: Callable[[dict[Tensor, int]], None]
+        self._rows = 0
+        """The rows of queries, or of a product, by which a test may have a graph refused."""
 
     def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: DataType) -> Tensor:
         return Tensor(name, dim, stride, data_type)
@@ -113,14 +123,32 @@ class Graph:
         self._q, self._k, self._v = q, k, v
         self._options = Options(attn_scale, lengths, use_causal_mask_bottom_right)
         self._o = Tensor("o", [], [], self._kind)
+        self._rows, self._validate, self._run = q.dim[2], self._validate_attention, self._attend
         return self._o, None
 
+    def matmul(self, *, A: Tensor, B: Tensor, name: str) -> Tensor:
+        self._a, self._b, self._c = A, B, Tensor(name, [], [], self._kind)
+        self._rows, self._validate, self._run = A.dim[1], self._validate_product, self._multiply
+        return self._c
+
     def validate(self) -> None:
+        self._validate()
+        self._done.append("validate")
+
+    def _validate_attention(self) -> None:
         for tensor in (self._q, self._k, self._v, self._o):
             assert tensor.data_type is self._kind
             assert tensor.stride[3] == 1, "cuDNN wants the numbers of a head side by side"
         assert self._q.dim[1] % self._k.dim[1] == 0
-        self._done.append("validate")
+
+    def _validate_product(self) -> None:
+        assert self._a.data_type is self._b.data_type is self._kind
+        assert self._c.data_type in (self._kind, DataType.FLOAT)
+        assert self._a.dim[0] == self._b.dim[0] == self._c.dim[0] == 1
+        assert self._a.dim[2] == self._b.dim[1]
+        assert [self._a.dim[1], self._b.dim[2]] == self._c.dim[1:]
+        assert self._a.dim[2] % 8 == 0, "cuDNN reads 16 bytes at once"
+        assert self._b.dim[2] % 8 == 0, "cuDNN writes 16 bytes at once"
 
     def build_operation_graph(self) -> None:
         self._done.append("operations")
@@ -130,7 +158,7 @@ class Graph:
         self._done.append("plans")
 
     def check_support(self) -> None:
-        reason = self._cudnn.refuses.get(self._q.dim[2], self._cudnn.refuses.get(0))
+        reason = self._cudnn.refuses.get(self._rows, self._cudnn.refuses.get(0))
         if reason:
             raise NotSupported(f"{reason}\nand so on")
         self._done.append("support")
@@ -155,7 +183,17 @@ class Graph:
         cuda.streams[handle.stream].enqueue(lambda: self._run(pack))
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _run(self, pack: dict[Tensor, int]) -> None:
+    def _multiply(self, pack: dict[Tensor, int]) -> None:
+        cuda, computed = self._cudnn.cuda, self._kind.value
+        a, b = (from_words(each.at(cuda, pack[each]), computed).astype(np.float64)[0] for each in (self._a, self._b))
+        result = a @ b
+        if self._cudnn.multiplies_wrong:
+            result = result[:, ::-1]
+        wide = self._c.data_type is DataType.FLOAT
+        self._c.at(cuda, pack[self._c])[0] = result.astype(np.float32) if wide else to_words(result, computed)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _attend(self, pack: dict[Tensor, int]) -> None:
         cuda, computed = self._cudnn.cuda, self._kind.value
         q, k, v = (from_words(each.at(cuda, pack[each]), computed) for each in (self._q, self._k, self._v))
         assert abs(self._options.scale * np.sqrt(q.shape[-1]) - 1) < 1e-12
@@ -197,10 +235,11 @@ class FakeCudnn:
         """The number of graphs built."""
         self.workspace = 1000
         self.refuses: dict[int, str] = {}
-        """Query rows → why check_support raises; 0 stands for any."""
+        """Rows of queries or of a product → why check_support raises; 0 stands for any."""
         self.keys_too_many = 0
         self.breaks = False
         """The last rows are not finite."""
+        self.multiplies_wrong = False
         self.fails_to_run = False
 
     def module(self) -> ModuleType:

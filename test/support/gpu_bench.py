@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,8 @@ from litevlm_ros.types import View
 
 SLACK = 1.25
 """A time may be so many times its goal before a test fails: machines differ, and other programs run."""
+SCENES, FEW_SCENES = 10, 5
+"""The scenes that are asked about where many answers are compared, and where a load is to be short."""
 QUESTIONS = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
 
 
@@ -54,6 +60,20 @@ def build(model: Path, *arguments: str) -> float:
     return seconds
 
 
+def build_together(model: Path, *commands: Sequence[str]) -> None:
+    """Builds engines of a model directory into it with several commands at a time, one for each four cores."""
+
+    def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "litevlm_ros.tools.build_engines", "--model", str(model), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 4)) as threads:
+        for arguments, done in zip(commands, threads.map(run, commands), strict=True):
+            assert done.returncode == 0, f"build_engines failed: {' '.join(arguments)}: {done.stderr}"
+    say(f"{model.name}: {len(commands)} build_engines together took {time.monotonic() - started:.1f} s")
+
+
 @contextlib.contextmanager
 def loaded(model: Path, **settings: Any) -> Iterator[Backend]:
     """Yields the TensorRT backend of a model directory, and closes it."""
@@ -62,8 +82,8 @@ def loaded(model: Path, **settings: Any) -> Iterator[Backend]:
         yield backend
 
 
-def answers(model: Path, scenes: int = 10, **settings: Any) -> list[str]:
-    """Returns the answers to all QUESTIONS about each of some scenes."""
+def answers(model: Path, scenes: int = SCENES, **settings: Any) -> list[str]:
+    """Returns the answers to all QUESTIONS about each of some scenes, the first ones first."""
     texts = []
     with contextlib.closing(Pipeline.from_config(PipelineConfig(model, threads=8, **settings))) as pipeline:
         for seed in range(scenes):
@@ -73,7 +93,8 @@ def answers(model: Path, scenes: int = 10, **settings: Any) -> list[str]:
 
 
 def equal_share(found: list[str], reference: list[str], what: str) -> float:
-    """Prints and returns the share of equal answers."""
+    """Prints and returns the share of answers that are equal. `reference` may be about more scenes than `found`."""
+    reference = reference[: len(found)]
     equal = sum(a == b for a, b in zip(reference, found, strict=True))
     say(f"{what}: {equal} of {len(found)} answers are equal, such as {found[0]!r}")
     return equal / len(found)

@@ -1,4 +1,7 @@
-"""CUDA kernels compiled for the host and run there, block by block; warps may talk in blocks of one warp only."""
+"""CUDA kernels compiled for the host and run there, block by block.
+
+Where lanes of a warp talk to each other, all threads of the block must do so at once.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ template <class Kernel> void run_all(const unsigned *sizes, bool they_meet, Kern
 }
 inline void __syncthreads() { pthread_barrier_wait(&all_here); }
 template <class T> T __shfl_xor_sync(unsigned, T value, int distance) {
-    static T lanes[32];
+    static T lanes[1024];
     lanes[threadIdx.x] = value;
     __syncthreads();
     const T other = lanes[threadIdx.x ^ distance];
@@ -57,15 +60,17 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int distance) {
     return other;
 }
 inline unsigned __ballot_sync(unsigned, bool value) {
-    static bool lanes[32];
+    static bool lanes[1024];
     lanes[threadIdx.x] = value;
     __syncthreads();
     unsigned votes = 0;
-    for (int i = 0; i < 32; ++i) votes |= unsigned(lanes[i]) << i;
+    for (int i = 0; i < 32; ++i) votes |= unsigned(lanes[threadIdx.x / 32 * 32 + i]) << i;
     __syncthreads();
     return votes;
 }
+struct uint2 { unsigned x, y; };
 struct uint4 { unsigned x, y, z, w; };
+struct float4 { float x, y, z, w; };
 #define __popc __builtin_popcount
 #define __global__
 #define __device__ inline

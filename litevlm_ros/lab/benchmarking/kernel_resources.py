@@ -12,6 +12,7 @@ from typing import Any
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, compile_with_log, read_source
 from litevlm_ros.runtime.tensorrt.kernels.pixels import pixel_macros
+from litevlm_ros.runtime.tensorrt.kernels.rows import row_macros
 from litevlm_ros.runtime.tensorrt.kernels.selection import SELECTION_MACROS
 from litevlm_ros.runtime.tensorrt.kernels.text import text_macros
 from litevlm_ros.runtime.tensorrt.kernels.weights import WEIGHT_MACROS
@@ -48,6 +49,7 @@ def launcher_macros(model: ModelConfig, computed: str) -> Mapping[str, Mapping[s
     return {
         "finite.cu": numbers,
         "pixels.cu": pixel_macros(model.vision, computed),
+        "rows.cu": row_macros(model.text, computed),
         "text.cu": text_macros(model.text, computed),
         "tiling.cu": {},
         "token_selection.cu": SELECTION_MACROS,

@@ -5,26 +5,17 @@ Kernels are made for fixed numbers of rows. Each is checked against numpy when i
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol
 
-from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.attention_check import check_text, check_vision
-from litevlm_ros.runtime.tensorrt.cudnn_attention import (
-    Cudnn,
-    CudnnRefusal,
-    CudnnTextAttention,
-    CudnnVisionAttention,
-)
+from litevlm_ros.runtime.tensorrt.cudnn_attention import CudnnTextAttention, CudnnVisionAttention
+from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_attention import EngineTextAttention, EngineVisionAttention, Indices
+from litevlm_ros.runtime.tensorrt.libraries import Libraries
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class VisionKernel(Protocol):
@@ -46,9 +37,6 @@ class TextKernel(Protocol):
         """
 
 
-_Kernel = TypeVar("_Kernel", VisionKernel, TextKernel)
-
-
 class VisionAttention:
     """Makes the attention of the vision encoder. The device must be current in every call."""
 
@@ -59,7 +47,7 @@ class VisionAttention:
         self._device, self._memory, self._plans = device, memory, plans
         self._config, self._computed = config, computed
         self._made: dict[int, VisionKernel] = {}
-        self._libraries = _Libraries.borrow(device, memory)
+        self._libraries = Libraries.borrow(device, memory)
 
     def make(self, tiles: int) -> VisionKernel:
         """Makes and checks the attention within each of `tiles`; further calls return the same.
@@ -104,7 +92,7 @@ class TextAttention:
         self._config, self._computed, self._capacity = config, computed, capacity
         self._indices: Indices | None = None
         self._made: dict[int, TextKernel] = {}
-        self._libraries = _Libraries.borrow(device, memory)
+        self._libraries = Libraries.borrow(device, memory)
 
     def make(self, rows: int) -> TextKernel:
         """Makes and checks the attention of up to `rows` new tokens; further calls return the same.
@@ -135,83 +123,3 @@ class TextAttention:
         if self._indices is None or self._indices.count < count:
             self._indices = Indices(self._memory, count)
         return self._indices
-
-
-class _Libraries:
-    """The choice between cuDNN and TensorRT. All attentions of a device share it, and with it one handle of cuDNN."""
-
-    _of_devices: ClassVar[dict[CudaDevice, _Libraries]] = {}
-
-    def __init__(self, device: CudaDevice, memory: DeviceMemory) -> None:
-        self._device = device
-        self._users = 0
-        self._warned = False
-        self._cudnn: Cudnn | None = None
-        self._missing = ""
-        try:
-            self._cudnn = Cudnn(device, memory)
-        except CudnnRefusal as refusal:
-            self._missing = str(refusal)
-
-    @classmethod
-    def borrow(cls, device: CudaDevice, memory: DeviceMemory) -> _Libraries:
-        """Returns those of `device`, which are loaded for their first user."""
-        libraries = cls._of_devices.get(device) or cls(device, memory)
-        cls._of_devices[device] = libraries
-        libraries._users += 1
-        return libraries
-
-    def give_back(self) -> None:
-        """Unloads them after the last user. No kernel may be running."""
-        self._users -= 1
-        if not self._users:
-            del self._of_devices[self._device]
-            if self._cudnn is not None:
-                self._cudnn.close()
-
-    def make(
-        self,
-        what: str,
-        by_cudnn: Callable[[Cudnn], _Kernel],
-        by_engine: Callable[[], _Kernel],
-        check: Callable[[_Kernel], str],
-    ) -> _Kernel:
-        """Returns the first kernel that passes its check. Raises EngineError if none does."""
-        started = time.monotonic()
-        try:
-            kernel = self._checked_cudnn(by_cudnn, check)
-        except CudnnRefusal as refusal:
-            reason = str(refusal)
-        else:
-            _LOGGER.debug("cuDNN computes %s; made and checked in %.2f s", what, time.monotonic() - started)
-            return kernel
-        self._say(what, reason)
-        kernel = by_engine()
-        wrong = check(kernel)
-        if wrong:
-            raise EngineError(
-                f"nothing computes {what} right on {self._device.name}: TensorRT: {wrong}; cuDNN: {reason}. "
-                "Update TensorRT or cuDNN, or set backend to onnxruntime"
-            )
-        _LOGGER.debug("TensorRT computes %s; made and checked in %.2f s", what, time.monotonic() - started)
-        return kernel
-
-    def _checked_cudnn(self, by_cudnn: Callable[[Cudnn], _Kernel], check: Callable[[_Kernel], str]) -> _Kernel:
-        """Returns cuDNN's kernel. Raises CudnnRefusal with the reason why it cannot be used."""
-        if self._cudnn is None:
-            raise CudnnRefusal(self._missing)
-        kernel = by_cudnn(self._cudnn)
-        wrong = check(kernel)
-        if wrong:
-            raise CudnnRefusal(f"cuDNN {self._cudnn.version} is not used, {wrong}")
-        return kernel
-
-    def _say(self, what: str, reason: str) -> None:
-        """Warns once for a device; what follows is for those who look closely."""
-        _LOGGER.log(
-            logging.DEBUG if self._warned else logging.WARNING,
-            "TensorRT computes %s, which is slower than cuDNN: %s",
-            what,
-            reason,
-        )
-        self._warned = True

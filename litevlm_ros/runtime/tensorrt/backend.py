@@ -29,6 +29,7 @@ from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room, gigabytes
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiler
 from litevlm_ros.runtime.tensorrt.text import TensorRTTextDecoder
+from litevlm_ros.runtime.tensorrt.text_blocks import TextBlocks
 from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers
 from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
 from litevlm_ros.runtime.tensorrt.token_selection import DeviceTokenSelector
@@ -135,7 +136,7 @@ class _Loading:
     def _vision(self, memory: DeviceMemory, scratch: Room) -> TensorRTVisionEncoder:
         sidecar = self.files[VISION].sidecar
         computed = computed_in(sidecar.precision_built)
-        archive, plans = self._plans(VISION, memory, scratch)
+        archive, plans, _ = self._plans(VISION, memory, scratch)
         weights = load_vision_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         attention = VisionAttention(self.device, memory, plans, self.model.vision, computed)
@@ -151,7 +152,7 @@ class _Loading:
     def _text(self, memory: DeviceMemory, scratch: Room, capacity: int, *, visual_is_bf16: bool) -> TensorRTTextDecoder:
         sidecar, config = self.files[TEXT].sidecar, self.model.text
         computed = computed_in(sidecar.precision_built)
-        archive, plans = self._plans(TEXT, memory, scratch)
+        archive, plans, check = self._plans(TEXT, memory, scratch)
         weights = load_text_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         kernels = TextKernels(self.device, config, computed)
@@ -161,8 +162,10 @@ class _Loading:
         buffers = TextBuffers(config, capacity, most_new, capacity, self.device, memory)
         attention = TextAttention(self.device, memory, plans, config, computed, buffers.cache_rows)
         self.resources.callback(attention.close)
+        blocks = TextBlocks(config, plans, check, self.device, memory, scratch, computed)
+        self.resources.callback(blocks.close)
         layers = TextLayers(
-            config, plans, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
+            config, blocks, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
         )
         decoder = TensorRTTextDecoder(
             self.model, capacity, layers, kernels, buffers, self.device,
@@ -172,13 +175,13 @@ class _Loading:
         scratch.on_move(decoder.forget_graphs)
         return decoder
 
-    def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans]:
+    def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans, BlockCheck]:
         archive = PlanArchive.open(self.files[part].path)
         graphs, computed = block_graphs(part, archive.precision, self.model), computed_in(archive.precision)
         check = BlockCheck(part, graphs, self.model, computed, self.device, memory)
         plans = BlockPlans(archive, self.device, scratch, check)
         self.resources.callback(plans.close)
-        return archive, plans
+        return archive, plans, check
 
 
 def _capacity(config: PipelineConfig, model: ModelConfig, file: EngineFile) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from litevlm_ros.engines.block_graph import UNIT
 from litevlm_ros.engines.kernel_compiler import runtime_settings
 from litevlm_ros.engines.plan_archive import PlanArchive, PlanKey
 from litevlm_ros.engines.plan_builder import build_plan
@@ -27,13 +28,12 @@ from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import EngineError
 from litevlm_ros.files import write_bytes
 from litevlm_ros.model_directory import runtime_cache_directory
-from litevlm_ros.precision import precision_flag
+from litevlm_ros.precision import computed_in, precision_flag
+from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import distrust
 from litevlm_ros.runtime.tensorrt.memory import Room
-from litevlm_ros.runtime.tensorrt.program import Piece
-from litevlm_ros.runtime.tensorrt.weights import RunWeights
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ class BlockPlans:
         self._logger, self._messages = tensorrt_logger()
         self._runtime: Any = load_tensorrt().module.Runtime(self._logger)
         self._directory = runtime_cache_directory(archive.file)
-        self._blocks: WeakValueDictionary[PlanKey, Block] = WeakValueDictionary()
+        self._blocks: WeakValueDictionary[PlanKey, PlanBlock] = WeakValueDictionary()
         scratch.on_move(self._place)
 
-    def block(self, name: str, rows: int, columns: int = 0) -> Block:
+    def block(self, name: str, rows: int, columns: int = 0) -> PlanBlock:
         """Returns the block `name` for so many rows, and columns where it has any.
 
         Raises EngineError if TensorRT does not load or build its plan, or computes it wrong.
@@ -81,7 +81,7 @@ class BlockPlans:
         for block in list(self._blocks.values()):
             block.place()
 
-    def _load(self, key: PlanKey) -> Block:
+    def _load(self, key: PlanKey) -> PlanBlock:
         if key in self._archive.keys:
             engine = self._runtime.deserialize_cuda_engine(self._archive.plan(key))
         else:
@@ -93,14 +93,15 @@ class BlockPlans:
                 f"with `{rebuild_command(self._archive.file)}`"
             )
         settings, cache = runtime_settings(engine, bytes(kernels))
-        block = Block(self._name(key), engine, settings, self._device, self._shapes(engine, key), self._scratch)
+        block = PlanBlock(self._name(key), engine, settings, self._device, self._shapes(engine, key), self._scratch)
         wrong = self._check.wrong(key.block, key.rows, block) if self._check else ""
         if wrong:
             flag = precision_flag(self._archive.part)
+            other = "fp16" if computed_in(self._archive.precision) == "bf16" else "bf16"
             raise EngineError(
                 f"TensorRT does not compute the plan {key} of {self._archive.file.name} right on {self._device.name}: "
                 f"{wrong}. Build engines in another precision, such as `ros2 run litevlm_ros build_engines {flag} "
-                "fp16`, or set backend to onnxruntime"
+                f"{other}`, or set backend to onnxruntime"
             )
         if cache is not None:
             compiled = bytes(cache.serialize())
@@ -158,7 +159,7 @@ class BlockPlans:
         return f"{Path(self._archive.file).name}, {key}"
 
 
-class Block:
+class PlanBlock(Block):
     """One plan with its execution context."""
 
     def __init__(
@@ -185,6 +186,7 @@ class Block:
         missing = self._context.infer_shapes()
         if missing:
             raise self._failed(f"lacks the shape of {', '.join(missing)}")
+        self.reads_unit = UNIT in shapes
         self._scratch = scratch
         self._scratch_bytes = int(self._context.update_device_memory_size_for_shapes())
         self.place()
@@ -194,22 +196,12 @@ class Block:
         self._context.set_device_memory(*self._scratch.at_least(self._scratch_bytes))
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
-        """Enqueues one run on tensors at these addresses, all of them. Raises EngineError."""
+        """See Block. All tensors of the plan must have an address."""
         for tensor, address in addresses.items():
             if not self._context.set_tensor_address(tensor, address):
                 raise self._failed(f"does not take the address of {tensor}")
         if not self._context.execute_async_v3(self._device.stream.handle):
             raise self._failed("did not run")
-
-    def piece(self, weights: RunWeights, addresses: Mapping[str, int], *activations: str) -> Piece:
-        """Returns the part of a program that runs this block with `weights`, and `activations` at their `addresses`."""
-        every = {**weights.addresses, **{name: addresses[name] for name in activations}}
-
-        def enqueue() -> None:
-            weights.unpack()
-            self.enqueue(every)
-
-        return enqueue
 
     def close(self) -> None:
         """Frees the context, and then what it refers to. The block must not be running."""

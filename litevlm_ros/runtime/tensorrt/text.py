@@ -75,6 +75,7 @@ class TensorRTTextDecoder:
     def prepare(self, counts: Sequence[int] = ()) -> None:
         """See `TextDecoder.prepare`. The program of decode steps is made too."""
         with self._device:
+            self._settle()
             self._step()
             for count in counts:
                 self._prompt(next_size(count, self._sizes), next_size(count, logit_rows()))
@@ -125,7 +126,7 @@ class TensorRTTextDecoder:
                 self._arrived[taken % RING].synchronize()
                 found = int(self._buffers.ring[taken % RING])
                 if found < 0:
-                    self._raise_not_finite(start + taken, start + launched)
+                    self._raise_not_finite(start + taken, start + launched, self._first_bad())
             self._cache.extend(1)
             yield found
 
@@ -179,7 +180,7 @@ class TensorRTTextDecoder:
         program.run()
         next_tokens, bad = self._buffers.read_results()
         if bad is not None:
-            self._raise_not_finite(before, length + count)
+            self._raise_not_finite(before, length + count, bad)
         self._cache.extend(count)
         return next_tokens
 
@@ -188,16 +189,18 @@ class TensorRTTextDecoder:
 
         Nobody has seen their tokens, so that is no error.
         """
-        if self._ahead:
-            _, bad = self._buffers.read_results()
-            if bad is not None:
-                self._buffers.clear_rows(min(self._cache.length, self._ahead), self._ahead)
-                self._buffers.clear_bad()
+        if self._ahead and self._first_bad() is not None:
+            self._buffers.clear_rows(min(self._cache.length, self._ahead), self._ahead)
+            self._buffers.clear_bad()
         self._ahead = 0
 
-    def _raise_not_finite(self, first: int, end: int) -> None:
-        """Cleans the cache rows from `first` to before `end`, and raises NotFiniteError."""
-        _, bad = self._buffers.read_results()
+    def _first_bad(self) -> int | None:
+        """Waits for all decode steps, and returns the first flag that they have set, if any."""
+        self._buffers.download_results()
+        return self._buffers.read_results()[1]
+
+    def _raise_not_finite(self, first: int, end: int, bad: int | None) -> None:
+        """Cleans the cache rows from `first` to before `end`, and raises NotFiniteError for the first flag, `bad`."""
         self._buffers.clear_rows(first, end)
         self._buffers.clear_bad()
         self._device.wait()
@@ -212,7 +215,9 @@ class TensorRTTextDecoder:
             if new > MOST_LOGITS and len(kept) >= MOST_PROMPTS:
                 self._prompts.pop(kept[0]).close()
             self._buffers.write_idle()
-            pieces = list(self._layers.pieces(new, logits, self._buffers.prompt))
+            # The copies from and to pinned memory are parts of the graph, so that a single launch does everything.
+            layers = self._layers.pieces(new, logits, self._buffers.prompt)
+            pieces = [self._buffers.upload_prompt, *layers, self._buffers.download_results]
             name = f"the text decoder for {new} tokens and {logits} logits"
             self._prompts[key] = Program(self._device, name, pieces)
             self._buffers.clear_idle()

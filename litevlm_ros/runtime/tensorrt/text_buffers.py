@@ -71,13 +71,16 @@ class TextBuffers:
         self._state_memory = memory.pinned((self._state.size,), np.uint8)
         self._host_state = _views(self._state_memory, self._state, state)
         self.prompt = TextInputs(**{name: self._prompt[name] for name in numbers})
-        """What `write_prompt` writes."""
+        """What `upload_prompt` writes."""
         self.state = TextInputs(**{name: self._state[name] for name in numbers})
         """What `write_state` writes, and each decode step then moves on."""
         self.step = self._state["step"]
 
         self._results = Slots(memory, "buffers", {"next_tokens": _LONG * MOST_LOGITS, "bad": _INT * (self._layers + 1)})
-        self._host_results = memory.pinned((self._results.size,), np.uint8)
+        self._results_memory = memory.pinned((self._results.size,), np.uint8)
+        begin = self._results.offsets["bad"]
+        self._host_bad = self._results_memory[begin : begin + _INT * (self._layers + 1)].view(np.int32)
+        self._host_next_tokens = self._results_memory[: _LONG * MOST_LOGITS].view(np.int64)
         self.next_tokens = self._results["next_tokens"]
         self.bad = self._results["bad"]
         """int32 [layers + 1]: 1 where a layer's keys or values, or at last the logits, are not finite."""
@@ -97,7 +100,10 @@ class TextBuffers:
         return self.keys(layer) + self._layer_bytes
 
     def write_idle(self) -> None:
-        """Enqueues inputs with which a program may run before it has any: one token, for the cache's spare row."""
+        """Writes inputs with which a program may run before it has any: one token, for the cache's spare row.
+
+        The last uploads must be done.
+        """
         none = np.zeros(1, np.int64)
         self.write_prompt(none, none, self.cache_rows - 1, 1)
         self.write_state(0, 0, self.cache_rows - 1)
@@ -108,7 +114,7 @@ class TextBuffers:
         self.clear_bad()
 
     def write_prompt(self, ids: TokenIds, positions: TokenIds, past: int, wanted: int) -> None:
-        """Enqueues the upload of new tokens behind `past` cache rows, with logits of the last `wanted` of them.
+        """Writes for `upload_prompt` new tokens behind `past` cache rows, with logits of the last `wanted` of them.
 
         Places that fill up a program's shape keep older tokens, which are ids of words or rows of visual tokens. The
         last upload must be done, as it is when a program's results were read.
@@ -117,8 +123,10 @@ class TextBuffers:
         host["ids"][:count], host["positions"][:count] = ids, positions
         host["wanted"][:wanted], host["wanted"][wanted:] = np.arange(count - wanted, count), 0
         host["lengths"][:] = count, past + count
-        driver = self._device.driver
-        driver.memcpy_htod_async(self._prompt.address, self._prompt_memory, self._device.stream)
+
+    def upload_prompt(self) -> None:
+        """Enqueues the copy of what `write_prompt` wrote to the device: the first piece of a prompt's program."""
+        self._device.driver.memcpy_htod_async(self._prompt.address, self._prompt_memory, self._device.stream)
 
     def write_state(self, token: int, position: int, past: int) -> None:
         """Enqueues the upload of the first decode step's inputs. The last upload must be done."""
@@ -127,13 +135,18 @@ class TextBuffers:
         self._host_state["lengths"][:] = 1, past + 1
         self._device.driver.memcpy_htod_async(self._state.address, self._state_memory, self._device.stream)
 
+    def download_results(self) -> None:
+        """Enqueues the copy of next tokens and flags to the host: the last piece of a prompt's program."""
+        self._device.driver.memcpy_dtoh_async(self._results_memory, self._results.address, self._device.stream)
+
     def read_results(self) -> tuple[TokenIds, int | None]:
-        """Waits for all work. Returns the next tokens [MOST_LOGITS], and the first of `bad` that is set, if any."""
-        self._device.driver.memcpy_dtoh_async(self._host_results, self._results.address, self._device.stream)
+        """Waits for all work. Returns the next tokens [MOST_LOGITS], and the first of `bad` that is set, if any.
+
+        Both are those of the last `download_results`, whose next run overwrites the tokens.
+        """
         self._device.wait()
-        begin = self._results.offsets["bad"]
-        bad = np.flatnonzero(self._host_results[begin : begin + _INT * (self._layers + 1)].view(np.int32))
-        return self._host_results[: _LONG * MOST_LOGITS].view(np.int64), int(bad[0]) if bad.size else None
+        bad = np.flatnonzero(self._host_bad)
+        return self._host_next_tokens, int(bad[0]) if bad.size else None
 
     def clear_bad(self) -> None:
         """Enqueues the reset of all flags."""

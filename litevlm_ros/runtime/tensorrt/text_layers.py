@@ -16,8 +16,8 @@ from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
-from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.program import Piece
+from litevlm_ros.runtime.tensorrt.text_blocks import TextBlocks
 from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers, TextInputs
 from litevlm_ros.runtime.tensorrt.weights import TextWeights
 
@@ -30,7 +30,7 @@ class TextLayers:
     def __init__(
         self,
         config: TextConfig,
-        plans: BlockPlans,
+        blocks: TextBlocks,
         weights: TextWeights,
         attention: TextAttention,
         kernels: TextKernels,
@@ -42,7 +42,7 @@ class TextLayers:
     ) -> None:
         """Allocates the activations. Raises EngineError if memory is short."""
         self._config = config
-        self._plans, self._weights, self._attention = plans, weights, attention
+        self._blocks, self._weights, self._attention = blocks, weights, attention
         self._kernels, self._buffers = kernels, buffers
         self._visual_is_bf16 = visual_is_bf16
         width, mixed = config.hidden_size, config.num_heads * config.head_dim
@@ -71,8 +71,8 @@ class TextLayers:
         """
         buffers, kernels, runs = self._buffers, self._kernels, iter(self._weights.runs)
         at = {name: self._at[name] for name in self._at.offsets}
-        qkv, mlp, head = (self._plans.block(*each) for each in (("qkv", new), ("mlp", new), ("head", logits)))
-        last_mlp = self._plans.block("mlp", logits)
+        qkv, mlp, head = (self._blocks.block(*each) for each in (("qkv", new), ("mlp", new), ("head", logits)))
+        last_mlp = self._blocks.block("mlp", logits)
         attention = self._attention.make(new)
         embed = partial(kernels.embed, inputs.ids, self._weights.embedding, buffers.visual, at["sum"], new)
         yield partial(embed, visual_is_bf16=self._visual_is_bf16)
@@ -85,14 +85,14 @@ class TextLayers:
             yield partial(kernels.rotate_and_append, *rotated)
             yield partial(attention.enqueue, at["qkv"], keys, values, inputs.lengths, at["attention"])
             if index < self._config.num_layers - 1:
-                yield mlp.piece(next(runs), at, "attention", "residual", UNIT, "sum", "change")
+                yield mlp.piece(next(runs), at, "attention", "residual", "sum", "change")
                 change = at["change"]
         rows = at
         if new > 1:  # from here on, only the rows whose logits are asked for
             rows = {**at, "attention": at["attention_rows"], "residual": at["residual_rows"]}
             gathered = inputs.wanted, at["attention"], at["residual"], rows["attention"], rows["residual"], logits
             yield partial(kernels.gather_rows, *gathered)
-        yield last_mlp.piece(next(runs), rows, "attention", "residual", UNIT, "sum", "change")
-        yield head.piece(next(runs), {**at, "logits": buffers.logits}, "sum", "change", UNIT, "logits")
+        yield last_mlp.piece(next(runs), rows, "attention", "residual", "sum", "change")
+        yield head.piece(next(runs), {**at, "logits": buffers.logits}, "sum", "change", "logits")
         flag = buffers.bad + 4 * self._config.num_layers
         yield partial(kernels.choose, buffers.logits, buffers.next_tokens, flag, logits, buffers.logits_stride)

@@ -303,7 +303,7 @@ def refuses_all(cudnn: FakeCudnn) -> None:
         (wrong_mask, "computes nonsense: the relative error is"),
         (not_finite, "some numbers are not finite for 1 new tokens in 16 rows, 1 of 320 rows of the cache valid"),
         (does_not_run, "CUDNN_STATUS_EXECUTION_FAILED"),
-        (refuses_all, "cuDNN 9.19.0 has no such kernel: no engine for this GPU"),
+        (refuses_all, "cuDNN 9.19.0 has no kernel for attention: no engine for this GPU"),
     ],
 )
 def test_a_faulty_cudnn_is_noticed_and_said_once(
@@ -351,7 +351,7 @@ def test_a_gpu_that_cudnn_does_not_support_is_not_tried(bench: Bench, caplog: py
     attention, plans = bench.vision()
     with caplog.at_level(logging.WARNING):
         attention.make(1)
-    assert "from compute capability 8.0 on, and Fake GPU has 7.5" in caplog.text
+    assert "need compute capability 8.0 or more, and Fake GPU has 7.5" in caplog.text
     assert "pip install" not in caplog.text
     assert plans.made
     assert not bench.cudnn.built
@@ -402,7 +402,7 @@ def test_kernels_keep_their_working_memory_when_a_larger_one_needs_more(bench: B
 def test_too_little_memory_is_an_error_and_no_reason_for_tensorrt(bench: Bench) -> None:
     attention, plans = bench.text()
     bench.cudnn.workspace = 2 * bench.cuda.total
-    with pytest.raises(EngineError, match=r"attention needs .* of GPU memory"):
+    with pytest.raises(EngineError, match=r"cuDNN needs .* of GPU memory"):
         attention.make(16)
     assert not plans.made
     attention.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -172,6 +173,17 @@ def test_the_prompt_sizes_that_are_kept_are_limited(
     for length in (30, 60, 90):
         read(backend, words(length))
     assert (cuda.taken, len(cuda.graphs)) == (taken, graphs)
+
+
+def test_a_known_prompt_size_enqueues_nothing_but_its_graph(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are copied to the device, and results from there, by the graphs themselves."""
+    text: Any = backend.text
+    length = 96 + 50
+    expected = read(backend, words(length))[0]
+    text.cache.truncate(0)
+    for copy in ("memcpy_htod_async", "memcpy_dtoh_async"):
+        monkeypatch.setattr(text._device.driver, copy, lambda *_: pytest.fail("a copy of its own"))
+    assert text.forward(words(length), np.arange(length)).next_tokens.tolist() == expected
 
 
 def test_a_prompt_in_parts_is_one_graph_for_each(backend: Backend, cuda: FakeCuda) -> None:
@@ -346,15 +358,20 @@ def test_a_bad_key_is_noticed_although_logits_are_finite(backend: Backend, answe
     assert equal(answers(), expected)
 
 
-def test_a_model_with_an_outlier_answers_up_to_it(directory: Path, cuda: FakeCuda, tmp_path: Path) -> None:
-    """Making programs computes with it, too, for a token that nobody asked for."""
-    model = write_model_with_outlier(directory, tmp_path / "model", 8e4, layer=0)
+@pytest.mark.parametrize(("weight", "holds"), [("mlp.down_proj.weight", True), ("mlp.up_proj.weight", False)])
+def test_a_model_with_an_outlier_is_refused_only_where_fp16_cannot_hold_it(
+    directory: Path, cuda: FakeCuda, tmp_path: Path, weight: str, holds: bool
+) -> None:
+    """The sum over the layers is fp32, and what lies within an MLP is fp16. Making programs computes with it, too."""
+    model = write_model_with_outlier(directory, tmp_path / "model", 8e4, 0, weight)
     fake_tensorrt.write_engines(model, model)
     backend = load(model, backend="tensorrt")
     assert cache_is_finite(backend)
-    with pytest.raises(NotFiniteError, match="build_engines --text-precision bf16"):
-        read(backend, words(20))
-    assert cache_is_finite(backend)
+    refused = pytest.raises(NotFiniteError, match="build_engines --text-precision bf16")
+    for count in (20, 1):
+        with contextlib.nullcontext() if holds else refused:
+            read(backend, words(count))
+        assert cache_is_finite(backend)
     backend.close()
 
 

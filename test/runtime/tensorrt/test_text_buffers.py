@@ -62,6 +62,8 @@ def test_a_prompt_lies_where_programs_read_it(bench: Bench) -> None:
     buffers = bench.buffers
     buffers.write_prompt(np.arange(20), np.arange(100, 120), 0, 1)
     buffers.write_prompt(np.array([7, 8, 9]), np.array([40, 41, 50]), 12, 2)
+    assert not bench.at(buffers.prompt.ids, 20).any(), "nothing reaches the device before a program runs"
+    buffers.upload_prompt()
     assert bench.at(buffers.prompt.ids, 4).tolist() == [7, 8, 9, 3], "what fills up are older tokens"
     assert bench.at(buffers.prompt.positions, 3).tolist() == [40, 41, 50]
     assert bench.at(buffers.prompt.lengths, 2, np.int32).tolist() == [3, 15]
@@ -83,6 +85,7 @@ def test_there_is_a_spare_row_behind_the_cache(bench: Bench, capacity: int, rows
     with other.device:
         assert other.buffers.cache_rows == rows
         other.buffers.write_idle()
+        other.buffers.upload_prompt()
         for lengths in (other.buffers.prompt.lengths, other.buffers.state.lengths):
             assert other.at(lengths, 2, np.int32).tolist() == [1, rows], "one token, for the last row"
         other.memory.free()
@@ -107,6 +110,7 @@ def test_what_an_idle_program_leaves_is_cleared(bench: Bench) -> None:
         ctypes.memset(address, 0x7C, 128 * ROW_BYTES)
     ctypes.memset(buffers.bad, 1, 4 * 4)
     buffers.clear_idle()
+    buffers.download_results()
     assert not bench.cache()[:, :, 127].any()
     assert bench.cache()[1, 0, :127].all()
     assert buffers.read_results()[1] is None
@@ -118,10 +122,13 @@ def test_results_come_with_the_first_flag(bench: Bench, flags: tuple[int, ...], 
     bench.device.wait()
     ctypes.memmove(buffers.bad, np.array(flags, np.int32).ctypes.data, 16)
     ctypes.memmove(buffers.next_tokens, np.arange(MOST_LOGITS).ctypes.data, 8 * MOST_LOGITS)
+    buffers.download_results()
     tokens, bad = buffers.read_results()
     assert tokens.tolist() == list(range(MOST_LOGITS))
     assert bad == first
     buffers.clear_bad()
+    assert buffers.read_results()[1] == first, "they are as they were when they were copied"
+    buffers.download_results()
     assert buffers.read_results()[1] is None
 
 

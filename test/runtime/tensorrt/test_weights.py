@@ -262,12 +262,15 @@ def test_what_fp16_does_not_hold_is_loaded_in_bf16(gpu: Gpu, models: dict[str, P
     assert float(gpu.read(run.addresses["qkv_weight"], (80, 48), "bfloat16")[48:64].float().min()) == 70144
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_biases_are_loaded_in_fp32(precision: str, gpu: Gpu, models: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "kind", "loaded"), [("fp16", "float", 7e4), ("bf16", "bfloat16", 70144.0)])
+def test_biases_may_pass_the_largest_number_of_fp16(
+    precision: str, kind: str, loaded: float, gpu: Gpu, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """They are fp32 beside fp16 matrices, and bf16 beside bf16 ones, which rounds them."""
     key = "language_model.model.layers.0.self_attn.k_proj.bias"
     model = changed(models["original"], tmp_path / "model", TEXT, key, torch.full((16,), 7e4))
     run = load(gpu, TEXT, model, archive(TEXT, precision)).runs[0]
-    assert gpu.read(run.addresses["qkv_bias"], (80,), "float")[48:64].tolist() == [7e4] * 16
+    assert gpu.read(run.addresses["qkv_bias"], (80,), kind)[48:64].tolist() == [loaded] * 16
 
 
 def test_missing_weights_are_downloaded(gpu: Gpu, models: dict[str, Path], tmp_path: Path) -> None:

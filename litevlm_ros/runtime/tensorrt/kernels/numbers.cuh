@@ -58,11 +58,17 @@ __device__ float from_bf16(unsigned short half)
 
 __device__ unsigned short to_bf16(float value)
 {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned short half;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
+    return half;
+#else
     Bits one;
     one.value = value;
     if ((one.bits & 0x7fffffff) > 0x7f800000)
         return one.bits >> 16 | 0x40;  // not a number, and rounding must not make it infinite
     return (one.bits + 0x7fff + (one.bits >> 16 & 1)) >> 16;
+#endif
 }
 
 #ifdef NUMBER_IS_BF16
@@ -81,4 +87,25 @@ __device__ bool is_finite(float value)
     Bits one;
     one.value = value;
     return (one.bits & 0x7f800000) != 0x7f800000;
+}
+
+// As many values as a Word holds numbers: 8 for uint4, 2 for unsigned. A thread moves them a Word at a time, and their
+// addresses are aligned to a Word.
+template <class Word, class Value> union Group {
+    Word words[sizeof(Value) / sizeof(number)];
+    Value each[sizeof(Word) / sizeof(number)];
+};
+
+template <class Word, class Value> __device__ Group<Word, Value> read_group(const Value *from)
+{
+    Group<Word, Value> group;
+    for (size_t i = 0; i < sizeof(Value) / sizeof(number); ++i)
+        group.words[i] = ((const Word *)from)[i];
+    return group;
+}
+
+template <class Word, class Value> __device__ void write_group(Value *to, const Group<Word, Value> &group)
+{
+    for (size_t i = 0; i < sizeof(Value) / sizeof(number); ++i)
+        ((Word *)to)[i] = group.words[i];
 }

@@ -3,6 +3,12 @@
 //
 // Numbers of new tokens and of cache rows are read from device memory, so one CUDA graph serves all of them: `lengths`
 // holds the number of new tokens and the number of cache rows that are valid once those have been appended.
+//
+// text.py defines these macros of a model's shapes:
+//   HEADS, KV_HEADS    heads of queries, and of keys and of values
+//   HALF               half of the numbers of a head
+//   ROTARY_WORD        type that holds as many numbers as a thread rotates of a half; HALF is a multiple of them
+//   CHOOSE_THREADS     threads that look for the largest logit, a power of two
 
 // Writes the row of each token: from `table` [vocabulary, width], or for ids from `vocabulary` on from `visual` [rows,
 // width], which is bf16 if `visual_is_bf16` and fp16 otherwise. `residual` is fp32 [tokens, width]. One block a token.
@@ -28,38 +34,44 @@ extern "C" __global__ void rotations(const long long *positions, const float *fr
     }
 }
 
-// Rotates the queries of `qkv` [tokens, heads + 2 * kv_heads, 2 * half] in place, and writes rotated keys, and values, to
-// the rows of `keys` and `values` [rows, kv_heads, 2 * half] of the new tokens. Tokens that only fill up the shape reach
-// no cache. A key or value that is not finite sets *bad. One block a token.
+// Rotates the queries of `qkv` [tokens, HEADS + 2 * KV_HEADS, 2 * HALF] in place, and writes rotated keys, and values,
+// to the rows of `keys` and `values` [rows, KV_HEADS, 2 * HALF] of the new tokens. Tokens that only fill up the shape
+// reach no cache. A key or value that is not finite sets *bad. One thread for each ROTARY_WORD of the first halves.
 extern "C" __global__ void rotate_and_append(number *qkv, number *keys, number *values, const float *table,
-                                             const int *lengths, int *bad, int heads, int kv_heads, int half)
+                                             const int *lengths, int *bad, int tokens)
 {
-    const int token = blockIdx.x, all = heads + 2 * kv_heads;
-    const bool real = token < lengths[0];
-    const size_t row = real ? lengths[1] - lengths[0] + token : 0;
-    const float *cosines = table + (size_t)token * 2 * half, *sines = cosines + half;
-    for (int i = threadIdx.x; i < all * half; i += blockDim.x) {
-        const int head = i / half, at = i % half;
-        number *pair = qkv + ((size_t)token * all + head) * 2 * half + at;
-        float first = from_number(pair[0]), second = from_number(pair[half]);
-        if (head < heads + kv_heads) {
-            const float before = first;
-            first = before * cosines[at] - second * sines[at];
-            second = second * cosines[at] + before * sines[at];
+    const int width = sizeof(ROTARY_WORD) / sizeof(number), words = HALF / width, all = HEADS + 2 * KV_HEADS;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    const int token = thread / (words * all), head = thread / words % all, at = thread % words * width;
+    if (token >= tokens)
+        return;
+    number *to = qkv + ((size_t)token * all + head) * 2 * HALF + at;
+    const float *angles = table + (size_t)token * 2 * HALF + at;
+    Group<ROTARY_WORD, number> first = read_group<ROTARY_WORD>(to), second = read_group<ROTARY_WORD>(to + HALF);
+    const Group<ROTARY_WORD, float> cosines = read_group<ROTARY_WORD>(angles);
+    const Group<ROTARY_WORD, float> sines = read_group<ROTARY_WORD>(angles + HALF);
+    const int fresh = lengths[0], valid = lengths[1];
+    const bool is_query = head < HEADS, is_value = head >= HEADS + KV_HEADS;
+    if (!is_value)
+        for (int i = 0; i < width; ++i) {
+            const float before = from_number(first.each[i]), behind = from_number(second.each[i]);
+            first.each[i] = to_number(before * cosines.each[i] - behind * sines.each[i]);
+            second.each[i] = to_number(behind * cosines.each[i] + before * sines.each[i]);
         }
-        if (head < heads) {
-            pair[0] = to_number(first);
-            pair[half] = to_number(second);
-        } else if (real) {
-            const bool is_key = head < heads + kv_heads;
-            const int own = head - heads - (is_key ? 0 : kv_heads);
-            number *to = (is_key ? keys : values) + (row * kv_heads + own) * 2 * half + at;
-            to[0] = to_number(first);
-            to[half] = to_number(second);
-            if (!is_finite(from_number(to[0])) || !is_finite(from_number(to[half])))
-                *bad = 1;
-        }
+    if (!is_query) {
+        if (token >= fresh)
+            return;
+        const size_t row = valid - fresh + token;
+        to = is_value ? values + (row * KV_HEADS + head - HEADS - KV_HEADS) * 2 * HALF + at
+                      : keys + (row * KV_HEADS + head - HEADS) * 2 * HALF + at;
+        bool finite = true;
+        for (int i = 0; i < width; ++i)
+            finite &= is_finite(from_number(first.each[i])) & is_finite(from_number(second.each[i]));
+        if (!finite)
+            *bad = 1;
     }
+    write_group(to, first);
+    write_group(to + HALF, second);
 }
 
 // Copies the rows `wanted` of `attention` [tokens, attention_width] and of `residual` [tokens, width]. One block a row.
@@ -79,15 +91,14 @@ extern "C" __global__ void choose(const number *logits, long long *next_tokens, 
 {
     __shared__ float best[CHOOSE_THREADS];
     __shared__ int place[CHOOSE_THREADS];
-    const uint4 *words = (const uint4 *)(logits + (size_t)blockIdx.x * stride);
+    const number *row = logits + (size_t)blockIdx.x * stride;
     float most = -3.4e38f;
     int at = 0;
     for (int word = threadIdx.x; word < stride / 8; word += blockDim.x) {
-        const uint4 eight = words[word];
-        const unsigned pairs[4] = {eight.x, eight.y, eight.z, eight.w};
+        const Group<uint4, number> eight = read_group<uint4>(row + 8 * word);
         for (int i = 0; i < 8; ++i) {
             const int token = 8 * word + i;
-            const float value = from_number((unsigned short)(pairs[i / 2] >> 16 * (i % 2)));
+            const float value = from_number(eight.each[i]);
             if (token < vocabulary && !is_finite(value))
                 *bad = 1;
             if (token < vocabulary && value > most) {

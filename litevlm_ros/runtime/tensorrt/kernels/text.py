@@ -15,17 +15,39 @@ _WORD_NUMBERS = 8
 _KINDS = {
     "embed": "PPPPiii",
     "rotations": "PPPi",
-    "rotate_and_append": "PPPPPPiii",
+    "rotate_and_append": "PPPPPPi",
     "gather_rows": "PPPPPii",
     "choose": "PPPii",
     "advance": "PPPPPPPii",
 }
 _THREADS = 256
+_ROTARY_THREADS = 128
+"""Threads of a block that rotates; so small that a prompt of 448 tokens keeps all of an H100 busy."""
+_ROTARY_WORDS = {8: "uint4", 2: "unsigned", 1: "number"}
+"""Numbers that a thread rotates of a half of a head → the type of text.cu that holds them."""
 
 
 def text_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
     """Returns the macros that text.cu is compiled with. `computed` is 'fp16' or 'bf16'."""
-    return {**NUMBER_MACROS[computed], "CHOOSE_THREADS": f"{_choose_threads(config)}"}
+    shapes = {
+        "HEADS": config.num_heads,
+        "KV_HEADS": config.num_kv_heads,
+        "HALF": config.head_dim // 2,
+        "ROTARY_WORD": _ROTARY_WORDS[_rotary_numbers(config)],
+        "CHOOSE_THREADS": _choose_threads(config),
+    }
+    return {**NUMBER_MACROS[computed], **{name: f"{value}" for name, value in shapes.items()}}
+
+
+def rotary_grid(config: TextConfig, tokens: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Returns the grid and the block of `rotate_and_append`."""
+    heads = config.num_heads + 2 * config.num_kv_heads
+    threads = tokens * heads * (config.head_dim // 2 // _rotary_numbers(config))
+    return (-(-threads // _ROTARY_THREADS), 1), (_ROTARY_THREADS, 1, 1)
+
+
+def _rotary_numbers(config: TextConfig) -> int:
+    return next(numbers for numbers in _ROTARY_WORDS if config.head_dim // 2 % numbers == 0)
 
 
 def _choose_threads(config: TextConfig) -> int:
@@ -63,11 +85,8 @@ class TextKernels:
 
         int32 `bad` becomes 1 if any of them is not finite.
         """
-        config = self._config
-        half = config.head_dim // 2
         addresses = qkv, keys, values, table, lengths, bad
-        numbers = config.num_heads, config.num_kv_heads, half
-        self._module.launch("rotate_and_append", (count, 1), (_THREADS, 1, 1), *addresses, *numbers)
+        self._module.launch("rotate_and_append", *rotary_grid(self._config, count), *addresses, count)
 
     def gather_rows(
         self, wanted: int, attention: int, residual: int, attention_rows: int, residual_rows: int, count: int

@@ -8,44 +8,47 @@ import numpy as np
 import pytest
 from host_kernels import run_kernel, with_macros
 
-from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, read_source
+from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.kernels.module import read_source
+from litevlm_ros.runtime.tensorrt.kernels.text import rotary_grid, text_macros
+from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 RANDOM = np.random.default_rng(7)
 
 
-def source(computed: str = "fp16", threads: int = 8) -> str:
-    return with_macros(read_source("text.cu"), {**NUMBER_MACROS[computed], "CHOOSE_THREADS": f"{threads}"})
+def shapes(heads: int, kv_heads: int, head_dim: int, vocabulary: int = 64) -> TextConfig:
+    """A model with these heads, whose logits 8 threads look through."""
+    return TextConfig(heads * head_dim, 64, 2, heads, kv_heads, head_dim, 1e-6, 1e6, vocabulary, True, 1024)
 
 
-def run(name: str, grid: int, threads: int, *arguments: Any, computed: str = "fp16") -> None:
+def run(
+    name: str,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    *arguments: Any,
+    computed: str = "fp16",
+    config: TextConfig | None = None,
+) -> None:
+    source = with_macros(read_source("text.cu"), text_macros(config or shapes(2, 1, 8), computed))
     typed = [("P", each.ctypes.data) if isinstance(each, np.ndarray) else ("i", each) for each in arguments]
-    run_kernel(source(computed, threads), name, (grid,), (threads,), typed)
-
-
-def bf16(values: Any) -> Any:
-    """Rounds to bf16, as the words that hold them."""
-    bits = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(words: Any) -> Any:
-    return (words.astype(np.uint32) << 16).view(np.float32)
+    run_kernel(source, name, grid, block, typed)
 
 
 @pytest.mark.parametrize("visual_is_bf16", [False, True])
 def test_words_and_visual_tokens_become_rows(visual_is_bf16: bool) -> None:
     table, visual = RANDOM.standard_normal((10, 24)).astype(np.float16), RANDOM.standard_normal((4, 24))
-    given = bf16(visual) if visual_is_bf16 else visual.astype(np.float16)
-    rows = from_bf16(given) if visual_is_bf16 else given.astype(np.float32)
+    computed = "bf16" if visual_is_bf16 else "fp16"
+    given = to_words(visual, computed)
+    rows = from_words(given, computed)
     ids, residual = np.array([3, 10, 9, 13, 0]), np.full((5, 24), np.nan, np.float32)
-    run("embed", 5, 8, ids, table, given, residual, 24, 10, int(visual_is_bf16))
+    run("embed", (5,), (8,), ids, table, given, residual, 24, 10, int(visual_is_bf16))
     np.testing.assert_array_equal(residual, np.stack([table[3], rows[0], table[9], rows[3], table[0]]))
 
 
 def test_angles_are_those_of_the_positions() -> None:
     positions, frequencies = np.array([0, 7, 30000]), (1e6 ** -(np.arange(0, 16, 2) / 16)).astype(np.float32)
     table = np.zeros((3, 16), np.float32)
-    run("rotations", 3, 4, positions, frequencies, table, 8)
+    run("rotations", (3,), (4,), positions, frequencies, table, 8)
     angles = positions[:, None].astype(np.float32) * frequencies
     np.testing.assert_allclose(table[:, :8], np.cos(angles.astype(np.float64)), atol=2e-6)
     np.testing.assert_allclose(table[:, 8:], np.sin(angles.astype(np.float64)), atol=2e-6)
@@ -59,45 +62,55 @@ def rotated(heads: Any, table: Any) -> Any:
 
 
 @pytest.mark.parametrize("computed", ["fp16", "bf16"])
-def test_queries_are_rotated_and_keys_and_values_appended(computed: str) -> None:
-    """Five tokens of which three are real, behind 4 of 9 cache rows."""
-    tokens, heads, kv_heads, dim = 5, 4, 2, 8
-    values = RANDOM.standard_normal((tokens, heads + 2 * kv_heads, dim))
-    qkv = bf16(values) if computed == "bf16" else values.astype(np.float16).view(np.uint16)
-    read = from_bf16 if computed == "bf16" else lambda words: words.view(np.float16).astype(np.float32)
-    before = read(qkv)
-    angles = RANDOM.uniform(0, 6, (tokens, dim // 2))
+@pytest.mark.parametrize("head_dim", [6, 8, 12, 16, 64, 128])
+def test_queries_are_rotated_and_keys_and_values_appended(computed: str, head_dim: int) -> None:
+    """Five tokens of which three are real, behind 4 of 9 cache rows. A half holds words of 1, 2 or 8 numbers."""
+    tokens, heads, kv_heads = 5, 6, 2
+    config = shapes(heads, kv_heads, head_dim)
+    qkv = to_words(RANDOM.standard_normal((tokens, heads + 2 * kv_heads, head_dim)), computed)
+    words, before = qkv.copy(), from_words(qkv, computed)
+    angles = RANDOM.uniform(0, 6, (tokens, head_dim // 2))
     table = np.concatenate((np.cos(angles), np.sin(angles)), 1).astype(np.float32)
-    caches = [np.full((9, kv_heads, dim), 77, np.uint16) for _ in range(2)]
+    caches = [np.full((9, kv_heads, head_dim), 77, np.uint16) for _ in range(2)]
     bad = np.zeros(1, np.int32)
     lengths = np.array([3, 7], np.int32)
-    run("rotate_and_append", tokens, 16, qkv, *caches, table, lengths, bad, heads, kv_heads, dim // 2,
-        computed=computed)  # fmt: skip
-    tolerance = {"rtol": 1e-2, "atol": 1e-2} if computed == "bf16" else {"rtol": 1e-3, "atol": 1e-3}
-    np.testing.assert_allclose(read(qkv)[:, :heads], rotated(before[:, :heads], table), **tolerance)
+    run("rotate_and_append", *rotary_grid(config, tokens), qkv, *caches, table, lengths, bad, tokens,
+        computed=computed, config=config)  # fmt: skip
+    near = 1e-2 if computed == "bf16" else 1e-3
+    np.testing.assert_allclose(
+        from_words(qkv, computed)[:, :heads], rotated(before[:, :heads], table), rtol=near, atol=near
+    )
+    np.testing.assert_array_equal(qkv[:, heads:], words[:, heads:])
     keys = rotated(before[:, heads : heads + kv_heads], table)
-    np.testing.assert_allclose(read(caches[0][4:7]), keys[:3], **tolerance)
-    np.testing.assert_array_equal(read(caches[1][4:7]), before[:3, heads + kv_heads :])
+    np.testing.assert_allclose(from_words(caches[0][4:7], computed), keys[:3], rtol=near, atol=near)
+    np.testing.assert_array_equal(caches[1][4:7], words[:3, heads + kv_heads :])
     for cache in caches:
         assert (cache[:4] == 77).all()
         assert (cache[7:] == 77).all(), "tokens that fill up the shape reach no cache"
     assert not bad[0]
 
 
-@pytest.mark.parametrize(("token", "expected"), [(1, 1), (4, 0)])
-def test_a_key_that_is_not_finite_is_noticed_unless_it_only_fills_up(token: int, expected: int) -> None:
-    qkv = np.ones((5, 4, 8), np.float16)
-    qkv[token, 2, 3] = np.inf
-    table, bad = np.ones((5, 8), np.float32), np.zeros(1, np.int32)
-    caches = [np.zeros((9, 1, 8), np.float16) for _ in range(2)]
-    run("rotate_and_append", 5, 16, qkv, *caches, table, np.array([3, 3], np.int32), bad, 2, 1, 4)
-    assert bad[0] == expected
+@pytest.mark.parametrize("head_dim", [6, 8, 16])
+@pytest.mark.parametrize(("token", "head", "expected"), [(1, 2, 1), (1, 3, 1), (1, 1, 0), (4, 2, 0), (4, 3, 0)])
+def test_a_key_or_value_that_is_not_finite_is_noticed_unless_it_only_fills_up(
+    token: int, head: int, expected: int, head_dim: int
+) -> None:
+    """Heads 0 and 1 are queries, which come to nothing without their keys."""
+    config = shapes(2, 1, head_dim)
+    for place in (0, head_dim // 2 - 1, head_dim - 1):
+        qkv = np.ones((5, 4, head_dim), np.float16)
+        qkv[token, head, place] = np.inf
+        table, bad = np.ones((5, head_dim), np.float32), np.zeros(1, np.int32)
+        caches = [np.zeros((9, 1, head_dim), np.float16) for _ in range(2)]
+        run("rotate_and_append", *rotary_grid(config, 5), qkv, *caches, table, np.array([3, 3], np.int32), bad, 5,
+            config=config)  # fmt: skip
+        assert bad[0] == expected
 
 
 def test_wanted_rows_are_gathered() -> None:
     attention, residual = RANDOM.standard_normal((6, 16)).astype(np.float16), np.arange(72, dtype=np.float32)
     rows, sums = np.zeros((2, 16), np.float16), np.zeros((2, 12), np.float32)
-    run("gather_rows", 2, 8, np.array([5, 2]), attention, residual, rows, sums, 16, 12)
+    run("gather_rows", (2,), (8,), np.array([5, 2]), attention, residual, rows, sums, 16, 12)
     np.testing.assert_array_equal(rows, attention[[5, 2]])
     np.testing.assert_array_equal(sums, residual.reshape(6, 12)[[5, 2]])
 
@@ -108,7 +121,7 @@ def test_the_likeliest_token_is_the_first_of_the_largest(vocabulary: int) -> Non
     logits[:, vocabulary:] = 100  # padding that is larger than all
     logits[1] = -60000
     tokens, bad = np.full(6, -1), np.zeros(1, np.int32)
-    run("choose", 6, 8, logits, tokens, bad, vocabulary, 64)
+    run("choose", (6,), (8,), logits, tokens, bad, vocabulary, 64)
     np.testing.assert_array_equal(tokens, logits[:, :vocabulary].argmax(1))
     assert not bad[0]
 
@@ -118,11 +131,11 @@ def test_a_logit_that_is_not_finite_is_noticed(value: float) -> None:
     logits = np.zeros((2, 64), np.float16)
     logits[1, 33] = value
     tokens, bad = np.zeros(2, np.int64), np.zeros(1, np.int32)
-    run("choose", 2, 8, logits, tokens, bad, 61, 64)
+    run("choose", (2,), (8,), logits, tokens, bad, 61, 64)
     assert bad[0]
     assert ((tokens >= 0) & (tokens < 61)).all(), "a row of the embedding in any case"
     bad[0] = 0
-    run("choose", 2, 8, logits, tokens, bad, 33, 64)
+    run("choose", (2,), (8,), logits, tokens, bad, 33, 64)
     assert not bad[0], "padding may hold anything"
 
 
@@ -131,6 +144,6 @@ def test_a_step_makes_its_token_the_next_input(bad: tuple[int, ...]) -> None:
     """The flag behind `bad` is not looked at."""
     token, flags, identity, position = np.array([42]), np.array([*bad, 1], np.int32), np.array([1]), np.array([400])
     lengths, step, ring = np.array([1, 18], np.int32), np.array([5]), np.zeros(4, np.int64)
-    run("advance", 1, 1, token, flags, identity, position, lengths, step, ring, 4, 3)
+    run("advance", (1,), (1,), token, flags, identity, position, lengths, step, ring, 4, 3)
     assert (identity[0], position[0], step[0], lengths.tolist()) == (42, 401, 6, [1, 19])
     assert ring.tolist() == [0, -1 if any(bad) else 42, 0, 0]

@@ -1,0 +1,86 @@
+"""Launches the kernels of rows.cu."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from litevlm_ros.engines.text_blocks import qkv_width
+from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule
+
+_KINDS = {"add_and_normalise": "PPPPPf", "add_bias": "PPi", "silu_gate": "PPi"}
+_WORD_FLOATS = 4
+_WORD_NUMBERS = 8
+_WARP = 32
+_MOST_THREADS = 1024
+_NORM_STEPS = 2
+"""Words of a row that a thread normalises if the row is short enough: blocks of 1792 rows fit on an H100 at once."""
+_THREADS = 256
+
+
+def row_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
+    """Returns the macros that rows.cu is compiled with. `computed` is 'fp16' or 'bf16'."""
+    words, threads = config.hidden_size // _WORD_FLOATS, _norm_threads(config)
+    shapes = {
+        "SUM_WORDS": words,
+        "QKV_WORDS": qkv_width(config) // _WORD_NUMBERS,
+        "GATE_WORDS": config.intermediate_size // _WORD_NUMBERS,
+        "NORM_THREADS": threads,
+        "NORM_STEPS": -(-words // threads),
+    }
+    return {**NUMBER_MACROS[computed], **{name: f"{value}" for name, value in shapes.items()}}
+
+
+def _norm_threads(config: TextConfig) -> int:
+    warps = -(-config.hidden_size // (_WORD_FLOATS * _NORM_STEPS * _WARP))
+    return min(_WARP * warps, _MOST_THREADS)
+
+
+class RowKernels:
+    """The kernels of rows.cu for one model, enqueued on the device's stream.
+
+    All addresses are in device memory and aligned to 16 bytes. H is the text width, W the width of queries, keys and
+    values together (`engines.text_blocks.qkv_width`), and I that of the MLP; each is a multiple of 8. Numbers have the
+    type `computed`.
+    """
+
+    def __init__(self, device: CudaDevice, config: TextConfig, computed: str) -> None:
+        """Compiles and loads the kernels for numbers of type `computed`, 'fp16' or 'bf16'. Raises EngineError."""
+        self._eps = config.rms_norm_eps
+        self._norm_threads = _norm_threads(config)
+        self._qkv_words = qkv_width(config) // _WORD_NUMBERS
+        self._gate_words = config.intermediate_size // _WORD_NUMBERS
+        self._module = KernelModule(device, "rows.cu", _KINDS, row_macros(config, computed))
+
+    def add_and_normalise(self, total: int, change: int, weight: int, sum: int, normalised: int, rows: int) -> None:
+        """Writes `sum` = `total` + `change`, all fp32 [rows, H], and its RMSNorm `normalised`, numbers [rows, H].
+
+        The norm is sum / sqrt(mean(sum²) + rms_norm_eps) * fp32 `weight` [H] (arXiv 1910.07467), rounded once from
+        fp32. `sum` may be `total`.
+        """
+        addresses = total, change, weight, sum, normalised
+        self._module.launch("add_and_normalise", (rows, 1), (self._norm_threads, 1, 1), *addresses, self._eps)
+
+    def add_bias(self, numbers: int, bias: int, rows: int) -> None:
+        """Adds `bias` [1, W] to `numbers` [rows, W] in place, in fp32, and rounds once.
+
+        The bias is fp32 if `computed` is 'fp16', and bf16 if it is 'bf16' (`engines.block_graph.wide_type`).
+        """
+        self._module.launch("add_bias", *_flat(rows * self._qkv_words), numbers, bias, rows)
+
+    def silu_gate(self, both: int, active: int, rows: int) -> None:
+        """Writes `active` [rows, I] = silu(gate) * up from `both` [rows, 2 I], which holds gate and then up of a row.
+
+        silu(x) = x / (1 + exp(-x)) (arXiv 1702.03118). It is computed in fp32 and rounded once.
+        """
+        self._module.launch("silu_gate", *_flat(rows * self._gate_words), both, active, rows)
+
+    def close(self) -> None:
+        """Unloads the kernels. None of them may be running."""
+        self._module.close()
+
+
+def _flat(threads: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Returns the grid and the block of at least so many threads."""
+    return (-(-threads // _THREADS), 1), (_THREADS, 1, 1)
