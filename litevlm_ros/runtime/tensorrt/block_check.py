@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from litevlm_ros.engines.block_graph import FLOAT, ROWS, UNIT, BlockGraph, Block
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.model_directory import VISION
 from litevlm_ros.runtime.tensorrt.attention_reference import SampleNumbers, edges, relative_error
+from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, aligned, places
 from litevlm_ros.runtime.tensorrt.numbers import from_words
@@ -34,13 +34,6 @@ _ERF_TERMS = np.vectorize(math.erf, otypes=[np.float64])
 
 Array = npt.NDArray[np.float64]
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-
-
-class Runnable(Protocol):
-    """A block that can be run."""
-
-    def enqueue(self, addresses: Mapping[str, int]) -> None:
-        """Enqueues one run on tensors at these addresses."""
 
 
 class BlockCheck:
@@ -61,7 +54,7 @@ class BlockCheck:
         self._numbers = SampleNumbers(computed)
         self._computed, self._device, self._memory = computed, device, memory
 
-    def wrong(self, name: str, rows: int, block: Runnable) -> str:
+    def wrong(self, name: str, rows: int, block: Block) -> str:
         """Returns what is wrong with the block `name` of so many rows; '' if it is right, or not checked.
 
         Raises EngineError if there is no room for the sample.
@@ -80,7 +73,7 @@ class BlockCheck:
         return f"it computes nonsense in {self._computed}: {how}"
 
     def _run(
-        self, graph: BlockGraph, rows: int, shown: Sequence[int], block: Runnable
+        self, graph: BlockGraph, rows: int, shown: Sequence[int], block: Block
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Runs a block. Returns the rows `shown` of its outputs, and of its activations with all its weights."""
         inputs = (*graph.activations, *graph.weights)

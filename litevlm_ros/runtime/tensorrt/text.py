@@ -31,7 +31,8 @@ AHEAD = 2
 """The number of decode steps that are launched before the token of the current one is there."""
 MOST_PROMPTS = 8
 """The number of prompt sizes, those of drafts aside, whose programs are kept; beyond, the one that was used longest ago
-is dropped. TensorRT-RTX 1.4 takes 73 MB of an H100's memory for each plan, and a program has two or three."""
+is dropped. Where TensorRT computes the blocks, a program has two or three plans, and TensorRT-RTX 1.4 takes 73 MB of an
+H100's memory for each."""
 
 
 class TensorRTTextDecoder:
