@@ -71,9 +71,9 @@ class TextBuffers:
         self._state_memory = memory.pinned((self._state.size,), np.uint8)
         self._host_state = _views(self._state_memory, self._state, state)
         self.prompt = TextInputs(**{name: self._prompt[name] for name in numbers})
-        """What `upload_prompt` writes."""
+        """The inputs that `upload_prompt` writes."""
         self.state = TextInputs(**{name: self._state[name] for name in numbers})
-        """What `write_state` writes, and each decode step then moves on."""
+        """The inputs that `write_state` writes, and that each decode step then moves on."""
         self.step = self._state["step"]
 
         self._results = Slots(memory, "buffers", {"next_tokens": _LONG * MOST_LOGITS, "bad": _INT * (self._layers + 1)})

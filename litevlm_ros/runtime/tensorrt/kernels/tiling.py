@@ -41,7 +41,7 @@ class TilingPlan:
     """The way in which frames of one encoding and size are cut."""
 
     table: npt.NDArray[np.int32]
-    """What the kernels read: the struct `Plan` of tiling.cu and the weights."""
+    """The numbers that the kernels read: the struct `Plan` of tiling.cu and the weights."""
     tiles: int
     """Number of tiles, with the thumbnail."""
     middle_pixels: int
