@@ -193,7 +193,7 @@ def test_attention_without_cudnn_is_tensorrts(
     ("part", "flag"), [("text_decoder", "--text-precision"), ("vision_encoder", "--vision-precision")]
 )
 def test_a_plan_that_tensorrt_computes_wrong_is_refused_when_it_is_loaded(
-    directory: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, part: str, flag: str
+    copy: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, part: str, flag: str
 ) -> None:
     def nonsense(context: Any, addresses: dict[str, int]) -> None:
         """Leaves the outputs of this part's MLP as they are."""
@@ -206,7 +206,7 @@ def test_a_plan_that_tensorrt_computes_wrong_is_refused_when_it_is_loaded(
     monkeypatch.setattr(fake_tensorrt._Context, "_run", nonsense)
     message = rf"does not compute the plan mlp-\d+ of {part}_fp16.engine right on Fake GPU: .*nonsense.*{flag} bf16"
     with pytest.raises(EngineError, match=message):
-        load(directory, backend="tensorrt")
+        load(copy, backend="tensorrt")
     gc.collect()
     assert (cuda.live, cuda.depth, cuda.retained) == ({}, 0, 0)
 
