@@ -53,7 +53,7 @@ def test_a_run_reads_the_parameters_of_its_own_layer() -> None:
 def test_types_are_those_of_matrices_of_what_follows_them_and_of_norms(
     precision: str, matrix: str, behind: str
 ) -> None:
-    """What follows a product has the type of `Body.wide`."""
+    """Biases and factors, which follow a product, have the type of `Body.wide`."""
     for run in (*vision_runs(MODEL, precision), *text_runs(TEXT, precision)):
         for parameter in run:
             is_wide = "norm" in parameter.name or parameter.name == POSITIONS

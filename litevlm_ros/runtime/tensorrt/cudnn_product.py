@@ -5,7 +5,10 @@ The operation: https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operat
 
 from __future__ import annotations
 
-from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnGraph, Layout
+from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnGraph, CudnnRefusal, Layout
+
+_MULTIPLE = 8
+"""The numbers of 16 bits that cuDNN, and the kernels between products, read at once."""
 
 
 class CudnnProduct:
@@ -14,8 +17,12 @@ class CudnnProduct:
     def __init__(self, cudnn: Cudnn, rows: int, inner: int, columns: int, computed: str, *, result: str) -> None:
         """Builds it for numbers of type `computed` and a `result` [rows, columns] of that type or 'fp32'.
 
-        Raises CudnnRefusal if cuDNN has no kernel for that, and EngineError if there is no room for its memory.
+        Raises CudnnRefusal if rows are no multiple of 8 numbers or cuDNN has no kernel for that, and EngineError if
+        there is no room for its memory.
         """
+        for width in (inner, columns):
+            if width % _MULTIPLE:
+                raise CudnnRefusal(f"rows of {width} numbers are no multiple of the {_MULTIPLE} that are read at once")
 
         def define(graph: CudnnGraph) -> None:
             left = graph.input("rows", Layout((1, rows, inner), (rows * inner, inner, 1)), computed)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 NUMBER_BYTES = 2
 """Bytes of a number."""
+FLOAT_BYTES = 4
+"""Bytes of an fp32 number, as the sums over the layers are."""
 
 Words = npt.NDArray[np.uint16]
 

@@ -12,15 +12,11 @@ from collections.abc import Mapping
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.block import Block
-from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnRefusal
+from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.cudnn_product import CudnnProduct
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
 from litevlm_ros.runtime.tensorrt.memory import Room, aligned, places
-from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
-
-_FLOAT_BYTES = 4
-_MULTIPLE = 8
-"""The numbers of 16 bits that cuDNN and the kernels read at once."""
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
 
 
 class _ProductBlock(Block):
@@ -44,7 +40,6 @@ class QkvProducts(_ProductBlock):
     ) -> None:
         """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
         width, packed = config.hidden_size, qkv_width(config)
-        _require_whole_words(width, packed)
         super().__init__(kernels, rows, scratch, {"normalised": NUMBER_BYTES * rows * width})
         self._product = CudnnProduct(cudnn, rows, width, packed, computed, result=computed)
 
@@ -65,9 +60,8 @@ class MlpProducts(_ProductBlock):
     ) -> None:
         """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
         width, inner, mixed = config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim
-        _require_whole_words(width, inner, mixed)
         sizes = {
-            "mixed": _FLOAT_BYTES * rows * width,
+            "mixed": FLOAT_BYTES * rows * width,
             "normalised": NUMBER_BYTES * rows * width,
             "gate_up": 2 * NUMBER_BYTES * rows * inner,
             "active": NUMBER_BYTES * rows * inner,
@@ -97,8 +91,7 @@ class HeadProducts(_ProductBlock):
     ) -> None:
         """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
         width = config.hidden_size
-        _require_whole_words(width)
-        sizes = {"total": _FLOAT_BYTES * rows * width, "normalised": NUMBER_BYTES * rows * width}
+        sizes = {"total": FLOAT_BYTES * rows * width, "normalised": NUMBER_BYTES * rows * width}
         super().__init__(kernels, rows, scratch, sizes)
         self._product = CudnnProduct(cudnn, rows, width, padded_vocabulary(config), computed, result=computed)
 
@@ -108,9 +101,3 @@ class HeadProducts(_ProductBlock):
         added = addresses["sum"], addresses["change"], addresses["norm"], at["total"]
         self._kernels.add_and_normalise(*added, at["normalised"], self._rows)
         self._product.enqueue(at["normalised"], addresses["head"], addresses["logits"])
-
-
-def _require_whole_words(*widths: int) -> None:
-    for width in widths:
-        if width % _MULTIPLE:
-            raise CudnnRefusal(f"rows of {width} numbers are no multiple of the {_MULTIPLE} that are read at once")

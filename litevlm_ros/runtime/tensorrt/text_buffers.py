@@ -25,7 +25,7 @@ RING = 8
 """The number of tokens that the host may leave unread while decoding goes on."""
 
 _ROW_MULTIPLE = 64
-_LONG, _INT, _FLOAT = 8, 4, 4
+_LONG, _INT = 8, 4
 
 
 @dataclass(frozen=True)

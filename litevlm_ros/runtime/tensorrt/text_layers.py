@@ -15,13 +15,11 @@ from litevlm_ros.runtime.tensorrt.attention import TextAttention
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
-from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.program import Piece
 from litevlm_ros.runtime.tensorrt.text_blocks import TextBlocks
 from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers, TextInputs
 from litevlm_ros.runtime.tensorrt.weights import TextWeights
-
-_FLOAT = 4
 
 
 class TextLayers:
@@ -48,17 +46,17 @@ class TextLayers:
         width, mixed = config.hidden_size, config.num_heads * config.head_dim
         rows = max(buffers.most_new, MOST_LOGITS)
         self._at = Slots(memory, "text activations", {
-            "residual": _FLOAT * rows * width,
-            "sum": _FLOAT * rows * width,
-            "change": _FLOAT * rows * width,
-            "zeros": _FLOAT * rows * width,
+            "residual": FLOAT_BYTES * rows * width,
+            "sum": FLOAT_BYTES * rows * width,
+            "change": FLOAT_BYTES * rows * width,
+            "zeros": FLOAT_BYTES * rows * width,
             "qkv": NUMBER_BYTES * rows * qkv_width(config),
             "attention": NUMBER_BYTES * rows * mixed,
-            "rotations": _FLOAT * rows * config.head_dim,
+            "rotations": FLOAT_BYTES * rows * config.head_dim,
             "attention_rows": NUMBER_BYTES * MOST_LOGITS * mixed,
-            "residual_rows": _FLOAT * MOST_LOGITS * width,
-            "frequencies": _FLOAT * config.head_dim // 2,
-            UNIT: _FLOAT,
+            "residual_rows": FLOAT_BYTES * MOST_LOGITS * width,
+            "frequencies": FLOAT_BYTES * config.head_dim // 2,
+            UNIT: FLOAT_BYTES,
         })  # fmt: skip
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         memory.write(self._at["frequencies"], (1 / np.float32(config.rope_theta) ** exponents).astype(np.float32))

@@ -20,7 +20,7 @@ from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule
 from litevlm_ros.runtime.tensorrt.kernels.pixels import PixelKernels
 from litevlm_ros.runtime.tensorrt.memory import BlockPool, DeviceMemory, Room, aligned, places
-from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiles
 from litevlm_ros.runtime.tensorrt.program import Piece, Program
@@ -28,7 +28,6 @@ from litevlm_ros.runtime.tensorrt.weights import PartWeights
 
 MOST_PROGRAMS = 4
 """The numbers of tiles whose programs are kept; beyond, the one that was used longest ago is dropped."""
-_FLOAT_BYTES = 4
 _CHECK_GRID, _CHECK_THREADS = 128, 256
 
 
@@ -94,10 +93,10 @@ class TensorRTVisionEncoder:
         self._counts = tile_counts(max_tiles)
         self._staging = memory.pinned((self._counts[-1], *self._tile), "uint8")
         self._pixels = memory.allocate("pixels", self._staging.nbytes)
-        self._bad = memory.allocate("pixels", _FLOAT_BYTES)
+        self._bad = memory.allocate("pixels", FLOAT_BYTES)
         self._host_bad = memory.pinned((1,), np.int32)
         self._activations = Room(device, memory, "vision activations")
-        self._unit = memory.allocate("pixels", _FLOAT_BYTES)
+        self._unit = memory.allocate("pixels", FLOAT_BYTES)
         memory.write(self._unit, np.ones(1, np.float32))
         self._zeros = Room(device, memory, "vision activations")  # which nobody writes
         for room in (self._activations, self._zeros):
@@ -186,7 +185,7 @@ class TensorRTVisionEncoder:
         driver.memcpy_dtoh_async(self._host_bad, self._bad, stream)
         self._device.wait()
         if self._host_bad[0]:
-            driver.memset_d8_async(self._bad, 0, _FLOAT_BYTES, stream)
+            driver.memset_d8_async(self._bad, 0, FLOAT_BYTES, stream)
             raise not_finite(VISION, self._precision, None)
 
     def _program(self, tiles: int) -> tuple[Program, int]:
@@ -197,8 +196,8 @@ class TensorRTVisionEncoder:
             rows, width = tiles * self._tile_rows, self._config.hidden_size
             sizes = {
                 "patches": NUMBER_BYTES * rows * patch_width(self._config),
-                "residual": _FLOAT_BYTES * rows * width,
-                "sum": _FLOAT_BYTES * rows * width,
+                "residual": FLOAT_BYTES * rows * width,
+                "sum": FLOAT_BYTES * rows * width,
                 "change": NUMBER_BYTES * rows * width,
                 "qkv": 3 * NUMBER_BYTES * rows * width,
                 "attention": NUMBER_BYTES * rows * width,

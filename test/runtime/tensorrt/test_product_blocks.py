@@ -111,13 +111,11 @@ def test_logits_are_what_numpy_computes(bench: Bench, rows: int, computed: str) 
 
 @pytest.mark.parametrize("rows", [1, 40])
 def test_an_mlp_beyond_the_largest_number_of_fp16_stays_finite(bench: Bench, rows: int) -> None:
-    """What an MLP adds to the sum over the layers is fp32, in every size."""
+    """An MLP's addition to the sum over the layers is fp32, in every size."""
     width, inner = CONFIG.hidden_size, CONFIG.intermediate_size
-    ones = {
-        "o_proj": (width, width), "gate_up": (2 * inner, width), "attention": (rows, width)
-    }  # fmt: skip
+    shapes = {"o_proj": (width, width), "gate_up": (2 * inner, width), "attention": (rows, width)}
     with bench.device:
-        given = {name: to_words(np.full(shape, 0.1), "fp16") for name, shape in ones.items()}
+        given = {name: to_words(np.full(shape, 0.1), "fp16") for name, shape in shapes.items()}
         given["down"] = to_words(np.full((width, inner), 6e4), "fp16")
         given["post_norm"], given["residual"] = np.ones(width, np.float32), np.ones((rows, width), np.float32)
         addresses = {name: bench.upload(array) for name, array in given.items()}
