@@ -9,12 +9,14 @@ import torch
 pytest.importorskip("onnxruntime", reason="runs the graph")
 
 from litevlm_ros.convert import onnx_check
+from litevlm_ros.convert.onnx_graphs import export_graph, save_graph
 from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.training import view_selector
 from litevlm_ros.lab.training.view_choices import Choice, training_choices
 from litevlm_ros.lab.training.view_selector import ViewSelectorModel, save, train, vocabulary
 from litevlm_ros.vision.learned_view_selection import PADDING, LearnedSelector, encode_words, word_rows
 from litevlm_ros.vision.view_selection import LexicalSelector
+from litevlm_ros.vision.view_selector_graph import ViewSelectorGraph
 
 SIX = ("front", "front_left", "front_right", "back", "back_left", "back_right")
 
@@ -64,12 +66,25 @@ def test_the_graph_gives_the_modules_logits_and_fits_old_runtimes(
     graph = onnx.load(file)
     assert graph.opset_import[0].version == 17
     assert file.stat().st_size < 200_000
-    selector = LearnedSelector(file, LexicalSelector())
+    selector = ViewSelectorGraph(file)
     for text in (words[0], " ".join(words[:3]), f"{words[1]} " * 48):
         rows = encode_words(text, word_rows(words))
         with torch.no_grad():
             expected = model(torch.tensor(rows))
-        torch.testing.assert_close(torch.from_numpy(selector.logits(rows)), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor(selector.logits(rows)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_folded_graph_chooses_as_one_of_the_whole_module(
+    choices: list[Choice], trained: tuple[ViewSelectorModel, Path], tmp_path: Path
+) -> None:
+    model, file = trained
+    whole = export_graph(model, (torch.ones(5, dtype=torch.int64),), ({0: "S"},), ["words"], ["logits"])
+    whole.metadata_props.update({entry.key: entry.value for entry in onnx.load(file).metadata_props})
+    save_graph(whole, tmp_path / "whole.onnx")
+    assert len(onnx.load(file).graph.node) < 0.75 * len(list(whole.graph))
+    folded, unfolded = (LearnedSelector(one, LexicalSelector()) for one in (file, tmp_path / "whole.onnx"))
+    for question in {choice.question for choice in choices}:
+        assert folded.select(question, SIX) == unfolded.select(question, SIX), question
 
 
 def test_padding_changes_nothing() -> None:
