@@ -6,26 +6,22 @@ from dataclasses import dataclass
 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.machine import format_capability
-from litevlm_ros.model_directory import VISION
 
 PRECISIONS = ("fp16", "bf16", "fp8", "int8", "int4")
 """The precisions in which engines are built, in the order in which 'auto' prefers them: the most accurate first, the
-smallest last. bf16 rounds more coarsely than fp16, but holds values past 65504. The others say how weights are stored;
-engines compute with them in fp16."""
+smallest last. bf16 rounds more coarsely than fp16, but holds values past 65504. fp8 (E4M3), int8 and int4 say how
+weights are stored; engines compute with them in fp16, on every GPU."""
 
 PACKED_PRECISIONS = PRECISIONS[2:]
-"""The precisions whose weights are packed: fewer bytes in the engine's file and in the GPU's memory."""
+"""The precisions whose weights are packed: fewer bytes in the engine's file and in the GPU's memory. fp8 and int8 have
+a scale for each output of a matrix, int4 one for each group of 128 or 64 inputs."""
 
 GRAPH_PRECISIONS = ("fp16", *PACKED_PRECISIONS)
-"""The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU."""
+"""The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU. Graphs of
+packed precisions hold the weights of engines, and compute with them in fp32."""
 
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 """The choices when a model is loaded: 'auto' takes the most accurate precision that is there and fits."""
-
-FP8_FORMS = ("tensor", "channel", "weights")
-"""The scales of FP8. 'tensor': one for the weights and one for the activations of a layer. 'channel': one for each
-output of the weights. 'weights': as 'channel', with activations left in fp16. Engines always leave activations in fp16,
-so that 'channel' and 'weights' give them the same numbers."""
 
 _BF16_CAPABILITY = (8, 0)
 """The first compute capability with bf16 matrix products (NVIDIA's CUDA guide)."""
@@ -45,31 +41,34 @@ def computed_in(precision: str) -> str:
     return "bf16" if precision == "bf16" else "fp16"
 
 
+def describe_packing(precision: str) -> str:
+    """Returns 'FP8 storage, FP16 arithmetic', or the like, for a packed precision, and '' for the others."""
+    if precision not in PACKED_PRECISIONS:
+        return ""
+    return f"{precision.upper()} storage, {computed_in(precision).upper()} arithmetic"
+
+
 def choose_precision(part: str, asked: str, capability: tuple[int, int] | None, *, strict: bool = False) -> Precision:
     """Chooses the precision in which to build `part` (VISION or TEXT) for a GPU of compute capability `capability`.
 
-    None stands for a GPU that has everything.
+    None stands for a GPU that has everything. Only BF16 is not on all of them.
 
-    Raises ConfigError if `asked` is unknown, or if it cannot be built and `strict` allows nothing else.
+    Raises ConfigError if `asked` is unknown, or if the GPU does not have it and `strict` allows nothing else.
     """
     if asked not in PRECISIONS:
         raise ConfigError(f"precision is {asked!r}; allowed: {', '.join(PRECISIONS)}. Use fp16 for the most accurate")
-    if asked == "bf16" and capability is not None and capability < _BF16_CAPABILITY:
-        reason = (
-            f"a GPU of compute capability {format_capability(capability)} has no BF16, which needs "
-            f"{format_capability(_BF16_CAPABILITY)} or newer"
-        )
-        choice = Precision(asked, "fp16", reason)
-    elif asked == "int4" and part == VISION:
-        choice = Precision(asked, "int8", "encoding images is bound by arithmetic, which INT4 weights do not speed up")
-    else:
+    if asked != "bf16" or capability is None or capability >= _BF16_CAPABILITY:
         return Precision(asked, asked)
+    reason = (
+        f"a GPU of compute capability {format_capability(capability)} has no BF16, which needs "
+        f"{format_capability(_BF16_CAPABILITY)} or newer"
+    )
     if strict:
         raise ConfigError(
-            f"the {part.replace('_', ' ')} cannot be built in {asked}: {choice.reason}; leave out --strict or say "
-            f"{precision_flag(part)} {choice.built}"
+            f"the {part.replace('_', ' ')} cannot be built in bf16: {reason}; leave out --strict or say "
+            f"{precision_flag(part)} fp16"
         )
-    return choice
+    return Precision(asked, "fp16", reason)
 
 
 def precision_flag(part: str) -> str:

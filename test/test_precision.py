@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.model_directory import TEXT, VISION
-from litevlm_ros.precision import PRECISIONS, choose_precision, computed_in
+from litevlm_ros.model_directory import PARTS, TEXT, VISION
+from litevlm_ros.precision import PRECISIONS, choose_precision, computed_in, describe_packing
 
 TURING, ORIN, ADA = (7, 5), (8, 7), (8, 9)
 
@@ -15,10 +15,10 @@ def test_what_the_gpu_has_is_built_as_asked(asked: str) -> None:
     assert (choice.asked, choice.built, choice.reason) == (asked, asked, "")
 
 
-@pytest.mark.parametrize("part", [VISION, TEXT])
-def test_orin_stores_fp8_as_every_gpu_does(part: str) -> None:
-    assert choose_precision(part, "fp8", ORIN, strict=True).built == "fp8"
-    assert computed_in("fp8") == "fp16"
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("part", PARTS)
+def test_strict_refuses_nothing_on_an_orin(part: str, precision: str) -> None:
+    assert choose_precision(part, precision, ORIN, strict=True).built == precision
 
 
 def test_a_gpu_before_ampere_gets_fp16_instead_of_bf16() -> None:
@@ -37,10 +37,10 @@ def test_only_bf16_is_computed_in_bf16() -> None:
     assert {computed_in(precision) for precision in PRECISIONS} == {"fp16", "bf16"}
 
 
-def test_the_vision_encoder_has_no_int4() -> None:
-    assert choose_precision(VISION, "int4", ADA).built == "int8"
-    with pytest.raises(ConfigError, match="vision encoder cannot be built in int4"):
-        choose_precision(VISION, "int4", ADA, strict=True)
+def test_packings_are_told_with_the_arithmetic_beside_them() -> None:
+    assert [describe_packing(precision) for precision in PRECISIONS] == [
+        "", "", "FP8 storage, FP16 arithmetic", "INT8 storage, FP16 arithmetic", "INT4 storage, FP16 arithmetic",
+    ]  # fmt: skip
 
 
 def test_an_unknown_gpu_is_taken_to_have_everything() -> None:

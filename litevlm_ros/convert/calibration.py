@@ -1,7 +1,7 @@
-"""Range of the inputs of a model's linear layers on real pictures and questions, which sets the scales of quantization.
+"""The importance of the inputs of a model's linear layers on real pictures and questions, for the scales of INT4.
 
 Each picture passes through vision encoder and text decoder in fp32, with the prompt that a pipeline would build. Hooks
-on the linear layers collect the statistics.
+on the linear layers collect the mean square of each input.
 """
 
 from __future__ import annotations
@@ -38,35 +38,33 @@ class CalibrationData:
 
 
 Calibration = Callable[[], CalibrationData]
-"""Makes the calibration data, which takes seconds: called only when something is quantized."""
+"""Makes the calibration data, which takes seconds: called only for a precision that needs it."""
+
+
+def data_for(precision: str, calibration: Calibration | None) -> CalibrationData | None:
+    """Makes the calibration data for `precision`: None for all but int4, whose scales alone may clip weights."""
+    return calibration() if calibration and precision == "int4" else None
 
 
 @dataclass
-class InputStatistics:
-    """Statistics of the K inputs of one linear layer: the largest magnitude, and the sum of squares of each input."""
+class _InputSquares:
+    """The sum of the squares of each of the K inputs of a linear layer, fp32 [K], over `rows` rows."""
 
-    largest: float = 0.0
-    squares: Tensor = field(default_factory=lambda: torch.zeros(0))
+    total: Tensor = field(default_factory=lambda: torch.zeros(0))
     rows: int = 0
 
-    @property
-    def importance(self) -> Tensor:
-        """Mean square of each input, fp32 [K]."""
-        return self.squares / max(1, self.rows)
-
     def add(self, inputs: Tensor) -> None:
-        """Adds `inputs` [..., K] to the statistics."""
+        """Adds `inputs` [..., K]."""
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         squares = rows.square().sum(0).cpu()
-        self.squares = squares if not self.rows else self.squares + squares
-        self.largest = max(self.largest, float(rows.abs().max()))
+        self.total = self.total + squares if self.rows else squares
         self.rows += len(rows)
 
 
-def measure_inputs(part: str, model: Path, data: CalibrationData) -> dict[str, InputStatistics]:
-    """Returns the statistics of each linear layer of `part` (VISION or TEXT) of a model directory, by module name.
+def measure_importance(part: str, model: Path, data: CalibrationData) -> dict[str, Tensor]:
+    """Returns the mean square of each input, fp32 [K], of each linear layer of `part` (VISION or TEXT), by module name.
 
-    Raises CheckpointError.
+    Raises CheckpointError if the weights of the model directory `model` cannot be loaded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = ModelConfig.from_directory(model)
@@ -74,17 +72,17 @@ def measure_inputs(part: str, model: Path, data: CalibrationData) -> dict[str, I
     tiles = [make_tiles(image, 1, config.vision.image_size, config.use_thumbnail) for image in data.images]
     with torch.inference_mode(), device:  # the modules make tensors of their own
         if part != TEXT:
-            with _measured(vision) as statistics:
+            with _measured(vision) as importance:
                 for pixels in tiles:
                     vision(torch.tensor(pixels))
-            return statistics
+            return importance
         visual = [vision(torch.tensor(pixels)).flatten(0, 1) for pixels in tiles]
         del vision
         text = load_text_decoder(model).to(device)
-        with _measured(text) as statistics:
+        with _measured(text) as importance:
             for index, (tokens, pixels) in enumerate(zip(visual, tiles, strict=True)):
                 _answer(text, data.prompt(index, len(pixels)), tokens)
-        return statistics
+        return importance
 
 
 def _answer(text: Qwen2Decoder, prompt: list[int], visual: Tensor) -> None:
@@ -104,16 +102,18 @@ def _answer(text: Qwen2Decoder, prompt: list[int], visual: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _measured(module: nn.Module) -> Iterator[dict[str, InputStatistics]]:
-    """Yields the statistics of all linear layers of `module`, which fill up while the context is open."""
-    statistics: dict[str, InputStatistics] = {}
+def _measured(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yields a dictionary that gets the importance of the inputs of all linear layers of `module` as the block ends."""
+    squares: dict[str, _InputSquares] = {}
+    importance: dict[str, Tensor] = {}
     handles = []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
-            found = statistics.setdefault(name, InputStatistics())
+            found = squares.setdefault(name, _InputSquares())
             handles.append(layer.register_forward_pre_hook(lambda _, inputs, found=found: found.add(inputs[0])))
     try:
-        yield statistics
+        yield importance
     finally:
         for handle in handles:
             handle.remove()
+    importance |= {name: found.total / found.rows for name, found in squares.items() if found.rows}

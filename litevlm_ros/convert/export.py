@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,18 +17,21 @@ from torch import nn
 from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
 from litevlm_ros.checkpoint.files import SafetensorsDirectory
 from litevlm_ros.checkpoint.keys import Sources
-from litevlm_ros.convert.calibration import Calibration
+from litevlm_ros.convert.calibration import Calibration, data_for
 from litevlm_ros.convert.checkpoint import load_draft_head, load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.draft_head import stored_name
+from litevlm_ros.convert.intern_vit import InternVisionEncoder
 from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
-from litevlm_ros.convert.onnx_graphs import draft_graph, save_graph, text_graph, vision_graph
-from litevlm_ros.convert.quantization import write_quantized_graph
+from litevlm_ros.convert.onnx_graphs import PACKED_OPSET, draft_graph, save_graph, text_graph, vision_graph
+from litevlm_ros.convert.packed_graph import round_weights, store_packed
+from litevlm_ros.convert.packed_weights import stored_weights
+from litevlm_ros.convert.quantized_weights import QuantizedWeight
 from litevlm_ros.convert.shared_weights import check_location, share_weights
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
-from litevlm_ros.precision import choose_precision
+from litevlm_ros.precision import PACKED_PRECISIONS
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -40,7 +44,8 @@ class ExportedGraph:
 
     `bytes` is its size with the weights beside it, `shared_bytes` that of weights that it reads from the checkpoint.
     `error` is the largest relative difference from torch, None if it was not checked; `seconds` the duration of the
-    export. `calibration` says in words what quantized values were scaled with; `notes` are remarks for a person.
+    export. Of a packed precision, `packed` is the number of matrices in it, and `calibration` says in words what their
+    scales were chosen with, '' if nothing was needed.
     """
 
     file: Path
@@ -49,8 +54,8 @@ class ExportedGraph:
     shared_bytes: int
     error: float | None
     seconds: float
+    packed: int = 0
     calibration: str = ""
-    notes: tuple[str, ...] = ()
 
 
 def export_graphs(
@@ -65,9 +70,9 @@ def export_graphs(
     """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and yields each graph once written.
 
     A text decoder in fp32 comes with the model's draft head, if it has one. fp32 and fp16 are as
-    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give graphs with quantized
-    weights and activations, which ONNX Runtime computes with; they need `calibration`. `output` becomes
-    a model directory of its own: with
+    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give graphs that hold packed weights
+    and compute in fp32 with the numbers that an engine of that precision has; `calibration` makes what INT4's scales
+    are chosen with. `output` becomes a model directory of its own: with
     `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
     Raises LiteVLMError, which names `output` if its disk is full, and OSError.
     """
@@ -75,29 +80,43 @@ def export_graphs(
     with explaining_full_disk(output):
         copy_description(model, output)
         for part, asked in precisions.items():
-            if asked in _DTYPES:
+            if asked not in PACKED_PRECISIONS:
                 export = export_vision_encoder if part == VISION else export_text_decoder
                 yield export(model, output, asked, share=share, check=check)
                 if part == TEXT and asked == PLAIN and (model / HEAD_DIRECTORY).is_dir():
                     yield export_draft_head(model, output, share=share, check=check)
             elif share:
-                raise ConfigError(
-                    "weights can be shared in fp32 and fp16 only: quantized ones are not in the checkpoint"
-                )
+                raise ConfigError("weights can be shared in fp32 and fp16 only: packed ones are not in the checkpoint")
             else:
-                yield _export_quantized(part, asked, model, output, calibration)
+                yield _export_packed(part, asked, model, output, check, calibration)
 
 
-def _export_quantized(
-    part: str, asked: str, model: Path, output: Path, calibration: Calibration | None
+def _export_packed(
+    part: str, precision: str, model: Path, output: Path, check: bool, calibration: Calibration | None
 ) -> ExportedGraph:
     started = time.monotonic()
-    precision = choose_precision(part, asked, None)
-    file = output / graph_name(part, precision.built)
-    graph = write_quantized_graph(part, model, precision.built, file, calibration)
-    notes = (*graph.notes, f"not in {asked}: {precision.reason}") if precision.reason else graph.notes
-    seconds = time.monotonic() - started
-    return ExportedGraph(file, precision.built, _size(file), 0, None, seconds, graph.calibration, notes)
+    file = output / graph_name(part, precision)
+    data = data_for(precision, calibration)
+    module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
+    stored = dict(stored_weights(part, module, model, precision, data))
+    round_weights(module, stored)
+    compare: Callable[[Path], float]
+    if isinstance(module, InternVisionEncoder):
+        graph, compare = vision_graph(module, PACKED_OPSET), partial(check_vision_graph, module=module)
+    else:
+        graph, compare = text_graph(module, PACKED_OPSET), partial(check_text_graph, module=module)
+    store_packed(graph, module, stored)
+    error = _save(graph, file, compare if check else None)
+    return ExportedGraph(
+        file=file,
+        precision=precision,
+        bytes=_size(file),
+        shared_bytes=0,
+        error=error,
+        seconds=time.monotonic() - started,
+        packed=sum(isinstance(weight, QuantizedWeight) for weight in stored.values()),
+        calibration=data.description if data else "",
+    )
 
 
 def export_vision_encoder(
@@ -178,10 +197,7 @@ def _write(
         _check_space(module, file)
     graph = graph_of(module)
     shared_bytes = sum(share_weights(graph, sources, files, file.parent) for files, sources in shared)
-    try:
-        error = save_graph(graph, file, None if check is None else lambda unfinished: check(unfinished, module))
-    except EngineError as problem:
-        raise type(problem)(f"{file} was not written: {problem}") from problem
+    error = _save(graph, file, None if check is None else lambda unfinished: check(unfinished, module))
     return ExportedGraph(
         file=file,
         precision=precision,
@@ -190,6 +206,14 @@ def _write(
         error=error,
         seconds=time.monotonic() - started,
     )
+
+
+def _save(graph: ir.Model, file: Path, check: Callable[[Path], float] | None) -> float | None:
+    """Saves a graph as `save_graph` does. An EngineError of `check` names the file that was not written."""
+    try:
+        return save_graph(graph, file, check)
+    except EngineError as problem:
+        raise type(problem)(f"{file} was not written: {problem}") from problem
 
 
 def _size(file: Path) -> int:

@@ -1,7 +1,7 @@
 """ONNX graphs of the torch modules, with the inputs and outputs that `docs/architecture.md` lists.
 
 torch's exporter gives a graph without shape noise but writes opset 18 at the lowest; the three operators that differ
-are rewritten so that the files declare opset 17, which TensorRT 10.3 reads. Quantized weights need opset 21.
+are rewritten so that the files declare opset 17, which TensorRT 10.3 reads. Packed weights need opset 21.
 """
 
 from __future__ import annotations
@@ -26,25 +26,22 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.files import replacing
 
 OPSET = 17
-QUANTIZED_OPSET = 21
+PACKED_OPSET = 21
 """The first with 4-bit types and blocks in DequantizeLinear."""
-_IR_VERSIONS = {OPSET: 8, QUANTIZED_OPSET: 10}  # the IR versions that belong to the opsets
+_IR_VERSIONS = {OPSET: 8, PACKED_OPSET: 10}  # the IR versions that belong to the opsets
 _EXPORTER_OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**26  # bytes; leaves 64 MiB of the 2 GiB for the graph itself
 
 
 def vision_graph(module: InternVisionEncoder, opset: int = OPSET) -> ir.Model:
-    """Draws `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or QUANTIZED_OPSET."""
+    """Draws `vision_encoder.onnx`; N is dynamic. `opset` is OPSET or PACKED_OPSET."""
     size = module.config.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     return export_graph(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
 
 
-def text_graph(module: Qwen2Decoder, opset: int = OPSET, *, hidden: bool = True) -> ir.Model:
-    """Draws `text_decoder.onnx`; S, C, K and M are dynamic. `opset` is OPSET or QUANTIZED_OPSET.
-
-    Without `hidden`, the hidden states, which only draft heads read, are no output.
-    """
+def text_graph(module: Qwen2Decoder, opset: int = OPSET) -> ir.Model:
+    """Draws `text_decoder.onnx`; S, C, K and M are dynamic. `opset` is OPSET or PACKED_OPSET."""
     layers = range(module.config.num_layers)
     inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
     cache: list[dict[int, str]] = [{0: "C"} for _ in layers]
@@ -53,10 +50,7 @@ def text_graph(module: Qwen2Decoder, opset: int = OPSET, *, hidden: bool = True)
     names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
     results = ["logits", "next_tokens", "hidden"]
     results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
-    graph = export_graph(module, inputs, shapes, names, results, opset)
-    if not hidden:
-        del graph.graph.outputs[results.index("hidden")]
-    return graph
+    return export_graph(module, inputs, shapes, names, results, opset)
 
 
 def draft_graph(module: DraftHead) -> ir.Model:

@@ -1,17 +1,21 @@
-"""Weights of a part for the engine file of a quantized precision, which then needs no checkpoint beside it.
+"""Weights of a part as a packed precision stores them: in the engine file, which then needs no checkpoint beside it.
 
-Packed are the linear layers that `quantization` quantizes. Engines compute with them in fp16: kernels unpack the values
-and multiply them by their scales. By the name of a parameter, the tensors are:
+Packed are the matrices of the layers. Engines compute with them in fp16: kernels multiply the values by their scales.
+By the name of a parameter, the tensors are:
 
     NAME.fp8    uint8 [N, K]       bits of E4M3 numbers
     NAME.int8   int8 [N, K]
     NAME.int4   uint8 [N, K / 2]   two values a byte, the one of the lower input in the lower half
-    NAME.scale  fp16               [] or [N], or [N, K / block] for int4
+    NAME.scale  fp16 [N], or [N, K / block] for int4, whose block is 128 or 64 inputs
     NAME        fp16; fp32 for norms, layer scales and positions    what is not packed
+
+Why not nvidia-modelopt: it quantizes modules of known classes or exported graphs of its own making, and the layers
+fused here are neither; the scales are a page of code (`quantized_weights`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,68 +24,68 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from litevlm_ros.convert.calibration import CalibrationData, measure_inputs
+from litevlm_ros.convert.calibration import CalibrationData, measure_importance
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.quantization import KEPT
 from litevlm_ros.convert.quantized_weights import QuantizedWeight, is_quantizable, quantize_weight
-from litevlm_ros.errors import CheckpointError, ConfigError
+from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import VISION
 
 Arrays = dict[str, npt.NDArray[Any]]
+StoredWeight = QuantizedWeight | Tensor
+"""A parameter in the type in which it is stored: packed, fp16 or fp32."""
+
+_KEPT = ("lm_head", "patch_embedding")
+"""The linear layers that are never packed, by module name: in small models the head is the embedding's own table."""
 
 
-def pack(part: str, model: Path, precision: str, data: CalibrationData | None, fp8_form: str = "") -> Arrays:
+def pack(part: str, model: Path, precision: str, data: CalibrationData | None) -> Arrays:
     """Returns all parameters of `part` (VISION or TEXT) of a model directory as the tensors that the module names.
 
-    `precision` is fp8, int8 or int4; INT4's scales are chosen with `data`, which others do not need. `fp8_form` is one
-    of FP8_FORMS, of which '' is the first; all but the first give each output its own scale.
+    `precision` is fp8, int8 or int4. INT4's scales are chosen with `data`; without it, all inputs matter alike.
 
-    Raises CheckpointError, also for numbers beyond fp16's range, and ConfigError for an INT4 vision encoder.
+    Raises CheckpointError, also for numbers beyond fp16's range.
     """
-    if precision == "int4" and part == VISION:
-        raise ConfigError("vision-precision is int4; allowed: fp16, bf16, fp8, int8. Use int8 for the smallest")
-    importance = {}
-    if precision == "int4" and data is not None:
-        importance = {name: inputs.importance for name, inputs in measure_inputs(part, model, data).items()}
-    module: nn.Module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
-    layers = {
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-        and name not in KEPT
-        and is_quantizable(layer.in_features, layer.out_features, precision)
-    }
+    module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
     arrays: Arrays = {}
-    for name, parameter in module.named_parameters():
-        owner, _, kind = name.rpartition(".")
-        values = parameter.detach()
-        if isinstance(module.get_submodule(owner), (nn.Linear, nn.Embedding)):
-            half = _half(values, name, model / part)
-            if owner in layers and kind == "weight":
-                arrays |= _packed(name, quantize_weight(values, precision, fp8_form, importance.get(owner)))
-            else:
-                arrays[name] = half.numpy()
+    for name, stored in stored_weights(part, module, model, precision, data):
+        if isinstance(stored, QuantizedWeight):
+            arrays |= _packed(name, stored)
         else:
-            arrays[name] = values.numpy()
+            arrays[name] = stored.numpy()
     return arrays
 
 
-def _half(values: Tensor, name: str, directory: Path) -> Tensor:
-    half = values.half()
-    if not half.isfinite().all():
-        raise CheckpointError(
-            f"{name} in {directory} holds numbers beyond fp16's range, in which packed weights are computed with; "
-            "use `--precision bf16`"
-        )
-    return half
+def stored_weights(
+    part: str, module: nn.Module, model: Path, precision: str, data: CalibrationData | None
+) -> Iterator[tuple[str, StoredWeight]]:
+    """Yields each parameter of `module`, the fp32 part of a model directory, by name and as it is stored.
+
+    Arguments and errors are those of `pack`. Of tied weights there is one, by its first name.
+    """
+    importance = measure_importance(part, model, data) if data else {}
+    for name, parameter in module.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        layer, values = module.get_submodule(owner), parameter.detach()
+        if not isinstance(layer, (nn.Linear, nn.Embedding)):
+            yield name, values
+            continue
+        half = values.half()
+        if not half.isfinite().all():
+            raise CheckpointError(
+                f"{name} in {model / part} holds numbers beyond fp16's range, in which packed weights are computed "
+                "with; use `--precision bf16`"
+            )
+        packable = kind == "weight" and isinstance(layer, nn.Linear) and owner not in _KEPT
+        if packable and is_quantizable(values.shape[1], precision):
+            yield name, quantize_weight(values, precision, importance.get(owner))
+        else:
+            yield name, half
 
 
 def _packed(name: str, weight: QuantizedWeight) -> Arrays:
-    if weight.values.dtype == torch.float8_e4m3fn:
-        kind, values = "fp8", weight.values.view(torch.uint8).numpy()
-    elif weight.block:
-        signed = weight.values.numpy().view(np.uint8)
-        kind, values = "int4", (signed[:, ::2] & 15) | (signed[:, 1::2] << 4)
-    else:
-        kind, values = "int8", weight.values.numpy()
-    return {f"{name}.{kind}": values, f"{name}.scale": weight.scale.numpy()}
+    values = weight.values.view(torch.uint8) if weight.precision == "fp8" else weight.values
+    array = values.numpy()
+    if weight.precision == "int4":
+        signed = array.view(np.uint8)
+        array = (signed[:, ::2] & 15) | (signed[:, 1::2] << 4)
+    return {f"{name}.{weight.precision}": array, f"{name}.scale": weight.scale.numpy()}

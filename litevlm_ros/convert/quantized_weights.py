@@ -1,7 +1,11 @@
-"""Weights of linear layers in 8 and 4 bits: fp8 (E4M3), int8 and int4, all symmetric.
+"""Weights of linear layers in 8 and 4 bits, all symmetric, with scales in fp16.
 
-Calibration measures how much each input of a layer matters (`importance`, the mean square of the activations); INT4's
-scales are then those with the smallest expected error of the layer's output, as in AWQ's clipping (arXiv 2306.00978).
+    fp8   E4M3 numbers (arXiv 2209.05433), one scale for each output
+    int8  one scale for each output
+    int4  one scale for each block of 128 or 64 inputs
+
+A scale of INT4 may clip the largest weights of its block. It is the one with the smallest expected error of the layer's
+output, as in AWQ's clipping (arXiv 2306.00978), where calibration has measured how much each input matters.
 """
 
 from __future__ import annotations
@@ -12,17 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litevlm_ros.precision import FP8_FORMS
-
-FP8_MAX = 448.0
-"""Largest number of E4M3 (arXiv 2209.05433)."""
-INT8_MAX = 127.0
 INT4_BLOCKS = (128, 64)
-"""Inputs that share a scale, in the order of preference: the sizes that TensorRT takes."""
+"""The numbers of inputs that share a scale, in the order of preference."""
 
-_ALIGNMENT = 16
-"""Inputs and outputs of a layer in 8 bits are multiples of this number, for TensorRT's matrix products."""
-_INT4_MAX = 7.0
+_WORD = 16
+"""Inputs of a layer in 8 bits are a multiple of this number: kernels read words of 16 bytes, each in one row."""
+
+_FP8_MAX = 448.0
+_INT8_MAX = 127.0
+_INT4_MAX, _INT4_MIN = 7.0, -8.0
+_HALF_MAX = 65504.0
 _SHRINKAGES = tuple(1 - step / 20 for step in range(11))
 _ROWS_AT_ONCE = 1024
 
@@ -31,65 +34,44 @@ _ROWS_AT_ONCE = 1024
 class QuantizedWeight:
     """A weight [N, K] as the product of `values` [N, K] (float8_e4m3fn, or int8 for int8 and int4) and `scale`.
 
-    `scale` is fp16: one number [] for fp8; one for each output [N] for int8 and `to_fp8_by_output`; one for each block
-    of inputs [N, K / `block`] for int4; `block` is 0 but for int4.
+    `scale` is fp16: one number for each output [N], or for each block of inputs [N, K / `block`] of int4. `block` is 0
+    but for int4.
     """
 
     values: Tensor
     scale: Tensor
     block: int = 0
 
+    @property
+    def precision(self) -> str:
+        """The precision: fp8, int8 or int4."""
+        return "int4" if self.block else "int8" if self.values.dtype == torch.int8 else "fp8"
+
     def restored(self) -> Tensor:
-        """Returns the weight as the engine sees it, fp32 [N, K]."""
+        """Returns the weight as engines compute with it: fp16 [N, K], always finite."""
         scale = self.scale.float()
-        if self.block:
-            scale = scale.repeat_interleave(self.block, 1)
-        elif scale.dim():
-            scale = scale.unsqueeze(1)
-        return self.values.float() * scale
+        scale = scale.repeat_interleave(self.block, 1) if self.block else scale.unsqueeze(1)
+        return (self.values.float() * scale).half()
 
 
-def is_quantizable(inputs: int, outputs: int, precision: str) -> bool:
-    """Tells whether a linear layer of these widths can have weights in `precision`: fp8, int8 or int4."""
-    if precision == "int4":
-        return int4_block(inputs) is not None
-    return inputs % _ALIGNMENT == 0 and outputs % _ALIGNMENT == 0
+def is_quantizable(inputs: int, precision: str) -> bool:
+    """Tells whether a linear layer of so many inputs can have weights in `precision`: fp8, int8 or int4."""
+    return int4_block(inputs) is not None if precision == "int4" else inputs % _WORD == 0
 
 
-def quantize_weight(
-    weight: Tensor, precision: str, fp8_form: str = "", importance: Tensor | None = None
-) -> QuantizedWeight:
-    """Quantizes a weight [N, K] to `precision`: fp8, int8 or int4.
+def quantize_weight(weight: Tensor, precision: str, importance: Tensor | None = None) -> QuantizedWeight:
+    """Quantizes a weight [N, K], whose numbers fp16 holds, to `precision`: fp8, int8 or int4.
 
-    `fp8_form` is one of FP8_FORMS, of which '' is the first; `importance` [K] is that of the inputs, for int4.
+    `importance` [K] is that of the inputs, for int4. Raises ValueError if K is not a multiple of one of INT4_BLOCKS.
     """
     if precision == "int4":
-        return to_int4(weight, importance)
-    if precision == "int8":
-        return to_int8(weight)
-    return to_fp8_by_output(weight) if fp8_form in FP8_FORMS[1:] else to_fp8(weight)
-
-
-def to_fp8(weight: Tensor) -> QuantizedWeight:
-    """Quantizes to FP8 with one scale for the whole weight, the form that TensorRT multiplies in FP8 everywhere."""
-    return _fp8(weight, _positive(weight.abs().max() / FP8_MAX))
-
-
-def to_fp8_by_output(weight: Tensor) -> QuantizedWeight:
-    """Quantizes to FP8 with one scale for each output."""
-    return _fp8(weight, _positive(weight.abs().amax(1) / FP8_MAX))
-
-
-def _fp8(weight: Tensor, scale: Tensor) -> QuantizedWeight:
-    values = weight.float() / scale.float().reshape(-1, 1)
-    return QuantizedWeight(values.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale)
-
-
-def to_int8(weight: Tensor) -> QuantizedWeight:
-    """Quantizes to INT8 with one scale for each output."""
-    scale = _positive(weight.abs().amax(1) / INT8_MAX)
-    values = (weight.float() / scale.float().unsqueeze(1)).round().clamp(-INT8_MAX, INT8_MAX)
-    return QuantizedWeight(values.to(torch.int8), scale)
+        return _to_int4(weight, importance)
+    most = _FP8_MAX if precision == "fp8" else _INT8_MAX
+    scale = _scale(weight.float().abs().amax(1), most, most)
+    values = weight.float() / scale.float().unsqueeze(1)
+    if precision == "fp8":
+        return QuantizedWeight(values.clamp(-most, most).to(torch.float8_e4m3fn), scale)
+    return QuantizedWeight(values.round().clamp(-most, most).to(torch.int8), scale)
 
 
 def int4_block(inputs: int) -> int | None:
@@ -97,11 +79,7 @@ def int4_block(inputs: int) -> int | None:
     return next((block for block in INT4_BLOCKS if inputs % block == 0), None)
 
 
-def to_int4(weight: Tensor, importance: Tensor | None = None) -> QuantizedWeight:
-    """Quantizes to INT4 with one scale for each block of inputs, chosen by `importance` [K] or by the weights alone.
-
-    Raises ValueError if K is not a multiple of one of INT4_BLOCKS.
-    """
+def _to_int4(weight: Tensor, importance: Tensor | None) -> QuantizedWeight:
     block = int4_block(weight.shape[1])
     if block is None:
         raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {' or '.join(map(str, INT4_BLOCKS))}")
@@ -121,16 +99,25 @@ def _int4_rows(rows: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
     best_error = torch.full_like(largest, torch.inf)
     best_scale = torch.ones_like(largest)
     for shrinkage in _SHRINKAGES:
-        scale = _positive(largest * shrinkage / _INT4_MAX).float()
-        restored = (rows / scale).round_().clamp_(-_INT4_MAX - 1, _INT4_MAX).mul_(scale)
+        scale = _scale(largest * shrinkage, _INT4_MAX, -_INT4_MIN).float()
+        restored = (rows / scale).round_().clamp_(_INT4_MIN, _INT4_MAX).mul_(scale)
         error = (restored.sub_(rows).square_() * importance).sum(-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_scale = torch.where(better, scale, best_scale)
-    values = (rows / best_scale).round_().clamp_(-_INT4_MAX - 1, _INT4_MAX).to(torch.int8)
+    values = (rows / best_scale).round_().clamp_(_INT4_MIN, _INT4_MAX).to(torch.int8)
     return values.reshape(len(rows), -1), best_scale.squeeze(-1).half()
 
 
-def _positive(scale: Tensor) -> Tensor:
-    """Returns `scale` as fp16, which the graph holds, and above 0: a row of zeros has no scale of its own."""
-    return scale.float().clamp(min=2.0**-14).half()
+def _scale(largest: Tensor, most: float, widest: float) -> Tensor:
+    """Returns fp16 scales with which `most` stands for the weights `largest`, or for a little more.
+
+    They are rounded up, so that only the upper bound clips: with it, the largest value `widest` still stands for a
+    number that fp16 holds. At the lower bound, the smallest number of fp16, values are as fine as fp16 itself, so that
+    rows of tiny weights lose nothing, and rows of zeros have a scale too.
+    """
+    exact = (largest / most).clamp(max=_HALF_MAX // widest)
+    nearest = exact.half()
+    # The bits of positive fp16 numbers count up with them.
+    bits = nearest.view(torch.int16) + (nearest.float() < exact).to(torch.int16)
+    return bits.clamp(min=1).view(torch.half)

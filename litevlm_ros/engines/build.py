@@ -29,7 +29,7 @@ from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.machine import find_device, format_capability
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import engine_name, runtime_cache_directory, sidecar_file, weight_bytes
-from litevlm_ros.precision import FP8_FORMS, PACKED_PRECISIONS, choose_precision, computed_in
+from litevlm_ros.precision import PACKED_PRECISIONS, choose_precision, describe_packing
 from litevlm_ros.types import Notify
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ _BUILDS = 4
 class BuildRequest:
     """The engines to build. `precisions` maps each part to build (VISION, TEXT) to the precision asked for it.
 
-    `target` is a compute capability, None for the GPU at hand. `calibration` makes what INT4 weights are
-    calibrated with, and is called for those alone; with `recalibrate`, as for pictures that a person has named,
-    calibrated engines are built again even if they are up to date. `fp8_form` is one of FP8_FORMS.
+    `target` is a compute capability, None for the GPU at hand. `calibration` makes what the scales of INT4 weights are
+    chosen with, and is called for those alone; with `recalibrate`, as for pictures that a person has named, INT4
+    engines are built again even if they are up to date. `strict` allows no precision but those that were asked for.
     """
 
     model: Path
@@ -58,7 +58,6 @@ class BuildRequest:
     target: tuple[int, int] | None = None
     calibration: Calibration | None = None
     recalibrate: bool = False
-    fp8_form: str = FP8_FORMS[0]
     workspace_mib: int = 0
     force: bool = False
     strict: bool = False
@@ -100,10 +99,11 @@ def build_engines(request: BuildRequest, notify: Notify = print) -> list[Path]:
             compiled,
             hash_weights(request.model / part) if precision.built in PACKED_PRECISIONS else "",
             graph_hash(part, precision.built, model),
-            request.fp8_form if precision.built == "fp8" else "",
         )
         reason = "--force" if request.force else wanted.reason_to_build(request.output, recalibrate=request.recalibrate)
         notify(f"{wanted.file}: building ({reason})" if reason else f"{wanted.file}: up to date")
+        if packing := describe_packing(precision.built):
+            notify(f"{wanted.file}: {packing}")
         if reason:
             missing.append(wanted)
     if missing:
@@ -175,7 +175,7 @@ def _begin(wanted: WantedEngine, request: BuildRequest, model: ModelConfig, comp
 
 def _finish(wanted: WantedEngine, begun: _Begun, request: BuildRequest, notify: Notify) -> None:
     """Packs the weights of an engine, waits for its kernels, and writes it with its sidecar."""
-    packed, calibration = _pack(wanted, request, notify)
+    packed, calibration = _pack(wanted, request)
     kernels = {}
     with _progress(f"{wanted.file}: kernels", len(begun.kernels)) as bar:
         for key, future in begun.kernels.items():
@@ -194,20 +194,19 @@ def _finish(wanted: WantedEngine, begun: _Begun, request: BuildRequest, notify: 
     notify(f"{wanted.file}: {size:.0f} MB in {seconds:.0f} s for compute capability {capability}")
 
 
-def _pack(wanted: WantedEngine, request: BuildRequest, notify: Notify) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
-    """Returns the packed weights of an engine, and in words what they were calibrated with."""
+def _pack(wanted: WantedEngine, request: BuildRequest) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
+    """Returns the packed weights of an engine, and in words what their scales were chosen with."""
     precision = wanted.precision.built
     if precision not in PACKED_PRECISIONS:
         return {}, ""
     try:
+        from litevlm_ros.convert.calibration import data_for
         from litevlm_ros.convert.packed_weights import pack
     except ImportError as error:
         raise EngineError(f"packing weights needs torch ({error}); install it with "
                           "`pip install 'litevlm_ros[convert]'`") from error  # fmt: skip
-    data = request.calibration() if request.calibration and precision == "int4" else None
-    packed = pack(wanted.part, request.model, precision, data, wanted.fp8_form)
-    notify(f"{wanted.file}: weights are stored in {precision} and computed with in {computed_in(precision)}")
-    return packed, data.description if data else ""
+    data = data_for(precision, request.calibration)
+    return pack(wanted.part, request.model, precision, data), data.description if data else ""
 
 
 @contextlib.contextmanager

@@ -31,12 +31,12 @@ class EngineSidecar:
 
     `file` is the engine's file name; `part` is VISION or TEXT. `compute_capabilities` lists the GPUs it runs on.
     `target` is the compute capability that was asked for and decided on the precision. `precision_reason` says why
-    `precision_built` is not `precision_asked`; '' if it is. `fp8_form` is one of FP8_FORMS; '' in other precisions.
-    `calibration` says in words which data scaled the quantized values; '' if none was needed. `weights_sha256` is that
-    of the weights that are packed in the engine; '' if none are, since plans fit all weights of a model's shapes.
-    `graph_sha256` is that of the graphs (`graph_hash`). `plans` lists the keys of the plans, and `compiled` tells
-    whether their kernels are in the engine. `max_prompt` is the most new tokens of a call, `max_context` the most cache
-    rows (both 0 for the vision encoder), and `max_tiles` the most tiles of a prompt (0 for the text decoder).
+    `precision_built` is not `precision_asked`; '' if it is. `calibration` says in words which data the scales of packed
+    weights were chosen with; '' if none was needed. `weights_sha256` is that of the weights that are packed in the
+    engine; '' if none are, since plans fit all weights of a model's shapes. `graph_sha256` is that of the graphs
+    (`graph_hash`). `plans` lists the keys of the plans, and `compiled` tells whether their kernels are in the engine.
+    `max_prompt` is the most new tokens of a call, `max_context` the most cache rows (both 0 for the vision encoder),
+    and `max_tiles` the most tiles of a prompt (0 for the text decoder).
     `build_seconds` is the time that the engine took, and `built_at` is UTC as ISO 8601.
     """
 
@@ -61,7 +61,6 @@ class EngineSidecar:
     max_tiles: int
     build_seconds: float
     built_at: str
-    fp8_form: str = ""
     format: int = field(default=FORMAT)
 
     # Files
@@ -94,6 +93,9 @@ class EngineSidecar:
 
     @classmethod
     def _from_json(cls, values: dict[str, Any]) -> EngineSidecar:
+        # Earlier sidecars name the scales of FP8; all but those of one form are what they are today.
+        if values.pop("fp8_form", "") == "tensor":
+            raise ValueError("its FP8 weights have one scale for a whole matrix instead of one for each output")
         expected = {entry.name: entry.type for entry in dataclasses.fields(cls)}
         if values.keys() != expected.keys():
             raise ValueError(f"unknown or missing keys: {', '.join(sorted(values.keys() ^ expected.keys()))}")
@@ -168,8 +170,6 @@ class EngineSidecar:
     def command(self, directory: Path | None = None) -> str:
         """Returns the command that builds this engine again."""
         flags = f"{precision_flag(self.part)} {self.precision_asked} --skip-{_OTHER[self.part]} --force"
-        if self.fp8_form:
-            flags += f" --fp8-form {self.fp8_form}"
         return f"ros2 run litevlm_ros build_engines --model {directory or 'models'} {flags}"
 
 

@@ -32,7 +32,6 @@ class WantedEngine:
     compiled: bool
     weights_sha256: str
     graph_sha256: str
-    fp8_form: str
 
     @property
     def file(self) -> str:
@@ -70,8 +69,6 @@ class WantedEngine:
             return "this version draws another graph, or the model's config.json has changed"
         if sidecar.precision_built != self.precision.built:
             return f"it was built in {sidecar.precision_built}"
-        if sidecar.fp8_form != self.fp8_form:
-            return f"its FP8 has the form {sidecar.fp8_form}, not {self.fp8_form}"
         limits = (sidecar.max_prompt, sidecar.max_context, sidecar.max_tiles)
         if limits != self.limits or sidecar.plans != tuple(map(str, self.keys)):
             return "it was built for another max_tiles or max_context"
@@ -101,7 +98,6 @@ class WantedEngine:
             precision_asked=self.precision.asked,
             precision_built=self.precision.built,
             precision_reason=self.precision.reason,
-            fp8_form=self.fp8_form,
             calibration=calibration,
             plans=tuple(map(str, self.keys)),
             compiled=self.compiled,

@@ -78,8 +78,8 @@ def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
     """Returns why the draft head cannot be used, with the fix, or None if it can."""
     if not text.gives_hidden:
         return (
-            "the text decoder gives no hidden states. TensorRT engines and quantized graphs never do; for the "
-            f"onnxruntime backend export fp32 graphs again with `{export_command(config.model_dir)}`"
+            "the text decoder gives no hidden states. TensorRT engines never do; for the "
+            f"onnxruntime backend export the graphs again with `{export_command(config.model_dir)}`"
         )
     if importlib.util.find_spec("onnxruntime") is None:
         return "ONNX Runtime, which runs the head, is not installed: `pip install onnxruntime`"

@@ -20,7 +20,7 @@ from litevlm_ros.engines.shapes import DEFAULT_CONTEXT, DEFAULT_TILES, Sizes
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import parse_capability
 from litevlm_ros.model_directory import PLAIN
-from litevlm_ros.precision import FP8_FORMS, PRECISIONS
+from litevlm_ros.precision import PRECISIONS
 from litevlm_ros.tools.command import (
     add_made_precision_options,
     add_model_option,
@@ -57,7 +57,6 @@ def _run(options: argparse.Namespace) -> None:
             target=parse_capability(options.target_sm) if options.target_sm else None,
             calibration=partial(calibration_data, options.model, options.calibration_images),
             recalibrate=options.calibration_images is not None,
-            fp8_form=options.fp8_form,
             workspace_mib=options.workspace_mib,
             force=options.force,
             strict=options.strict,
@@ -80,22 +79,19 @@ def _parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--fp8",
         action="store_true",
-        help="--precision fp8: weights take half the memory, and are computed with in fp16 on every GPU",
+        help="--precision fp8: FP8 storage, at half the memory, and FP16 arithmetic, on every GPU",
     )
     add_made_precision_options(precision, PRECISIONS)
     precision.add_argument(
-        "--fp8-form",
-        choices=FP8_FORMS,
-        default=FP8_FORMS[0],
-        help="what FP8 scales: whole tensors, each output of the weights, or weights alone (%(default)s); "
-        "`benchmark --precisions` measures which is fastest on this GPU",
+        "--strict",
+        action="store_true",
+        help="fail where the GPU does not have that precision (only BF16 is not on every GPU)",
     )
-    precision.add_argument("--strict", action="store_true", help="fail where the GPU does not have that precision")
     precision.add_argument(
         "--calibration-images",
         type=Path,
         metavar="DIR",
-        help="pictures of what your cameras see, to scale quantized values with (default: rendered street scenes)",
+        help="pictures of what your cameras see, to choose the scales of int4 with (default: rendered street scenes)",
     )
     add_part_options(parser.add_argument_group("parts"), "build")
     sizes = parser.add_argument_group("sizes")

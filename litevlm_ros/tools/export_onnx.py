@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevlm_ros.model_directory import PLAIN
-from litevlm_ros.precision import GRAPH_PRECISIONS
+from litevlm_ros.precision import GRAPH_PRECISIONS, PACKED_PRECISIONS
 from litevlm_ros.tools.command import (
     add_made_precision_options,
     add_model_option,
@@ -74,8 +74,9 @@ def export_and_tell(
         checked = f"relative error {graph.error:.1e}, " if graph.error is not None else ""
         size = f"{graph.bytes / 1e6:.1f} MB{shared}"
         say(f"{graph.file}: {graph.precision}, {size}, {checked}{graph.seconds:.0f} s")
-        if graph.notes:
-            say(f"  {'; '.join(graph.notes)}; calibration: {graph.calibration}")
+        if graph.precision in PACKED_PRECISIONS:
+            chosen = f"; their scales were chosen with {graph.calibration}" if graph.calibration else ""
+            say(f"  {graph.packed} matrices are stored in {graph.precision}{chosen}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,21 +92,21 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=CHOICES,
         default=PLAIN,
-        help="precision of both parts; fp32 runs best on a CPU (%(default)s)",
+        help="precision of both parts; fp8, int8 and int4 store weights as engines do, computed in fp32 (%(default)s)",
     )
     add_made_precision_options(weights, CHOICES)
     weights.add_argument(
         "--calibration-images",
         type=Path,
         metavar="DIR",
-        help="pictures of what your cameras see, to scale quantized values with (default: rendered street scenes)",
+        help="pictures of what your cameras see, to choose the scales of int4 with (default: rendered street scenes)",
     )
     weights.add_argument(
         "--share-weights",
         action="store_true",
         help="let the graphs read the checkpoint's safetensors instead of copying them",
     )
-    weights.add_argument("--skip-check", action="store_true", help="do not compare fp32 and fp16 graphs with torch")
+    weights.add_argument("--skip-check", action="store_true", help="do not compare graphs with torch")
     return parser
 
 

@@ -73,20 +73,23 @@ def test_a_full_disk_is_noticed_before_writing(models: Any, tmp_path: Path, monk
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_quantized_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
-    precisions = {VISION: "int4", TEXT: "int8"}
-    vision, text = export_graphs(
-        model_directory(), tmp_path, precisions, calibration=partial(calibration_data, model_directory())
-    )
-    assert [graph.file.name for graph in (vision, text)] == ["vision_encoder_int8.onnx", "text_decoder_int8.onnx"]
-    assert vision.notes[-1].startswith("not in int4: ")
-    assert "rendered street scenes" in vision.calibration
+def test_a_packed_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
+    precisions = {VISION: "int8", TEXT: "int4"}
+    calibration = partial(calibration_data, demo_model_directory())
+    vision, text = export_graphs(demo_model_directory(), tmp_path, precisions, calibration=calibration)
+    assert [graph.file.name for graph in (vision, text)] == ["vision_encoder_int8.onnx", "text_decoder_int4.onnx"]
+    assert (vision.packed, text.packed) == (6 * 4 + 2, 4 * 4)
+    assert vision.calibration == ""
+    assert "rendered street scenes" in text.calibration
+    for graph in (vision, text):
+        assert graph.error is not None
+        assert graph.error < 1e-5, "torch computes the same with the rounded weights"
     assert not list(tmp_path.rglob("*.safetensors"))
     pipeline = Pipeline.from_config(PipelineConfig(tmp_path, backend="onnxruntime"))
-    assert pipeline.backend.description.endswith(", int8")
+    assert pipeline.backend.description.endswith("vision int8, text int4")
     pipeline.close()
 
 
-def test_quantized_weights_are_not_in_the_checkpoint(tmp_path: Path) -> None:
+def test_packed_weights_are_not_in_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shared in fp32 and fp16 only"):
         list(export_graphs(model_directory(), tmp_path, {TEXT: "fp8"}, share=True))

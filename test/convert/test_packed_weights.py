@@ -14,13 +14,14 @@ torch = pytest.importorskip("torch", reason="torch is needed to convert models: 
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from litevlm_ros.convert.calibration import measure_inputs  # noqa: E402
+from litevlm_ros.convert.calibration import measure_importance  # noqa: E402
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
 from litevlm_ros.convert.packed_weights import pack  # noqa: E402
 from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
-from litevlm_ros.errors import CheckpointError, ConfigError  # noqa: E402
+from litevlm_ros.errors import CheckpointError  # noqa: E402
 from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
-from litevlm_ros.model_directory import TEXT, VISION  # noqa: E402
+from litevlm_ros.model_directory import PARTS, TEXT, VISION  # noqa: E402
+from litevlm_ros.precision import PACKED_PRECISIONS  # noqa: E402
 
 LOADERS = {VISION: load_vision_encoder, TEXT: load_text_decoder}
 
@@ -37,35 +38,29 @@ def unpacked(arrays: dict[str, Any], name: str) -> Any:
         halves = np.stack((packed & 15, packed >> 4), -1).reshape(len(packed), -1)
         values = torch.tensor(np.where(halves < 8, halves, halves - 16)).float()
         scale = scale.repeat_interleave(values.shape[1] // scale.shape[1], 1)
-    return values * (scale.unsqueeze(1) if scale.dim() == 1 else scale)
+    return (values * (scale.unsqueeze(1) if scale.dim() == 1 else scale)).half()
 
 
-@pytest.mark.parametrize(
-    ("part", "precision", "fp8_form"),
-    [
-        (VISION, "fp8", "tensor"),
-        (VISION, "int8", ""),
-        (TEXT, "fp8", ""),
-        (TEXT, "fp8", "channel"),
-        (TEXT, "fp8", "weights"),
-        (TEXT, "int8", ""),
-        (TEXT, "int4", ""),
-    ],
-)
-def test_everything_is_there(part: str, precision: str, fp8_form: str) -> None:
-    arrays = pack(part, DEMO_MODEL, precision, None, fp8_form)
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+@pytest.mark.parametrize("part", PARTS)
+def test_everything_is_there(part: str, precision: str) -> None:
+    arrays = pack(part, DEMO_MODEL, precision, None)
     packed = 0
     for name, parameter in LOADERS[part](DEMO_MODEL).named_parameters():
         exact = parameter.detach()
         if f"{name}.scale" in arrays:
             packed += 1
-            assert torch.equal(unpacked(arrays, name), quantize_weight(exact, precision, fp8_form).restored()), name
+            assert torch.equal(unpacked(arrays, name), quantize_weight(exact, precision).restored()), name
             assert name not in arrays
             scale = arrays.pop(f"{name}.scale")
             assert scale.dtype == np.float16
-            each_output = precision == "int8" or fp8_form in ("channel", "weights")
-            assert scale.ndim == (2 if precision == "int4" else int(each_output))
-            arrays.pop(f"{name}.{precision}")
+            outputs, inputs = exact.shape
+            assert scale.shape in (
+                [(outputs, inputs / 128), (outputs, inputs / 64)] if precision == "int4" else [(outputs,)]
+            )
+            values = arrays.pop(f"{name}.{precision}")
+            assert values.shape == (outputs, inputs // 2 if precision == "int4" else inputs)
+            assert values.dtype == (np.int8 if precision == "int8" else np.uint8)
         else:
             found = arrays.pop(name)
             wide = "norm" in name or name.endswith((".ls1", ".ls2")) or name == "positions"
@@ -85,14 +80,9 @@ def test_int4_scales_follow_the_calibration() -> None:
     data = calibration_data(DEMO_MODEL)
     found = unpacked(pack(TEXT, DEMO_MODEL, "int4", data), "layers.1.down.weight")
     weight = load_text_decoder(DEMO_MODEL).layers[1].down.weight.detach()
-    importance = measure_inputs(TEXT, DEMO_MODEL, data)["layers.1.down"].importance
+    importance = measure_importance(TEXT, DEMO_MODEL, data)["layers.1.down"]
     assert torch.equal(found, quantize_weight(weight, "int4", importance=importance).restored())
     assert not torch.equal(found, quantize_weight(weight, "int4").restored())
-
-
-def test_an_int4_vision_encoder_is_refused() -> None:
-    with pytest.raises(ConfigError, match="vision-precision is int4"):
-        pack(VISION, DEMO_MODEL, "int4", None)
 
 
 def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:

@@ -9,16 +9,21 @@ torch = pytest.importorskip("torch", reason="torch is needed to convert models: 
 from litevlm_ros.convert.quantized_weights import (  # noqa: E402
     QuantizedWeight,
     int4_block,
-    to_fp8,
-    to_int4,
-    to_int8,
+    is_quantizable,
+    quantize_weight,
 )
+from litevlm_ros.precision import PACKED_PRECISIONS  # noqa: E402
+
+SMALLEST, LARGEST = 2.0**-24, 65504.0
+"""The numbers of fp16 nearest to zero and farthest from it."""
 
 
-def weight(rows: int = 48, inputs: int = 256) -> torch.Tensor:
-    """Rows of very different sizes, as a trained model has them."""
-    random = torch.Generator().manual_seed(3)
-    return torch.randn(rows, inputs, generator=random) * torch.logspace(-3, 0, rows).unsqueeze(1)
+def weight(rows: int = 48, inputs: int = 256, largest: float = 0.0) -> torch.Tensor:
+    """Rows of very different sizes, as a trained model has them, or with this number as the largest of each row."""
+    values = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(3))
+    if not largest:
+        return values * torch.logspace(-3, 0, rows).unsqueeze(1)
+    return (values / values.abs().amax(1, keepdim=True) * largest).half().float()
 
 
 def error(quantized: QuantizedWeight, exact: torch.Tensor) -> float:
@@ -27,27 +32,30 @@ def error(quantized: QuantizedWeight, exact: torch.Tensor) -> float:
 
 def test_eight_bits_are_near_and_four_less_so() -> None:
     exact = weight()
-    errors = [error(to_int8(exact), exact), error(to_fp8(exact), exact), error(to_int4(exact), exact)]
+    errors = [error(quantize_weight(exact, precision), exact) for precision in ("int8", "fp8", "int4")]
     assert errors[0] < 0.01
     assert errors[1] < 0.03
     assert errors[2] < 0.12
     assert errors == sorted(errors)
 
 
-def test_types_and_shapes_are_those_of_the_graph() -> None:
-    fp8, int8, int4 = to_fp8(weight()), to_int8(weight()), to_int4(weight())
-    assert (fp8.values.dtype, fp8.scale.shape, fp8.block) == (torch.float8_e4m3fn, (), 0)
+def test_types_and_shapes() -> None:
+    fp8, int8, int4 = (quantize_weight(weight(), precision) for precision in PACKED_PRECISIONS)
+    assert (fp8.values.dtype, fp8.scale.shape, fp8.block) == (torch.float8_e4m3fn, (48,), 0)
     assert (int8.values.dtype, int8.scale.shape, int8.block) == (torch.int8, (48,), 0)
     assert (int4.values.dtype, int4.scale.shape, int4.block) == (torch.int8, (48, 2), 128)
     assert int(int4.values.min()) >= -8
     assert int(int4.values.max()) <= 7
-    assert {fp8.scale.dtype, int8.scale.dtype, int4.scale.dtype} == {torch.float16}
+    for precision, quantized in zip(PACKED_PRECISIONS, (fp8, int8, int4), strict=True):
+        assert quantized.precision == precision
+        assert quantized.scale.dtype == quantized.restored().dtype == torch.float16
 
 
-def test_small_rows_of_int8_keep_their_own_scale() -> None:
+@pytest.mark.parametrize(("precision", "most"), [("fp8", 0.03), ("int8", 0.01), ("int4", 0.15)])
+def test_each_row_keeps_its_own_scale(precision: str, most: float) -> None:
     exact = weight()
-    relative = (to_int8(exact).restored() - exact).norm(dim=1) / exact.norm(dim=1)
-    assert float(relative.max()) < 0.02
+    relative = (quantize_weight(exact, precision).restored() - exact).norm(dim=1) / exact.norm(dim=1)
+    assert float(relative.max()) < most
 
 
 def test_importance_moves_the_error_to_where_it_matters_less() -> None:
@@ -58,15 +66,44 @@ def test_importance_moves_the_error_to_where_it_matters_less() -> None:
     def weighted(quantized: QuantizedWeight) -> float:
         return float(((quantized.restored() - exact).square() * importance).sum())
 
-    assert weighted(to_int4(exact, importance)) < 0.9 * weighted(to_int4(exact))
+    chosen = quantize_weight(exact, "int4", importance)
+    assert weighted(chosen) < 0.9 * weighted(quantize_weight(exact, "int4"))
 
 
 def test_blocks_are_the_largest_that_divide_the_inputs() -> None:
     assert (int4_block(896), int4_block(4864), int4_block(192), int4_block(100)) == (128, 128, 64, None)
     with pytest.raises(ValueError, match="100 inputs are not a multiple of 128 or 64"):
-        to_int4(torch.ones(4, 100))
+        quantize_weight(torch.ones(4, 100), "int4")
+    assert [is_quantizable(100, "int4"), is_quantizable(192, "int4")] == [False, True]
+    assert [is_quantizable(100, "fp8"), is_quantizable(48, "fp8"), is_quantizable(48, "int8")] == [False, True, True]
 
 
-def test_zeros_stay_zeros() -> None:
-    for quantize in (to_fp8, to_int8, to_int4):
-        assert float(quantize(torch.zeros(4, 128)).restored().abs().max()) == 0
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+def test_zeros_stay_zeros_and_have_a_scale(precision: str) -> None:
+    exact = weight()
+    exact[5] = 0
+    quantized = quantize_weight(exact, precision)
+    assert not quantized.restored()[5].any()
+    assert float(quantized.scale.min()) == SMALLEST
+    assert error(quantized, exact) < 0.12
+
+
+@pytest.mark.parametrize(("precision", "values"), [("fp8", 448), ("int8", 127)])
+@pytest.mark.parametrize("largest", [1e-4, 1e-5, 1e-6, 1e-7, SMALLEST])
+def test_tiny_rows_lose_no_more_than_fp16_or_the_values_do(precision: str, values: int, largest: float) -> None:
+    """A scale may be a subnormal number of fp16, which must not cut off the largest weights."""
+    exact = weight(largest=largest)
+    quantized = quantize_weight(exact, precision)
+    steps = {"fp8": largest / 2**3, "int8": 1.5 * quantized.scale.float().max()}[precision]
+    assert float((quantized.restored() - exact).abs().max()) <= max(SMALLEST, float(steps) / 2)
+    assert bool((quantized.scale.float() * values >= 0.99 * exact.abs().amax(1)).all()), "nothing is clipped"
+
+
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+def test_the_largest_rows_stay_finite(precision: str) -> None:
+    """Rounding up the scale of the largest number of fp16 would make a product that fp16 does not hold."""
+    exact = weight(largest=LARGEST)
+    assert float(exact.abs().max()) == LARGEST
+    restored = quantize_weight(exact, precision).restored()
+    assert bool(restored.isfinite().all())
+    assert float((restored - exact).norm() / exact.norm()) < 0.12

@@ -187,9 +187,14 @@ def test_packed_weights_are_stored_and_their_hash_is_kept(model: Path, monkeypat
     pytest.importorskip("torch", reason="packs weights with PyTorch")
     lines: list[str] = []
     build_engines(request(model, precisions={VISION: "fp8"}), lines.append)
-    assert "vision_encoder_fp8.engine: weights are stored in fp8 and computed with in fp16" in lines
+    assert lines[:2] == [
+        "vision_encoder_fp8.engine: building (there is none yet)",
+        "vision_encoder_fp8.engine: FP8 storage, FP16 arithmetic",
+    ]
     archive = PlanArchive.open(model / "vision_encoder_fp8.engine")
+    outputs, _ = archive.packed["layers.0.qkv.weight.fp8"].shape
     assert archive.packed["layers.0.qkv.weight.fp8"].dtype == "U8"
+    assert archive.packed["layers.0.qkv.weight.scale"].shape == (outputs,)
     sidecar = EngineSidecar.read(archive.file)
     assert sidecar.weights_sha256
     assert sidecar.check_weights(model) == []
@@ -210,19 +215,32 @@ def test_int4_alone_is_calibrated(model: Path, monkeypatch: pytest.MonkeyPatch) 
 
     given: dict[str, Any] = {}
 
-    def pack(part: str, directory: Path, precision: str, data: Any, form: str) -> dict[str, Any]:
-        given[precision] = (data and data.description, form)
+    def pack(part: str, directory: Path, precision: str, data: Any) -> dict[str, Any]:
+        given[precision] = data and data.description
         return {}
 
     monkeypatch.setattr(packed_weights, "pack", pack)
     for precision in ("fp8", "int8", "int4"):
-        asked = request(model, precisions={TEXT: precision}, calibration=Data, fp8_form="channel", sizes=Sizes(1, 2))
+        asked = request(model, precisions={TEXT: precision}, calibration=Data, sizes=Sizes(1, 2))
         build_engines(asked, lambda line: None)
-    assert given == {"fp8": (None, "channel"), "int8": (None, ""), "int4": ("two pictures", "")}
+    assert given == {"fp8": None, "int8": None, "int4": "two pictures"}
     assert EngineSidecar.read(model / "text_decoder_int4.engine").calibration == "two pictures"
     assert "calibration images were given" in reasons(
         request(model, precisions={TEXT: "int4"}, sizes=Sizes(1, 2), recalibrate=True), monkeypatch
     )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "reason"), [("channel", "up to date"), ("tensor", "one scale for a whole matrix")])
+def test_fp8_engines_of_earlier_versions_stay_if_their_scales_are_the_same(
+    form: str, reason: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sidecars name the form of FP8's scales."""
+    pytest.importorskip("torch", reason="packs weights with PyTorch")
+    asked = request(model, precisions={VISION: "fp8"}, sizes=Sizes(1, 2))
+    build_engines(asked, lambda line: None)
+    file = sidecar_file(model / "vision_encoder_fp8.engine")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fp8_form": form}))
+    assert reason in reasons(asked, monkeypatch)[0]
 
 
 def test_a_full_disk_leaves_neither_half_an_engine_nor_a_sidecar(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

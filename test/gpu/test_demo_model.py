@@ -144,11 +144,11 @@ def test_a_shape_that_was_not_foreseen_is_built_once_and_kept(
     facts = {"engine_bytes": file.stat().st_size, "engine_sha256": hash_file(file)}
     dataclasses.replace(EngineSidecar.read(file), **facts).write(directory)
     ids = np.arange(20, 27)
-    with loaded(demo) as backend:
+    with loaded(demo, decode="engine") as backend:
         expected = read(backend, model, ids, None).logits().copy()
     times: list[dict[str, int]] = []
     for _ in range(2):
-        with loaded(directory) as backend:
+        with loaded(directory, decode="engine") as backend:
             found = read(backend, model, ids, None).logits().copy()
             np.testing.assert_allclose(found, expected, atol=0.05 * float(np.abs(expected).max()))
         times.append({file.name: file.stat().st_mtime_ns for file in kept.glob("*.plan")})

@@ -47,8 +47,6 @@ def test_every_flag_arrives(requests: list[BuildRequest]) -> None:
                 *sizes,
                 "--target-sm",
                 "sm_89",
-                "--fp8-form",
-                "weights",
                 "--force",
                 "--strict",
                 "--skip-memory-check",
@@ -61,7 +59,7 @@ def test_every_flag_arrives(requests: list[BuildRequest]) -> None:
     assert isinstance(request.calibration, partial)
     assert request.calibration.args == (Path("m"), Path("pictures"))
     assert (request.sizes.max_tiles, request.sizes.max_context) == (3, 900)
-    assert (request.target, request.workspace_mib, request.fp8_form) == ((8, 9), 512, "weights")
+    assert (request.target, request.workspace_mib) == ((8, 9), 512)
     assert (request.force, request.strict, request.check_memory) == (True, True, False)
 
 

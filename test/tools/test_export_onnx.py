@@ -27,11 +27,11 @@ class Exports:
     ) -> Iterator[ExportedGraph]:
         self.calls.append((model, output, precisions, share, check, calibration.args))
         for part, precision in precisions.items():
-            notes = ("16 layers in int4",) if precision == "int4" else ()
-            calibration = "7 pictures" if notes else ""
+            packed = 16 if precision in ("fp8", "int4") else 0
+            chosen = "7 pictures" if precision == "int4" else ""
             error = 1e-6 if check else None
             yield ExportedGraph(
-                output / f"{part}.onnx", precision, 2_000_000, 5_000_000 if share else 0, error, 1.0, calibration, notes
+                output / f"{part}.onnx", precision, 2_000_000, 5_000_000 if share else 0, error, 1.0, packed, chosen
             )
 
 
@@ -60,7 +60,9 @@ def test_parts_in_precisions_of_their_own(exports: Exports, capsys: pytest.Captu
     options = ["--precision", "fp8", "--text-precision", "int4", "--calibration-images", "pictures"]
     assert export_onnx.main(options) == 0
     assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, (Path("models"), Path("pictures")))
-    assert "16 layers in int4; calibration: 7 pictures" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert "  16 matrices are stored in fp8" in said
+    assert "  16 matrices are stored in int4; their scales were chosen with 7 pictures" in said
 
 
 def test_nothing_to_do(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,12 +19,10 @@ from litevlm_ros.lab.world.calibration import calibration_data
 from litevlm_ros.machine import describe, find_device
 from litevlm_ros.model_directory import TEXT, VISION
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.precision import FP8_FORMS, PRECISIONS, choose_precision
+from litevlm_ros.precision import PRECISIONS, choose_precision
 from litevlm_ros.runtime.tensorrt.engine_files import find_engine
 from litevlm_ros.types import Notify, View
 
-VARIANTS = (*PRECISIONS, *(f"fp8-{form}" for form in FP8_FORMS[1:]))
-"""The variants that can be compared: each precision, and FP8 in its other forms."""
 STAGES = ("vision", "prefill", "decode_token")
 
 _MAX_CONTEXT = 2048
@@ -34,7 +32,7 @@ Inspect = Callable[[Backend], object]
 
 
 @dataclass(frozen=True)
-class VariantTimes:
+class PrecisionTimes:
     """Medians in ms of STAGES and 'total', an answer of all tokens.
 
     `built` has the precision of each part, `engines` the size of each file and `memory` the device memory by purpose,
@@ -53,7 +51,7 @@ class VariantTimes:
 def time_precisions(
     config: PipelineConfig,
     output: Path,
-    variants: Sequence[str],
+    precisions: Sequence[str],
     views: Sequence[View],
     tokens: int,
     runs: int,
@@ -61,20 +59,20 @@ def time_precisions(
     images: Path | None = None,
     inspect: Inspect | None = None,
     notify: Notify = print,
-) -> tuple[list[VariantTimes], dict[str, str]]:
-    """Builds `variants` of the model of `config` below `output`, unless they are there, and times them.
+) -> tuple[list[PrecisionTimes], dict[str, str]]:
+    """Builds `precisions` of the model of `config` below `output`, unless they are there, and times them.
 
-    `images` are pictures to calibrate with. A variant that cannot be built or run is left out: the second result says
-    why, by name. Raises ConfigError for what is no variant, and EngineError if none runs.
+    `images` are pictures to calibrate INT4 with. A precision that cannot be built or run is left out: the second
+    result says why, by name. Raises ConfigError for what is no precision, and EngineError if none runs.
     """
-    for name in variants:
-        if name not in VARIANTS:
-            raise ConfigError(f"--precisions has {name!r}; allowed: {', '.join(VARIANTS)}, with commas between")
+    for name in precisions:
+        if name not in PRECISIONS:
+            raise ConfigError(f"--precisions has {name!r}; allowed: {', '.join(PRECISIONS)}, with commas between")
     results, failed = [], {}
-    for name in variants:
+    for name in precisions:
         try:
-            directory = _build(config, output, name, images, notify)
-            results.append(_time(config, directory, name, views, tokens, runs, inspect))
+            _build(config, output, name, images, notify)
+            results.append(_time(config, output, name, views, tokens, runs, inspect))
             notify(f"{name}: {results[-1].times}")
         except EngineError as error:
             failed[name] = str(error)
@@ -84,24 +82,17 @@ def time_precisions(
     return results, failed
 
 
-def _build(config: PipelineConfig, output: Path, name: str, images: Path | None, notify: Notify) -> Path:
-    """Builds a variant and returns the directory of its engines.
-
-    Engines of FP8's forms have the same names, so each form has its own directory.
-    """
-    precision, _, form = name.partition("-")
-    directory = output / name if form else output
+def _build(config: PipelineConfig, output: Path, precision: str, images: Path | None, notify: Notify) -> None:
     sizes = Sizes(len(DEMO_CAMERAS) * config.max_tiles, _MAX_CONTEXT)
     request = BuildRequest(
         config.model_dir,
-        directory,
+        output,
         dict.fromkeys((VISION, TEXT), precision),
         sizes,
         calibration=partial(calibration_data, config.model_dir, images),
         recalibrate=images is not None,
     )
-    build_engines(replace(request, fp8_form=form) if form else request, notify)
-    return directory
+    build_engines(request, notify)
 
 
 def _time(
@@ -112,11 +103,10 @@ def _time(
     tokens: int,
     runs: int,
     inspect: Inspect | None,
-) -> VariantTimes:
-    asked = name.partition("-")[0]
+) -> PrecisionTimes:
     device = find_device()
     capability = device.compute_capability if device else None
-    built = {part: choose_precision(part, asked, capability).built for part in (VISION, TEXT)}
+    built = {part: choose_precision(part, name, capability).built for part in (VISION, TEXT)}
     settings = replace(
         config, engine_dir=directory, backend="tensorrt", vision_precision=built[VISION], text_precision=built[TEXT]
     )
@@ -126,14 +116,14 @@ def _time(
         times = {stage: answers[stage].median for stage in (*STAGES, "total")}
         inspected = inspect(pipeline.backend) if inspect else None
         prompt = round(answers["prompt_tokens"].median)
-        return VariantTimes(name, built, prompt, times, sizes, dict(pipeline.backend.memory()), inspected)
+        return PrecisionTimes(name, built, prompt, times, sizes, dict(pipeline.backend.memory()), inspected)
 
 
 _TITLES = {"vision": "vision", "prefill": "prefill", "decode_token": "decode", "total": "whole answer"}
 
 
-def precision_times_table(results: Sequence[VariantTimes], tokens: int) -> str:
-    """Returns a table of times in ms, and the fastest variant in each stage."""
+def precision_times_table(results: Sequence[PrecisionTimes], tokens: int) -> str:
+    """Returns a table of times in ms, and the fastest precision in each stage."""
     lines = [
         f"{'':12}{'vision/text':>13}{'vision':>10}{'prefill':>10}{'ms/token':>10}{f'answer of {tokens}':>14}"
         f"{'MB on disk':>12}{'MB on GPU':>11}"
@@ -154,7 +144,7 @@ def precision_times_table(results: Sequence[VariantTimes], tokens: int) -> str:
 def report_precision_times(
     config: PipelineConfig,
     output: Path | None,
-    variants: Sequence[str],
+    precisions: Sequence[str],
     views: Sequence[View],
     tokens: int,
     runs: int,
@@ -162,7 +152,7 @@ def report_precision_times(
     images: Path | None,
     inspect: Inspect | None,
 ) -> tuple[str, dict[str, Any]]:
-    """Times `variants` as `time_precisions` does, below MODEL/precisions if there is no `output`.
+    """Times `precisions` as `time_precisions` does, below MODEL/precisions if there is no `output`.
 
     Returns a table and its figures for JSON. Raises LiteVLMError.
     """
@@ -173,7 +163,9 @@ def report_precision_times(
             "CPU, `evaluate --precisions` tells what fewer bits cost"
         )
     directory = output or config.model_dir / "precisions"
-    results, failed = time_precisions(config, directory, variants, views, tokens, runs, images=images, inspect=inspect)
+    results, failed = time_precisions(
+        config, directory, precisions, views, tokens, runs, images=images, inspect=inspect
+    )
     title = f"{host['gpu']}; {config.model_dir}, {len(views)} views, medians of {runs} in ms"
     report = {"machine": host, "precisions": [asdict(row) for row in results], "left_out": failed}
     return f"{title}\n{precision_times_table(results, tokens)}", report

@@ -70,8 +70,8 @@ def examine_precisions(
     """Returns replies of the model of `config` in REFERENCE and then in each of `precisions` ('fp16', 'fp8', ...).
 
     With the backend 'tensorrt' these are engines of the model directory; those that are missing are skipped and named.
-    Otherwise the graphs that engines are built from are drawn and run by ONNX Runtime, which computes with the same
-    rounded values. Raises LiteVLMError.
+    Otherwise graphs are drawn and run by ONNX Runtime, which computes with the numbers that engines store. Raises
+    LiteVLMError.
     """
     with tempfile.TemporaryDirectory(prefix="litevlm_precisions_") as directory:
         results = []

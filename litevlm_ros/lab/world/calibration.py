@@ -1,4 +1,4 @@
-"""Pictures and questions for the calibration of quantized models: a user's own pictures, or rendered street scenes."""
+"""Pictures and questions that INT4's scales are chosen with: a user's own pictures, or rendered street scenes."""
 
 from __future__ import annotations
 

@@ -49,23 +49,23 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     return asked
 
 
-def time(output: Path, *variants: str, **options: Any) -> Any:
+def time(output: Path, *precisions: str, **options: Any) -> Any:
     config = PipelineConfig(model_directory())
-    return time_precisions(config, output, variants, VIEWS, 4, 2, notify=lambda line: None, **options)
+    return time_precisions(config, output, precisions, VIEWS, 4, 2, notify=lambda line: None, **options)
 
 
-def test_each_variant_is_built_and_timed(requests: list[BuildRequest], tmp_path: Path) -> None:
-    results, failed = time(tmp_path, "fp16", "int8", "fp8-weights", inspect=lambda backend: backend.name)
-    assert [(request.output.name, request.fp8_form) for request in requests] == [
-        (tmp_path.name, "tensor"), (tmp_path.name, "tensor"), ("fp8-weights", "weights")
+def test_each_precision_is_built_and_timed(requests: list[BuildRequest], tmp_path: Path) -> None:
+    results, failed = time(tmp_path, "fp16", "int8", "fp8", inspect=lambda backend: backend.name)
+    assert [(request.output, request.precisions["text_decoder"]) for request in requests] == [
+        (tmp_path, "fp16"), (tmp_path, "int8"), (tmp_path, "fp8")
     ]  # fmt: skip
     assert failed == {"int8": "no int8 here"}
-    assert [(row.name, row.built["text_decoder"]) for row in results] == [("fp16", "fp16"), ("fp8-weights", "fp8")]
+    assert [(row.name, row.built["text_decoder"]) for row in results] == [("fp16", "fp16"), ("fp8", "fp8")]
     for row in results:
         assert row.inspected == "tensorrt"
         assert row.times["total"] > row.times["vision"] > 0
         assert row.engines["vision_encoder"] == (
-            tmp_path / ("" if row.name == "fp16" else row.name) / f"vision_encoder_{row.built['text_decoder']}.engine"
+            tmp_path / f"vision_encoder_{row.name}.engine"
         ).stat().st_size  # fmt: skip
     lines = precision_times_table(results, 4).splitlines()
     assert len(lines) == 4
@@ -74,7 +74,7 @@ def test_each_variant_is_built_and_timed(requests: list[BuildRequest], tmp_path:
 
 
 def test_what_is_no_precision_is_said_before_anything_is_built(requests: list[BuildRequest], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has 'fp4'; allowed: fp16, .*fp8-channel, fp8-weights"):
+    with pytest.raises(ConfigError, match=r"has 'fp4'; allowed: fp16, bf16, fp8, int8, int4"):
         time(tmp_path, "fp16", "fp4")
     assert requests == []
 
