@@ -11,4 +11,4 @@ from litevlm_ros.launching.preflight import Board
 
 
 def generate_launch_description() -> LaunchDescription:
-    return board_description(Board("Jetson AGX Orin", "orin_agx.yaml", "--precision fp16"))
+    return board_description(Board("Jetson AGX Orin", "orin_agx.yaml", "--fp8 --vision-precision fp16"))

@@ -6,6 +6,7 @@ ros2 run litevlm_ros benchmark --model models --precisions fp16,bf16,fp8,int4
 ros2 run litevlm_ros benchmark --model models --kernels
 ros2 run litevlm_ros benchmark --model models --kernel-resources 87
 ros2 run litevlm_ros benchmark --model models --project all
+ros2 run litevlm_ros benchmark --model models --project orin_nano --measured comparison.json
 ros2 run litevlm_ros benchmark --ros --resolution 1280x720 --runs 100
 """
 
@@ -20,7 +21,8 @@ from typing import Any
 
 from litevlm_ros.config import DEMO_CAMERAS, PipelineConfig, ReuseConfig
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.benchmarking.roofline import BOARDS, report_projection
+from litevlm_ros.lab.benchmarking.boards import BOARDS
+from litevlm_ros.lab.benchmarking.projection import report_projection
 from litevlm_ros.lab.benchmarking.stages import camera_image, camera_views, report_stages
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.tools.command import (
@@ -79,7 +81,9 @@ def _measure(options: argparse.Namespace) -> Report:
     """Does the one measurement that the options ask for. What a robot does not have is imported only where needed."""
     count = options.views or 1
     if options.project:
-        return report_projection(options.model, options.project, count)
+        return report_projection(options.model, options.project, count, options.measured)
+    if options.measured:
+        raise ConfigError("--measured is for --project alone; say --project all too")
     if options.kernel_resources:
         from litevlm_ros.lab.benchmarking.kernel_resources import report_resources
 
@@ -189,11 +193,10 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--precisions",
         metavar="P,...",
-        help="find the fastest precision on this GPU: builds and times each of fp16, bf16, fp8, int8, int4, and FP8 in "
-        "other forms: fp8-channel, fp8-weights",
+        help="find the fastest precision on this GPU: builds and times each of fp16, bf16, fp8, int8, int4",
     )
     other.add_argument(
-        "--calibration-images", type=Path, metavar="DIR", help="pictures to scale quantized values of --precisions with"
+        "--calibration-images", type=Path, metavar="DIR", help="pictures to choose the scales of int4 with"
     )
     other.add_argument("--kernels", action="store_true", help="list the GPU kernels that each stage spends its time in")
     other.add_argument(
@@ -216,7 +219,17 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="seconds of load for --ros (%(default)g)"
     )
-    other.add_argument("--project", choices=("all", *BOARDS), help="estimate for Jetson Orin boards; measures nothing")
+    other.add_argument(
+        "--project",
+        choices=("all", *BOARDS),
+        help="estimate times and memory on Jetson Orin boards; measures nothing, and needs no GPU",
+    )
+    other.add_argument(
+        "--measured",
+        type=Path,
+        metavar="FILE",
+        help="for --project: estimate with the efficiency that --compare-transformers --json FILE has measured",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures there too")
     output.add_argument(

@@ -7,6 +7,7 @@ import pytest
 from package_files import ROOT
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.benchmarking.boards import BOARDS
 from litevlm_ros.launching.preflight import Board, assign_devices, camera_names, missing_engines, read_parameters
 
 BOARD = Board("Jetson", "orin_nano.yaml", "--fp8 --max-tiles 6")
@@ -83,11 +84,14 @@ def test_engines_of_any_precision_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("board", ["orin_agx", "orin_nx", "orin_nano"])
 def test_a_boards_parameters_name_what_its_build_makes(board: str) -> None:
     parameters = read_parameters(ROOT / "config" / f"{board}.yaml")
-    precisions = parameters["vision_precision"], parameters["text_precision"]
-    assert precisions == (("auto", "auto") if board == "orin_agx" else ("int8", "int4"))
+    flags = (ROOT / "launch" / f"{board}.launch.py").read_text()
+    vision = "fp16" if "--fp8 --vision-precision fp16" in flags else "fp8"
+    assert '"--fp8' in flags
+    assert parameters["vision_precision"] in ("auto", vision)
+    assert parameters["text_precision"] in ("auto", "fp8")
+    assert BOARDS[board].built == (vision, "fp8")
     assert parameters["memory_budget_mb"] == (3000 if board == "orin_nano" else 3200)
     assert ("token_selection" in parameters) == (board == "orin_nano")
-    flags = (ROOT / "launch" / f"{board}.launch.py").read_text()
     built = f"--max-context {parameters['max_context']}"
     assert built in flags or parameters["max_context"] == 4096  # what build_engines builds if it is not told
 

@@ -52,13 +52,17 @@ def test_boards_are_estimated_beside_what_is_expected(tmp_path: Path, capsys: py
     file = tmp_path / "estimates.json"
     assert main(["--model", str(model_directory()), "--project", "all", "--json", str(file)]) == 0
     printed = capsys.readouterr().out
-    assert "ESTIMATE" in printed
+    assert printed.startswith("ESTIMATES for boards on which nothing was measured.")
+    assert "An Orin computes with all of them in FP16." in printed
     rows = json.loads(file.read_text())["estimates"]
-    assert [row["board"]["expected_ms"] for row in rows] == [45, 45, 68, 68, 95, 95]
-    assert main(["--model", str(model_directory()), "--project", "orin_nx"]) == 0
+    assert {row["board"]: row["expected_ms"] for row in rows} == {
+        "Jetson AGX Orin 32GB": 45, "Jetson Orin NX 16GB": 68, "Jetson Orin Nano 8GB": 95,
+    }  # fmt: skip
+    assert main(["--model", str(model_directory()), "--project", "orin_nx", "--views", "2"]) == 0
     printed = capsys.readouterr().out
+    assert "Work: 2 new views" in printed
     assert "Orin NX" in printed
-    assert "Nano" not in printed
+    assert "Orin Nano" not in printed
 
 
 def test_kernels_are_listed_with_what_they_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +86,8 @@ def test_kernels_are_listed_with_what_they_take(tmp_path: Path, capsys: pytest.C
         (["--compare-transformers", "--engines", "fp16/fp9"], "--engines has 'fp16/fp9'; allowed: VISION/TEXT"),
         (["--compare-transformers", "--references", "fast"], "--references has 'fast'; allowed: eager, compiled"),
         (["--project", "all", "--model", "nowhere"], "nowhere"),
+        (["--project", "all", "--measured", "none.json"], "--measured none.json is not what `benchmark"),
+        (["--measured", "none.json"], "--measured is for --project alone; say --project all too"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,13 @@
-"""The roofline: the bytes and FLOPs that a stage needs at least, and the time they take at given rates.
+"""The roofline: the bytes and FLOPs that a stage needs at least, and the rates of this GPU, measured by PyTorch.
 
-The rates are those of this GPU, measured by PyTorch, or those of the three Jetson Orin boards in their data sheets.
+`path_costs.py` counts what this package's own paths read, write and compute, which is more.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from litevlm_ros.model_config import ModelConfig
 
@@ -124,93 +122,3 @@ def _median_seconds(work: Callable[[], object]) -> float:
         end.synchronize()
         times.append(start.elapsed_time(end) / 1e3)
     return statistics.median(times[_WARM_UP:])
-
-
-# --- estimates for boards
-
-
-_FLOPS_PER_CLOCK = 2048
-"""Dense fp16 FLOPs a clock of the tensor cores of one Ampere multiprocessor."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """A module as in NVIDIA's data sheets: bandwidth in bytes/s, multiprocessors, clock in Hz.
-
-    `expected_ms` is the inference time that this project set out to reach there.
-    """
-
-    title: str
-    bandwidth: float
-    multiprocessors: int
-    clock: float
-    expected_ms: float
-
-    @property
-    def rate(self) -> float:
-        """Dense fp16 FLOP/s of the tensor cores."""
-        return _FLOPS_PER_CLOCK * self.multiprocessors * self.clock
-
-
-BOARDS = {
-    "orin_agx": Board("Jetson AGX Orin 32GB", 204.8e9, 14, 930e6, 45),
-    "orin_nx": Board("Jetson Orin NX 16GB", 102.4e9, 8, 918e6, 68),
-    "orin_nano": Board("Jetson Orin Nano 8GB", 68e9, 8, 625e6, 95),
-}
-
-SCHEMES = (("fp16", "fp16"), ("fp16", "int4"))
-"""Precisions of vision encoder and text decoder. Orin has no FP8; weights in int4 are multiplied in fp16."""
-
-
-@dataclass(frozen=True)
-class Projection:
-    """The least times of a board in ms; `first_token_ms` is vision and prefill together."""
-
-    board: Board
-    vision: str
-    text: str
-    vision_ms: float
-    prefill_ms: float
-    token_ms: float
-
-    @property
-    def first_token_ms(self) -> float:
-        """Time in ms from the tiles to the first token."""
-        return self.vision_ms + self.prefill_ms
-
-
-def project(model: ModelConfig, board: Board, tiles: int = 1, extra_tokens: int = 64) -> list[Projection]:
-    """Estimates an image of `tiles` tiles with `extra_tokens` of text on a board, for each of SCHEMES."""
-    prompt = tiles * model.vision.tokens_per_tile + extra_tokens
-    projections = []
-    for vision, text in SCHEMES:
-        costs = (vision_cost(model, tiles, vision), prefill_cost(model, prompt, text), decode_cost(model, prompt, text))
-        floors = (cost.floor_ms(board.bandwidth, board.rate) for cost in costs)
-        projections.append(Projection(board, vision, text, *floors))
-    return projections
-
-
-def projection_table(projections: Sequence[Projection]) -> str:
-    """Returns a table that says that it is an estimate."""
-    lines = [
-        "ESTIMATE from bandwidth and compute alone (nothing was measured on these boards); a real run is slower.",
-        f"{'board':22}{'vision':>8}{'text':>6}{'vision ms':>11}{'prefill ms':>12}{'first token ms':>16}{'ms/token':>10}"
-        f"{'expected ms':>13}",
-    ]
-    for row in projections:
-        lines.append(
-            f"{row.board.title:22}{row.vision:>8}{row.text:>6}{row.vision_ms:11.1f}{row.prefill_ms:12.1f}"
-            f"{row.first_token_ms:16.1f}{row.token_ms:10.1f}{row.board.expected_ms:13.0f}"
-        )
-    return "\n".join(lines)
-
-
-def report_projection(directory: Path, board: str, tiles: int) -> tuple[str, dict[str, Any]]:
-    """Estimates `board`, one of BOARDS or 'all', for a model directory. Returns a table and its figures for JSON.
-
-    Raises CheckpointError.
-    """
-    model = ModelConfig.from_directory(directory)
-    boards = BOARDS.values() if board == "all" else [BOARDS[board]]
-    rows = [row for each in boards for row in project(model, each, tiles=tiles)]
-    return projection_table(rows), {"model": str(directory), "estimates": [asdict(row) for row in rows]}
