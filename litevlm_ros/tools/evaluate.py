@@ -3,11 +3,14 @@
 ros2 run litevlm_ros evaluate --json evaluation.json
 ros2 run litevlm_ros evaluate --view-selection
 ros2 run litevlm_ros evaluate --table --json table.json --chart table.png
+ros2 run litevlm_ros evaluate --table --accuracy-from table.json --latency-model models --compare-transformers
 ros2 run litevlm_ros evaluate --precisions fp16,fp8,int8,int4 --scenes 125
 ros2 run litevlm_ros evaluate --token-selection random,diversity,similarity,scorer --token-budgets 0.5,0.25 --scenes 170
 
 Half of the scenes have combinations that training leaves out. Two baselines answer the same questions: the commonest
 answer to each kind of question in training, and the model when every view is black.
+
+A table writes the file of --json after each row. Run the same command again after an interruption: it goes on.
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ from litevlm_ros.config import SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.evaluation.evaluation import report_evaluation
 from litevlm_ros.lab.evaluation.precision_loss import report_precisions
-from litevlm_ros.lab.evaluation.table import TableRun, make_table
+from litevlm_ros.lab.evaluation.table_file import TableFile
 from litevlm_ros.lab.evaluation.table_rows import Parts
+from litevlm_ros.lab.evaluation.table_run import Reference, TableRun, make_table
 from litevlm_ros.lab.evaluation.token_choice import report_tokens
 from litevlm_ros.lab.evaluation.view_choice import report_choice
-from litevlm_ros.machine import describe
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.precision import parse_precision_pair
@@ -45,10 +48,14 @@ from litevlm_ros.tools.command import (
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options))
+    kept = f"; the rows that were measured are in {options.json}, and the same command goes on from there"
+    return run_command(
+        lambda: _run(options), interrupted="interrupted" + (kept if options.table and options.json else "")
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
+    _check_combination(options)
     for output in ("json", "markdown", "chart"):
         if getattr(options, output):
             _check_writable(output, getattr(options, output))
@@ -83,6 +90,8 @@ def _examine(options: argparse.Namespace, config: PipelineConfig) -> tuple[str, 
 
 def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
     precisions = parse_precision_pair("--fp8", options.fp8)
+    if options.json is None:
+        note("without --json FILE, a run that is interrupted starts from the beginning")
     run = TableRun(
         base=config,
         parts=Parts(options.with_views, options.with_tokens, options.keep, options.with_drafts, precisions),
@@ -91,16 +100,35 @@ def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
         latency_questions=options.latency_questions,
         latency_model=options.latency_model,
         accuracy_from=options.accuracy_from,
+        reference=_reference(config) if options.compare_transformers else None,
     )
-    table, figures = make_table(run, note)
+    table = make_table(run, note, TableFile(options.json, fresh=options.fresh))
     print(table.markdown())
-    if options.json:
-        report = {"machine": describe(), **figures}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(table.markdown() + "\n", encoding="utf-8")
     if options.chart:
         table.draw(options.chart)
+
+
+def _reference(config: PipelineConfig) -> Reference:
+    """Returns the row of transformers. Raises ConfigError where it cannot run."""
+    from litevlm_ros.lab.benchmarking.comparison import require_transformers
+
+    require_transformers("without the option, the table is made without that row")
+    from litevlm_ros.lab.benchmarking.transformers_answers import compiled_transformers
+
+    return compiled_transformers(config.max_tiles)
+
+
+def _check_combination(options: argparse.Namespace) -> None:
+    """Raises ConfigError for options that would do nothing."""
+    if options.fresh and not (options.table and options.json):
+        raise ConfigError("--fresh measures again what the file of --table --json FILE has; give both with it")
+    if options.compare_transformers and not (options.table and options.latency_questions):
+        raise ConfigError(
+            "--compare-transformers adds a row of times to --table; give that, and some --latency-questions. "
+            "`benchmark --compare-transformers` compares single stages"
+        )
 
 
 def _check_writable(option: str, file: Path) -> None:
@@ -161,6 +189,14 @@ def _parser() -> argparse.ArgumentParser:
         "--accuracy-from", type=Path, metavar="FILE", help="take accuracy from --json of an earlier table"
     )
     table.add_argument(
+        "--compare-transformers",
+        action="store_true",
+        help="add a row for transformers with a static cache and torch.compile, on this GPU",
+    )
+    table.add_argument(
+        "--fresh", action="store_true", help="measure all rows anew, also those that the file of --json has"
+    )
+    table.add_argument(
         "--with-views", choices=VIEW_SELECTIONS[1:], default=Parts.view_selection, help="view selection (%(default)s)"
     )
     table.add_argument(
@@ -182,7 +218,9 @@ def _parser() -> argparse.ArgumentParser:
         help="vision/text precisions of the last row (%(default)s)",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the wrong replies there too")
+    output.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all figures and replies there too; --table goes on from it"
+    )
     output.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     output.add_argument("--chart", type=Path, metavar="FILE", help="draw the table as a PNG")
     return parser

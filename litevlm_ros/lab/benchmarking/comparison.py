@@ -45,8 +45,6 @@ REFERENCES = ("eager", "compiled")
 MAX_CONTEXT = 2048
 MAX_TILES = 12
 
-_ROW_MULTIPLE = 64
-
 
 def compare_named(
     model: Path, engines: str, references: str, views: Sequence[int], tokens: int, runs: int, notify: Notify = print
@@ -61,16 +59,27 @@ def compare_named(
     for way in ways:
         if way not in REFERENCES:
             raise ConfigError(f"--references has {way!r}; allowed: {', '.join(REFERENCES)}")
+    require_transformers("on a CPU, `benchmark` alone measures what the node does")
+    return _Comparing(model, tuple(views), tokens, runs, notify).run(pairs, ways)
+
+
+def require_transformers(instead: str) -> None:
+    """Raises ConfigError where --compare-transformers cannot run; `instead` says what can be done without a GPU."""
     try:
-        import torch  # noqa: F401
+        import torch
+        import transformers  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"--compare-transformers needs PyTorch ({error}): `pip install torch transformers`"
+            f"--compare-transformers needs PyTorch and transformers ({error}): `pip install torch transformers`"
         ) from error
     if find_device() is None:
         raise ConfigError("--compare-transformers needs an NVIDIA GPU, and there is none here, or its driver does not "
-                          "start; on a CPU, `benchmark` alone measures what the node does")  # fmt: skip
-    return _Comparing(model, tuple(views), tokens, runs, notify).run(pairs, ways)
+                          f"start; {instead}")  # fmt: skip
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"--compare-transformers needs PyTorch for CUDA, and version {torch.__version__} finds no GPU: install "
+            "one that fits this driver (https://pytorch.org/get-started)"
+        )
 
 
 class _Comparing:
@@ -148,20 +157,19 @@ class _Comparing:
         """Measures one of REFERENCES, and returns its name, stages, captions and memory."""
         import torch
 
-        from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages, time_stages
+        from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages, cache_rows, time_stages
 
         loads = {
             count: Workload.of(self._directory, camera_views(count, RESOLUTION), CAPTION_PROMPT)
             for count in self._views
         }
         longest = max(len(load.prompt) for load in loads.values()) + self._tokens
-        room = min(max(longest, MAX_CONTEXT), self._model.text.max_position_embeddings)
         reference = TransformersStages(
             self._directory,
             way,
             dtype=torch.float16,
             device="cuda",
-            max_context=-(-room // _ROW_MULTIPLE) * _ROW_MULTIPLE,
+            max_context=cache_rows(max(longest, MAX_CONTEXT), self._model.text.max_position_embeddings),
         )
         captions = []
         for count, load in loads.items():

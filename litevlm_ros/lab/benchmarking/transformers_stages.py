@@ -8,7 +8,7 @@ leaner than `generate`: tokens stay on the device until the answer is whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,13 @@ from litevlm_ros.backend import Tiles, TokenIds
 from litevlm_ros.convert.transformers_model import load_transformers
 from litevlm_ros.lab.benchmarking.stages import Workload
 from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
+
+_ROW_MULTIPLE = 64
+
+
+def cache_rows(tokens: int, most: int) -> int:
+    """Returns the rows of a static cache for `tokens` tokens, filled up for its kernels, of a model that has `most`."""
+    return -(-min(tokens, most) // _ROW_MULTIPLE) * _ROW_MULTIPLE
 
 
 class TransformersStages:
@@ -70,6 +77,10 @@ class TransformersStages:
             place = place + 1
         return tokens
 
+    def ids(self, tokens: Sequence[Tensor]) -> list[int]:
+        """Copies tokens, each [1, 1], to the host, at once."""
+        return torch.cat(list(tokens), 1)[0].tolist()
+
     @torch.no_grad()
     def logits(self, ids: TokenIds, visual: Tensor) -> Tensor:
         """Returns the logits [S, V] of all tokens of a prompt in our ids, read at once."""
@@ -89,6 +100,11 @@ class TransformersStages:
         """Waits for the device."""
         if self._device.startswith("cuda"):
             torch.cuda.synchronize()
+
+    def now(self) -> float:
+        """Waits for the device, and returns the time in ms from some moment on."""
+        self.synchronize()
+        return 1e3 * time.perf_counter()
 
     def _features(self, pixels: Tensor) -> Tensor:
         found = self.model.model.get_image_features(
@@ -117,23 +133,18 @@ def time_stages(stages: TransformersStages, work: Workload, tokens: int, runs: i
     """
     times: dict[str, list[float]] = {name: [] for name in ("preprocess", "vision", "prefill", "decode_token", "total")}
     for run in range(-2, runs):
-        marks = [_now(stages)]
+        marks = [stages.now()]
         tiles = work.tiles()
-        marks.append(_now(stages))
+        marks.append(stages.now())
         visual = stages.encode(tiles)
-        marks.append(_now(stages))
+        marks.append(stages.now())
         token, cache = stages.prefill(work.prompt, visual)
-        marks.append(_now(stages))
+        marks.append(stages.now())
         stages.decode(token, len(work.prompt), cache, tokens - 1)
-        marks.append(_now(stages))
+        marks.append(stages.now())
         if run >= 0:
             preprocess, vision, prefill, decode = np.diff(marks).tolist()
             found = (preprocess, vision, prefill, decode / max(1, tokens - 1), marks[-1] - marks[0])
             for name, value in zip(times, found, strict=True):
                 times[name].append(value)
     return times
-
-
-def _now(stages: TransformersStages) -> float:
-    stages.synchronize()
-    return 1e3 * time.perf_counter()

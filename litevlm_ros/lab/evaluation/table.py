@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.evaluation.scores import paired_loss
-from litevlm_ros.lab.evaluation.table_accuracy import (
-    Provenance,
-    RowAccuracy,
-    accuracy_json,
-    measure_accuracy,
-    read_accuracy,
-)
-from litevlm_ros.lab.evaluation.table_latency import RowLatency, measure_latency
-from litevlm_ros.lab.evaluation.table_rows import Parts, TableRow, table_questions, table_rows
-from litevlm_ros.machine import describe
-from litevlm_ros.types import Notify
+from litevlm_ros.lab.evaluation.table_accuracy import Provenance, RowAccuracy
+from litevlm_ros.lab.evaluation.table_latency import RowLatency
 
-_COLUMNS = (
-    "views kept", "visual tokens", "vision ms", "select ms", "prefill ms", "ms/token", "decode ms", "total ms",
-    "accuracy %", "points lost",
-)  # fmt: skip
-_CHARTED_STAGES = ("preprocess", "vision", "select", "prefill", "decode")
+BASE = "base"
+"""The row that the others are compared with."""
+REFERENCE = "transformers"
+"""The name of a row that has no accuracy of its own: the base's questions, answered by transformers."""
+
+_STAGES = ("preprocess", "vision", "select", "prefill", "decode")
+_VIEWS = 6
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by their names. `latency` has none where none was measured."""
+    """Rows by their names, in the order of `titles`. Each half has those of them that were measured so far."""
 
     titles: Mapping[str, str]
     accuracy: Mapping[str, RowAccuracy]
@@ -39,25 +31,14 @@ class Table:
     latency: Mapping[str, RowLatency]
     latency_from: Provenance | None
 
-    @classmethod
-    def of(
-        cls,
-        rows: Sequence[TableRow],
-        accuracy: tuple[Mapping[str, RowAccuracy], Provenance],
-        latency: tuple[Mapping[str, RowLatency], Provenance] | None,
-    ) -> Table:
-        """Puts two halves together."""
-        titles = {row.name: row.title for row in rows}
-        return cls(titles, *accuracy, *(latency or ({}, None)))
-
-    def speed_up(self, name: str) -> float | None:
-        """Returns how many times faster than the base an answer is there; None where either was not measured."""
-        row, base = self.latency.get(name), self.latency.get("base")
-        return base.total_ms / row.total_ms if row and base and row.questions and base.questions else None
+    def speed_up(self, name: str, against: str = BASE) -> float | None:
+        """Returns how many times faster an answer is than in the row `against`; None where either was not measured."""
+        row, other = self._timed.get(name), self._timed.get(against)
+        return other.total_ms / row.total_ms if row and other else None
 
     def lost_points(self, name: str) -> tuple[float, float, float] | None:
         """Returns the accuracy lost against the base with its 95 % interval; None where either was not measured."""
-        row, base = self.accuracy[name].outcomes, self.accuracy["base"].outcomes
+        row, base = self._right(name), self._right(BASE)
         return paired_loss(base, row) if row and base else None
 
     def over_random(self) -> tuple[float, float, float] | None:
@@ -65,16 +46,14 @@ class Table:
 
         It is None where either was not measured.
         """
-        chosen, random = (
-            self.accuracy.get(name, RowAccuracy()).outcomes for name in ("token_selection", "random_tokens")
-        )
+        chosen, random = self._right("token_selection"), self._right("random_tokens")
         return paired_loss(chosen, random) if chosen and random else None
 
     def json(self) -> dict[str, Any]:
         """Returns everything but the answers."""
         rows = {}
         for name, title in self.titles.items():
-            accuracy, latency = self.accuracy[name], self.latency.get(name)
+            accuracy, latency = self.accuracy.get(name, RowAccuracy()), self.latency.get(name)
             rows[name] = {
                 "title": title,
                 "views_kept": accuracy.views if accuracy.given else None,
@@ -85,6 +64,7 @@ class Table:
                 "accuracy_obstacle": accuracy.obstacle,
                 "latency": asdict(latency) if latency else None,
                 "speed_up": self.speed_up(name),
+                "speed_up_over_transformers": self.speed_up(name, REFERENCE),
             }
         return {
             "rows": rows,
@@ -95,21 +75,11 @@ class Table:
 
     def markdown(self) -> str:
         """Returns the table, the source of its halves, and why figures are missing."""
-        lines = [f"| | {' | '.join(_COLUMNS)} |", f"|{'---|' * (1 + len(_COLUMNS))}"]
-        lines += [f"| {title} | {' | '.join(self._cells(name))} |" for name, title in self.titles.items()]
-        source = self.accuracy_from
-        notes = [f"Accuracy: {source.questions} questions, {source.model}, {source.machine}; 95 % intervals."]
-        if self.latency_from:
-            source = self.latency_from
-            notes.append(
-                f"Milliseconds: means of {source.questions} questions about new frames, {source.model}, "
-                f"{source.machine}. Each row says what it said for accuracy. The total has preprocessing too."
-            )
-        better = self.over_random()
-        if better:
-            points, low, high = better
-            notes.append(f"Token selection is {points:.1f} points ({low:.1f} to {high:.1f}) better than random tokens.")
-        return "\n".join([*lines, "", *notes, *(f"- {reason}" for reason in self._obstacles())])
+        cells = {title: self._cells(name) for name, title in self.titles.items()}
+        columns = list(next(iter(cells.values())))
+        lines = [f"| | {' | '.join(columns)} |", f"|{'---|' * (1 + len(columns))}"]
+        lines += [f"| {title} | {' | '.join(row.values())} |" for title, row in cells.items()]
+        return "\n".join([*lines, "", *self._notes(), *(f"- {reason}" for reason in self._obstacles())])
 
     def draw(self, file: Path) -> None:
         """Draws a PNG: where the time of an answer goes in each row, and the share of right answers.
@@ -120,40 +90,77 @@ class Table:
             from litevlm_ros.lab.charts import StackedBars, draw_table
         except ImportError as error:
             raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
-        timed = {name: row for name, row in self.latency.items() if row.questions}
+        timed = self._timed
         if not timed:
             raise ConfigError("--chart needs times, and none were measured. Ask for some --latency-questions")
         labels, shares = [], []
         for name, row in timed.items():
-            faster, right = self.speed_up(name), self.accuracy[name].right
-            labels.append(f"{row.total_ms:.1f} ms" + (f", {faster:.2f}x" if faster and name != "base" else ""))
+            faster, right = self.speed_up(name), self.accuracy.get(name, RowAccuracy()).right
+            labels.append(f"{row.total_ms:.1f} ms" + (f", {faster:.2f}x" if faster and name != BASE else ""))
             low, high = (100 * bound for bound in right.interval)
             shares.append(None if right.value is None else (100 * right.value, low, high))
-        parts = {stage: [getattr(row, f"{stage}_ms") for row in timed.values()] for stage in _CHARTED_STAGES}
+        parts = {stage: [getattr(row, f"{stage}_ms") for row in timed.values()] for stage in _STAGES}
         draw_table(StackedBars([self.titles[name] for name in timed], parts, labels), shares, file)
 
-    def _cells(self, name: str) -> list[str]:
-        accuracy, latency = self.accuracy[name], self.latency.get(name)
-        views, tokens, share = "-", "-", "-"
-        if accuracy.given:
-            low, high = (100 * bound for bound in accuracy.right.interval)
-            views, tokens = f"{accuracy.views:.2f}", f"{accuracy.visual_tokens:.0f}"
-            share = f"{100 * (accuracy.right.value or 0):.1f} ({low:.1f} to {high:.1f})"
-        times = ["-"] * 6
-        if latency and latency.questions:
-            tokens = f"{accuracy.views * latency.tokens_per_view:.0f}" if accuracy.given else "-"
-            faster = self.speed_up(name)
-            times = [
-                f"{latency.vision_ms:.1f}",
-                f"{latency.select_ms:.2f}",
-                f"{latency.prefill_ms:.1f}",
-                f"{latency.token_ms:.2f}",
-                f"{latency.decode_ms:.1f}",
-                f"{latency.total_ms:.1f}" + (f" ({faster:.2f}x)" if faster and name != "base" else ""),
-            ]
+    @property
+    def _timed(self) -> dict[str, RowLatency]:
+        """The rows that have times, in the table's order."""
+        return {
+            name: self.latency[name] for name in self.titles if name in self.latency and self.latency[name].questions
+        }
+
+    def _right(self, name: str) -> list[bool]:
+        return self.accuracy.get(name, RowAccuracy()).outcomes
+
+    def _cells(self, name: str) -> dict[str, str]:
+        """Returns the text of each column."""
+        accuracy, latency = self.accuracy.get(name, RowAccuracy()), self._timed.get(name)
+        views = accuracy.views if accuracy.given else float(_VIEWS) if name == REFERENCE else None
+        tokens = accuracy.visual_tokens if accuracy.given else None
+        if views is not None and latency:  # those of the model that was timed
+            tokens = views * latency.tokens_per_view
+        cells = {
+            "views kept": "-" if views is None else f"{views:.2f}",
+            "visual tokens": "-" if tokens is None else f"{tokens:.0f}",
+        }
+        for stage in _STAGES:
+            digits = 2 if stage == "select" else 1
+            cells[f"{stage} ms"] = f"{getattr(latency, f'{stage}_ms'):.{digits}f}" if latency else "-"
+        cells["total ms"] = f"{latency.total_ms:.1f}" if latency else "-"
+        against = {BASE: "speed of base", REFERENCE: "speed of transformers"}
+        for other, title in against.items():
+            if other == BASE or other in self.titles:
+                faster = self.speed_up(name, other)
+                cells[title] = "-" if faster is None or name == other else f"{faster:.2f}x"
+        low, high = (100 * bound for bound in accuracy.right.interval)
+        cells["accuracy %"] = f"{accuracy.right.percent} ({low:.1f} to {high:.1f})" if accuracy.given else "-"
         lost = self.lost_points(name)
-        points = "-" if lost is None or name == "base" else f"{lost[0]:.1f} ({lost[1]:.1f} to {lost[2]:.1f})"
-        return [views, tokens, *times, share, points]
+        cells["points lost"] = (
+            "-" if lost is None or name == BASE else f"{lost[0]:.1f} ({lost[1]:.1f} to {lost[2]:.1f})"
+        )
+        return cells
+
+    def _notes(self) -> list[str]:
+        """Returns sentences about where the figures come from."""
+        source = self.accuracy_from
+        notes = [f"Accuracy: {source.questions} questions, {source.model}, {source.machine}; 95 % intervals."]
+        if self.latency_from:
+            source = self.latency_from
+            notes.append(
+                f"Milliseconds: means of {source.questions} questions about new frames, {source.model}, "
+                f"{source.machine}. Each row says what it said for accuracy. The time for choosing views was measured "
+                "with the accuracy."
+            )
+        if REFERENCE in self._timed:
+            notes.append(
+                f"{self.titles[REFERENCE]}: {self._timed[REFERENCE].backend}. It answers the base's questions about "
+                "the same frames with as many tokens."
+            )
+        better = self.over_random()
+        if better:
+            points, low, high = better
+            notes.append(f"Token selection is {points:.1f} points ({low:.1f} to {high:.1f}) better than random tokens.")
+        return notes
 
     def _obstacles(self) -> list[str]:
         """Returns a line for each reason, with the rows and the half that it concerns."""
@@ -163,56 +170,3 @@ class Table:
                 if row.obstacle:
                     found.setdefault(row.obstacle, []).append(f"{half} of {self.titles[name]}")
         return [f"No {', '.join(rows)}: {reason}" for reason, rows in found.items()]
-
-
-@dataclass(frozen=True)
-class TableRun:
-    """The settings of one run of the table.
-
-    `base` is the plain pipeline on the model whose accuracy is measured. `latency_model` is the model directory whose
-    latency is measured, None for the same. Of `questions` short questions the first `latency_questions`, captions among
-    them, are timed; 0 times none. `accuracy_from` is a file that takes the place of measuring accuracy.
-    """
-
-    base: PipelineConfig
-    parts: Parts
-    seed: int
-    questions: int
-    latency_questions: int
-    latency_model: Path | None = None
-    accuracy_from: Path | None = None
-
-
-def make_table(run: TableRun, notify: Notify) -> tuple[Table, dict[str, Any]]:
-    """Measures the table. Returns it, and all of it for JSON with the answers included. Raises LiteVLMError."""
-    if not 0 <= run.latency_questions <= run.questions:
-        raise ConfigError(
-            f"--latency-questions is {run.latency_questions}; allowed: from 0 to --questions ({run.questions})"
-        )
-    rows = table_rows(run.base, run.parts)
-    if run.accuracy_from:
-        (accuracy, source), asked = read_accuracy(run.accuracy_from, [row.name for row in rows])
-    else:
-        asked = table_questions(run.seed, run.questions)
-        accuracy = measure_accuracy(rows, asked, notify)
-        source = Provenance(_machine(), _model(run.base.model_dir, accuracy.values()), run.seed, run.questions)
-    timed = None
-    if run.latency_questions:
-        directory = run.latency_model or run.base.model_dir
-        timed_rows = [replace(row, config=replace(row.config, model_dir=directory)) for row in rows]
-        latency = measure_latency(timed_rows, asked, accuracy, run.latency_questions, notify)
-        count = max(row.questions for row in latency.values())
-        timed = latency, Provenance(_machine(), _model(directory, latency.values()), source.seed, count)
-    table = Table.of(rows, (accuracy, source), timed)
-    return table, {"table": table.json(), "accuracy": accuracy_json(accuracy, source, asked)}
-
-
-def _machine() -> str:
-    host = describe()
-    return ", ".join(part for part in (host["gpu"], f"{host['cores']} cores of {host['cpu']}") if part)
-
-
-def _model(directory: Path, figures: Iterable[RowAccuracy] | Iterable[RowLatency]) -> str:
-    """Returns the directory's name, and what ran it."""
-    backends = dict.fromkeys(row.backend for row in figures if row.backend)
-    return f"{directory.parent.name}/{directory.name} on {' and '.join(backends) or 'nothing'}"

@@ -90,7 +90,7 @@ class RowAccuracy:
 def load_or_draw(config: PipelineConfig) -> Pipeline:
     """Loads a pipeline, and first draws the graphs in the precisions of `config` if the model directory lacks them.
 
-    ONNX Runtime then computes with the rounded values that engines of these precisions have. Nothing is drawn for the
+    ONNX Runtime then computes with the numbers that engines of these precisions store. Nothing is drawn for the
     backend 'tensorrt', or without precisions. Raises LiteVLMError.
     """
     precisions = {VISION: config.vision_precision, TEXT: config.text_precision}
@@ -106,7 +106,7 @@ def load_or_draw(config: PipelineConfig) -> Pipeline:
             f"the graphs in {' and '.join(precisions.values())} are missing in {config.model_dir}, and to draw them "
             f"needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`"
         ) from None
-    with tempfile.TemporaryDirectory(prefix="litevlm_quantized_") as name:
+    with tempfile.TemporaryDirectory(prefix="litevlm_packed_") as name:
         directory = Path(name)
         named = {part: PLAIN if precision == "auto" else precision for part, precision in precisions.items()}
         calibration = partial(calibration_data, config.model_dir)
@@ -119,24 +119,34 @@ def load_or_draw(config: PipelineConfig) -> Pipeline:
         return Pipeline.from_config(replace(config, model_dir=directory, backend="onnxruntime"))
 
 
-def measure_accuracy(
-    rows: Sequence[TableRow], asked: Sequence[TableQuestion], notify: Notify, load: Load = load_or_draw
-) -> dict[str, RowAccuracy]:
-    """Puts all questions to each row. Returns the answers by the row's name.
+Keep = Callable[[str, RowAccuracy], object]
+"""A function that is given each row by its name as soon as it is measured."""
 
-    Rows that differ in nothing but speed share their answers: drafts and reuse change none.
-    """
-    measured: dict[str, RowAccuracy] = {}
-    known: list[tuple[PipelineConfig, RowAccuracy]] = []
+
+def answering(config: PipelineConfig) -> PipelineConfig:
+    """Returns `config` without what changes the speed of answers only: drafts and reuse change none."""
+    return replace(config, speculation=SpeculationConfig(), reuse=ReuseConfig())
+
+
+def measure_accuracy(
+    rows: Sequence[TableRow],
+    asked: Sequence[TableQuestion],
+    notify: Notify,
+    known: Mapping[str, RowAccuracy],
+    keep: Keep,
+    load: Load = load_or_draw,
+) -> None:
+    """Puts all questions to each row that is not in `known`. Rows that differ in nothing but speed share answers."""
+    shared: list[tuple[PipelineConfig, RowAccuracy]] = []
     for row in rows:
-        config = replace(row.config, speculation=SpeculationConfig(), reuse=ReuseConfig())
-        same = next((accuracy for other, accuracy in known if other == config), None)
-        if same is None:
+        config = answering(row.config)
+        measured = known.get(row.name) or next((accuracy for other, accuracy in shared if other == config), None)
+        if measured is None:
             notify(f"accuracy: {row.title}")
-            same = _measure(config, asked, notify, load)
-            known.append((config, same))
-        measured[row.name] = same
-    return measured
+            measured = _measure(config, asked, notify, load)
+        shared.append((config, measured))
+        if row.name not in known:
+            keep(row.name, measured)
 
 
 def _measure(config: PipelineConfig, asked: Sequence[TableQuestion], notify: Notify, load: Load) -> RowAccuracy:
@@ -165,30 +175,34 @@ def _answer(pipeline: Pipeline, one: TableQuestion, rendered: RenderedViews, sel
     return Given(answer.text, answer.cameras, answer.tokens.visual, choose_ms, right)
 
 
-Half = tuple[dict[str, RowAccuracy], Provenance]
-"""The answers of all rows by their names, and where they come from."""
+def row_json(row: RowAccuracy) -> dict[str, Any]:
+    """Returns all that `row_from_json` needs."""
+    return {"backend": row.backend, "obstacle": row.obstacle, "given": [list(vars(one).values()) for one in row.given]}
 
 
-def accuracy_json(
-    accuracy: Mapping[str, RowAccuracy], provenance: Provenance, asked: Sequence[TableQuestion]
-) -> dict[str, Any]:
-    """Returns all that `read_accuracy` needs."""
-    return {
-        "origin": asdict(provenance),
-        "questions": [one.question.text for one in asked],
-        "rows": {
-            name: {
-                "backend": row.backend,
-                "obstacle": row.obstacle,
-                "given": [list(vars(one).values()) for one in row.given],
-            }
-            for name, row in accuracy.items()
-        },
-    }
+def row_from_json(row: Mapping[str, Any]) -> RowAccuracy:
+    """Makes a row of what `row_json` returned. Raises KeyError, TypeError or ValueError for something else."""
+    given = [Given(text, tuple(cameras), *rest) for text, cameras, *rest in row["given"]]
+    return RowAccuracy(given, row["backend"], row["obstacle"])
 
 
-def read_accuracy(file: Path, names: Sequence[str]) -> tuple[Half, list[TableQuestion]]:
-    """Reads the accuracy half of an earlier table, and its questions. Rows that it lacks say so as their obstacle.
+def half_json(provenance: Provenance, asked: Sequence[TableQuestion], rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `read_accuracy` needs; `rows` has the `row_json` of each, to which more may have been added."""
+    return {"origin": asdict(provenance), "questions": [one.question.text for one in asked], "rows": rows}
+
+
+@dataclass(frozen=True)
+class EarlierAccuracy:
+    """The accuracy half of an earlier table, and its questions. `raw` has its rows by their names, as the file has."""
+
+    rows: Mapping[str, RowAccuracy]
+    provenance: Provenance
+    asked: Sequence[TableQuestion]
+    raw: Mapping[str, Any]
+
+
+def read_accuracy(file: Path, names: Sequence[str]) -> EarlierAccuracy:
+    """Reads the accuracy half of an earlier table. Rows that it lacks say so as their obstacle.
 
     Raises ConfigError for a file that cannot be read, or whose questions are not what this version asks.
     """
@@ -196,14 +210,7 @@ def read_accuracy(file: Path, names: Sequence[str]) -> tuple[Half, list[TableQue
         half = json.loads(file.read_text(encoding="utf-8"))["accuracy"]
         provenance = Provenance(**half["origin"])
         asked = table_questions(provenance.seed, provenance.questions)
-        rows = {
-            name: RowAccuracy(
-                [Given(text, tuple(cameras), *rest) for text, cameras, *rest in row["given"]],
-                row["backend"],
-                row["obstacle"],
-            )
-            for name, row in half["rows"].items()
-        }
+        rows = {name: row_from_json(row) for name, row in half["rows"].items()}
         questions = half["questions"]
     except OSError as error:
         raise ConfigError(f"--accuracy-from: cannot read {file} ({error.strerror})") from None
@@ -217,4 +224,4 @@ def read_accuracy(file: Path, names: Sequence[str]) -> tuple[Half, list[TableQue
             f"--accuracy-from: {file} has other questions than this version asks; run `evaluate --table` again for it"
         )
     missing = RowAccuracy(obstacle=f"the row is not in {file.name}")
-    return ({name: rows.get(name, missing) for name in names}, provenance), asked
+    return EarlierAccuracy({name: rows.get(name, missing) for name in names}, provenance, asked, half["rows"])

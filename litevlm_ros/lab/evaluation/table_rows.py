@@ -102,15 +102,18 @@ def table_questions(seed: int, short: int) -> list[TableQuestion]:
 
 
 class RenderedViews:
-    """The views of one exercise at a time, rendered once for all of its questions."""
+    """The views of the last few exercises, rendered once for all of their questions and all rows."""
 
-    def __init__(self) -> None:
-        self._number = -1
-        self._views: Sequence[View] = ()
+    def __init__(self, exercises: int = 1) -> None:
+        """Keeps the views of so many exercises, 5.5 MB each."""
+        self._exercises = exercises
+        self._views: dict[int, Sequence[View]] = {}
 
     def of(self, asked: TableQuestion) -> Sequence[View]:
         """Returns six views, each with the identity of its frame."""
-        if asked.number != self._number:
-            self._views = [replace(view, frame=(asked.number, view.camera)) for view in asked.exercise.views()]
-            self._number = asked.number
-        return self._views
+        if asked.number not in self._views:
+            if len(self._views) == self._exercises:
+                del self._views[next(iter(self._views))]
+            views = asked.exercise.views()
+            self._views[asked.number] = [replace(view, frame=(asked.number, view.camera)) for view in views]
+        return self._views[asked.number]

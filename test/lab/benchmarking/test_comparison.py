@@ -88,6 +88,7 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
 def test_engines_are_built_loaded_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it on the fake GPU, without transformers, whose figures are given."""
     pytest.importorskip("torch", reason="the command needs PyTorch")
+    monkeypatch.setattr(comparison, "require_transformers", lambda instead: None)
     cuda = FakeCuda()
     fake_tensorrt.install(monkeypatch, cuda)
 
@@ -130,3 +131,11 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "find_device", lambda: None)
     with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
         compare_named(model_directory(), "fp16/fp16", "", (1,), 4, 1)
+
+
+def test_without_cuda_in_pytorch_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="the command needs PyTorch")
+    monkeypatch.setattr(comparison, "find_device", lambda: Device("Fake GPU", (9, 0), 1 << 30, integrated=False))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="needs PyTorch for CUDA"):
+        comparison.require_transformers("do without it")

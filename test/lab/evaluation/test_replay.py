@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
+from package_files import DEMO_MODEL
 from scripted_backend import make_backend
 
-from litevlm_ros.lab.evaluation.replay import ReplayingDecoder
+from litevlm_ros.config import PipelineConfig, ReuseConfig, SpeculationConfig, TokenSelectionConfig, ViewSelectionConfig
+from litevlm_ros.lab.evaluation.replay import ReplayingDecoder, ReplayingModel, loading
+from litevlm_ros.lab.evaluation.table_accuracy import Given
+from litevlm_ros.lab.evaluation.table_rows import RenderedViews, table_questions
 from litevlm_ros.text.drafts import NGramDrafts
 from litevlm_ros.text.speculator import Speculator
 
@@ -62,3 +69,48 @@ def test_the_rest_is_the_other_decoders() -> None:
     assert backend.text.prepared == (1, 2)
     assert (text.most_logits, text.gives_hidden) == (16, False)
     assert text.cache is backend.text.cache
+
+
+def test_settings_of_the_pipeline_need_no_other_model() -> None:
+    config = PipelineConfig(DEMO_MODEL, threads=1)
+    changed = replace(
+        config,
+        view_selection=ViewSelectionConfig("learned"),
+        token_selection=TokenSelectionConfig("random"),
+        speculation=SpeculationConfig("ngram"),
+        reuse=ReuseConfig(0),
+    )
+    assert loading(changed) == loading(config)
+    assert loading(replace(config, threads=2)) != loading(config)
+    assert loading(replace(config, text_precision="fp8")) != loading(config)
+
+
+def test_several_pipelines_of_one_model_repeat_answers_about_chosen_views() -> None:
+    pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
+    config = PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1, reuse=ReuseConfig(0))
+    asked = table_questions(0, 2)[1]
+    given = Given("The red car is on the left.", ("front", "back"), 0, 0, None)
+    model = ReplayingModel(config, RenderedViews())
+    assert "ONNX Runtime" in model.description
+    assert model.load_seconds > 0
+    for method, tokens in (("off", 128), ("diversity", 76), ("off", 128)):
+        pipeline = model.pipeline(replace(config, token_selection=TokenSelectionConfig(method, 0.6)))
+        answer = pipeline.answer(asked, given)
+        assert answer.text == given.text
+        assert answer.cameras == given.cameras
+        assert answer.tokens.visual == tokens
+        assert answer.reuse.tokens == 0
+    model.close()
+
+
+def test_drafts_do_not_learn_from_answers_without_drafts() -> None:
+    pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
+    config = PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1, speculation=SpeculationConfig("ngram"))
+    asked = table_questions(0, 2)[0]
+    given = Given("A clear day. A red car ahead, a blue bus to the left, a person behind.", ("front",), 0, 0, None)
+    model = ReplayingModel(config, RenderedViews())
+    pipeline = model.pipeline(config)
+    assert pipeline.answer_without_drafts(asked, given).speculation.drafted == 0
+    assert pipeline.answer(asked, given).speculation.accepted < 5
+    assert pipeline.answer(asked, given).speculation.accepted > 5, "the answer that it has just learned"
+    model.close()

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from package_files import DEMO_MODEL
 from PIL import Image
 
-from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.lab.evaluation.table import Table, TableRun, make_table
+from litevlm_ros.lab.evaluation.table import REFERENCE, Table
 from litevlm_ros.lab.evaluation.table_accuracy import Given, Provenance, RowAccuracy
 from litevlm_ros.lab.evaluation.table_latency import RowLatency
-from litevlm_ros.lab.evaluation.table_rows import Parts
 
 TITLES = {"base": "base", "all": "all", "all_fp8": "all + FP8"}
 
@@ -47,21 +42,26 @@ TABLE = Table(
 )
 
 
+def _rows(table: Table) -> dict[str, dict[str, str]]:
+    """Returns the cells of each row by its title, and those by the title of their column."""
+    titles, _, *rows = (line.strip("| ").split(" | ") for line in table.markdown().split("\n\n")[0].splitlines())
+    return {row[0]: dict(zip(titles, row[1:], strict=True)) for row in rows}
+
+
 def test_every_figure_stands_in_its_column() -> None:
-    titles, _, *rows = TABLE.markdown().splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (titles, *rows[:3])]
-    base, everything, fp8 = (dict(zip(cells[0], row, strict=True)) for row in cells[1:])
-    assert base[""] == "base"
+    base, everything, fp8 = _rows(TABLE).values()
     assert base["visual tokens"] == "768", "those of the model that was timed"
     assert base["total ms"] == "40.0"
     assert everything["views kept"] == "1.00"
     assert everything["visual tokens"] == "128"
     assert everything["select ms"] == "0.50"
-    assert everything["ms/token"] == "1.50"
-    assert everything["total ms"] == "16.0 (2.50x)"
+    assert everything["preprocess ms"] == "1.0"
+    assert everything["total ms"] == "16.0"
+    assert (base["speed of base"], everything["speed of base"]) == ("-", "2.50x")
+    assert "speed of transformers" not in base
     assert everything["accuracy %"] == "75.0 (30.1 to 95.4)"
     assert everything["points lost"] == "25.0 (-17.4 to 67.4)"
-    assert set(fp8.values()) == {"all + FP8", "-"}
+    assert set(fp8.values()) == {"-"}
 
 
 def test_the_notes_name_both_machines_and_why_figures_are_missing() -> None:
@@ -80,6 +80,26 @@ def test_token_selection_is_compared_with_random_tokens() -> None:
     assert chosen.json()["token_selection_over_random"][0] == 25
 
 
+def test_transformers_is_a_row_of_its_own_that_the_others_are_compared_with() -> None:
+    timed = {**TABLE.latency, REFERENCE: RowLatency(2, "PyTorch, compiled", 256, 5, 20, 0, 40, 3, 15, 80, decoded=9)}
+    table = replace(TABLE, titles={**TITLES, REFERENCE: "transformers, compiled"}, latency=timed)
+    rows = _rows(table)
+    assert [row["speed of transformers"] for row in rows.values()] == ["2.00x", "5.00x", "-", "-"]
+    reference = rows["transformers, compiled"]
+    assert (reference["views kept"], reference["visual tokens"]) == ("6.00", "1536")
+    assert (reference["total ms"], reference["speed of base"]) == ("80.0", "0.50x")
+    assert (reference["accuracy %"], reference["points lost"]) == ("-", "-")
+    assert "transformers, compiled: PyTorch, compiled. It answers the base's questions" in table.markdown()
+    assert table.json()["rows"]["all"]["speed_up_over_transformers"] == 5
+    assert table.json()["rows"][REFERENCE]["views_kept"] is None
+
+
+def test_a_table_with_some_rows_only_can_be_shown() -> None:
+    some = replace(TABLE, accuracy={"base": TABLE.accuracy["base"]}, latency={}, latency_from=None)
+    assert "| all | - | - |" in some.markdown()
+    assert some.json()["rows"]["all"]["accuracy"] is None
+
+
 def test_json_has_the_same() -> None:
     report = TABLE.json()
     everything = report["rows"]["all"]
@@ -94,83 +114,9 @@ def test_json_has_the_same() -> None:
 def test_without_times_the_accuracy_stands_alone() -> None:
     alone = replace(TABLE, latency={}, latency_from=None)
     told = alone.markdown()
-    assert "| base | 3.00 | 300 | - | - | - | - | - | - | 100.0 (51.0 to 100.0) | - |" in told
+    assert "| base | 3.00 | 300 | - | - | - | - | - | - | - | 100.0 (51.0 to 100.0) | - |" in told
     assert "Milliseconds" not in told
     assert alone.json()["latency_from"] is None
-
-
-RUN = TableRun(
-    PipelineConfig(DEMO_MODEL, backend="onnxruntime", threads=1),
-    Parts(precisions=("auto", "auto")),  # drawing graphs in FP8 takes too long here
-    seed=0,
-    questions=2,
-    latency_questions=1,
-)
-
-
-@pytest.fixture(scope="module")
-def made() -> tuple[Table, Mapping[str, Any]]:
-    pytest.importorskip("onnxruntime", reason="the demo model runs on ONNX Runtime")
-    notes: list[str] = []
-    return make_table(RUN, notes.append)
-
-
-@pytest.mark.slow
-def test_the_demo_models_table(made: tuple[Table, Mapping[str, Any]]) -> None:
-    table, report = made
-    rows = report["table"]["rows"]
-    assert len(rows) == 7
-    assert rows["base"]["views_kept"] == 6
-    assert rows["view_selection"]["views_kept"] < 6
-    base = rows["base"]["latency"]
-    per_view = {name: row["latency"]["tokens_per_view"] for name, row in rows.items()}
-    assert per_view["base"] == per_view["view_selection"] == 64
-    assert per_view["token_selection"] == per_view["random_tokens"] == per_view["all"] == 38  # 60 %
-    assert table.accuracy["all"].visual_tokens == 38 * table.accuracy["all"].views
-    assert all(base[f"{stage}_ms"] > 0 for stage in ("vision", "prefill", "token", "decode", "total"))
-    assert table.accuracy["all_fp8"] is table.accuracy["all"]
-    assert "ONNX Runtime" in report["table"]["accuracy_from"]["model"]
-    assert "| all |" in table.markdown()
-
-
-@pytest.mark.slow
-def test_another_machine_goes_on_from_its_file(made: tuple[Table, Mapping[str, Any]], tmp_path: Path) -> None:
-    table, report = made
-    file = tmp_path / "table.json"
-    file.write_text(json.dumps(report))
-    there = PipelineConfig(tmp_path / "nowhere", backend="onnxruntime")
-    again, copied = make_table(replace(RUN, base=there, accuracy_from=file, latency_questions=0), print)
-    assert again.accuracy == table.accuracy
-    assert again.accuracy_from == table.accuracy_from
-    assert json.dumps(copied["accuracy"]) == json.dumps(report["accuracy"])
-
-    timed, _ = make_table(
-        replace(RUN, base=there, accuracy_from=file, latency_model=DEMO_MODEL, latency_questions=1), print
-    )
-    assert timed.latency["base"].questions == 1
-    assert timed.latency["base"].tokens_per_view == 64
-
-    other = json.loads(file.read_text())
-    other["accuracy"]["questions"][0] = "Why?"
-    file.write_text(json.dumps(other))
-    with pytest.raises(ConfigError, match=r"--accuracy-from: .*table\.json has other questions"):
-        make_table(replace(RUN, accuracy_from=file), print)
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"accuracy": {"origin": {"machine": "x"}}}', "[1]", '{"accuracy": 3}'])
-def test_a_file_that_is_no_table_is_explained(content: str, tmp_path: Path) -> None:
-    file = tmp_path / "table.json"
-    with pytest.raises(ConfigError, match="--accuracy-from: cannot read"):
-        make_table(replace(RUN, accuracy_from=file), print)
-    file.write_text(content)
-    with pytest.raises(ConfigError, match=r"is no table of this version .* `evaluate --table --json FILE`"):
-        make_table(replace(RUN, accuracy_from=file), print)
-
-
-@pytest.mark.parametrize("count", [-1, 5])
-def test_more_questions_than_there_are_cannot_be_timed(count: int) -> None:
-    with pytest.raises(ConfigError, match=f"--latency-questions is {count}; allowed: from 0 to --questions"):
-        make_table(replace(RUN, latency_questions=count), print)
 
 
 def test_the_table_becomes_a_picture(tmp_path: Path) -> None:

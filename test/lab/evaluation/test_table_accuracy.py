@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,13 @@ from package_files import DEMO_MODEL
 
 from litevlm_ros.config import PipelineConfig, ViewSelectionConfig
 from litevlm_ros.errors import ContextOverflowError, EngineError
-from litevlm_ros.lab.evaluation.table_accuracy import load_or_draw, measure_accuracy
+from litevlm_ros.lab.evaluation.table_accuracy import (
+    RowAccuracy,
+    load_or_draw,
+    measure_accuracy,
+    row_from_json,
+    row_json,
+)
 from litevlm_ros.lab.evaluation.table_rows import Parts, table_questions, table_rows
 from litevlm_ros.types import Answer, FinishReason, Timings, TokenCounts, View
 
@@ -52,7 +59,8 @@ def test_rows_are_scored_and_share_answers_where_only_speed_differs() -> None:
         return loaded[-1]
 
     notes: list[str] = []
-    rows = measure_accuracy(ROWS, ASKED, notes.append, load)
+    rows: dict[str, RowAccuracy] = {}
+    measure_accuracy(ROWS, ASKED, notes.append, {}, rows.__setitem__, load)
     assert list(rows) == [row.name for row in ROWS]
     base, views = rows["base"], rows["view_selection"]
     assert (base.right.hits, base.right.total) == (5, 5)
@@ -70,6 +78,20 @@ def test_rows_are_scored_and_share_answers_where_only_speed_differs() -> None:
     assert all(pipeline.closed for pipeline in loaded)
     assert all(pipeline.config.speculation.source == "off" for pipeline in loaded)
     assert len(notes) == 6
+
+    known = {name: rows[name] for name in ("base", "all")}
+    kept: dict[str, RowAccuracy] = {}
+    measure_accuracy(ROWS, ASKED, print, known, kept.__setitem__, load)
+    assert list(kept) == ["view_selection", "token_selection", "random_tokens", "speculation", "all_fp8"]
+    assert kept["speculation"] is base
+    assert len(loaded) == 5 + 3
+
+
+def test_a_row_comes_back_from_json() -> None:
+    rows: dict[str, RowAccuracy] = {}
+    measure_accuracy(ROWS[:2], ASKED, print, {}, rows.__setitem__, Knowing)
+    for row in rows.values():
+        assert row_from_json(json.loads(json.dumps(row_json(row)))) == row
 
 
 @pytest.fixture

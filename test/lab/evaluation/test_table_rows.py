@@ -65,6 +65,18 @@ def test_pictures_are_drawn_once_an_exercise_and_say_which_frame_they_are() -> N
     assert len({view.frame for view in views}) == 6
     assert pictures.of(second) is views
     assert {view.frame for view in pictures.of(other)}.isdisjoint(view.frame for view in views)
+    assert pictures.of(first) is not views, "only the last exercise is kept"
+
+
+def test_pictures_of_several_exercises_are_kept_for_the_next_row() -> None:
+    questions = {one.number: one for one in table_questions(0, 30)}
+    first, second, third = list(questions.values())[:3]
+    pictures = RenderedViews(2)
+    views = [pictures.of(one) for one in (first, second)]
+    assert [pictures.of(one) for one in (first, second)] == views
+    pictures.of(third)
+    assert pictures.of(second) is views[1]
+    assert pictures.of(first) is not views[0], "the oldest one made room"
 
 
 def test_none_is_too_few() -> None:
