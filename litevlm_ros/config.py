@@ -19,6 +19,9 @@ from litevlm_ros.precision import PRECISION_CHOICES
 BACKENDS = ("auto", "tensorrt", "onnxruntime")
 """Values of `PipelineConfig.backend`."""
 
+DECODES = ("auto", "kernels", "engine")
+"""Values of `PipelineConfig.decode`."""
+
 SPECULATIONS = ("off", "ngram", "head", "auto")
 """Values of `SpeculationConfig.source`."""
 
@@ -230,6 +233,8 @@ class PipelineConfig(_Validated):
     `backend`: 'auto' takes TensorRT if there are engines that fit this machine, else ONNX Runtime.
     `vision_precision`, `text_precision`: precision of the engine or graph to load; 'auto' takes the most accurate one
     that fits.
+    `decode`: what computes decode steps and drafts on TensorRT: 'kernels' is one kernel of this package, 'engine' the
+    engine's blocks, and 'auto' the kernel where it is supported and right.
     `memory_budget_mb`: memory in MB above which loading the model gives a warning (0: none).
     `max_context`: most tokens of prompt, images and answer together (0: as many as model and engine allow).
     `max_tiles`: most tiles that a view is cut into, without its thumbnail.
@@ -245,6 +250,7 @@ class PipelineConfig(_Validated):
     backend: str = _choice("backend", "auto", BACKENDS)
     vision_precision: str = _choice("vision_precision", "auto", PRECISION_CHOICES)
     text_precision: str = _choice("text_precision", "auto", PRECISION_CHOICES)
+    decode: str = _choice("decode", "auto", DECODES)
     memory_budget_mb: int = _number("memory_budget_mb", 0, "use 0 for no budget", offered=(0, _MANY))
     max_context: int = _number("max_context", 0, "use 0 for as many tokens as the model allows", offered=(0, _MANY))
     max_tiles: int = _number("max_tiles", 1, "use 1 to show the model each view as one tile", low=1, high=MAX_TILES)

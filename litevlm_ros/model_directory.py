@@ -63,7 +63,7 @@ def sidecar_file(engine: Path) -> Path:
 
 
 def runtime_cache_directory(engine: Path) -> Path:
-    """Returns `NAME.runtime_cache/` for `NAME.engine`, where plans and kernels for unforeseen shapes are kept."""
+    """Returns `NAME.runtime_cache/` for `NAME.engine`, where plans for unforeseen shapes and kernels are kept."""
     return engine.with_suffix(".runtime_cache")
 
 

@@ -100,6 +100,10 @@ PARAMETERS: Mapping[str, Parameter] = {
         "text_precision", "Precision of the text decoder's engine or graph. `auto`: the most accurate that fits."
     ),
     **_model_parameter(
+        "decode", "What computes decode steps on TensorRT. `kernels`: one kernel of this package. `engine`: the "
+        "engine's blocks. `auto`: the kernel where it is supported and right.",
+    ),
+    **_model_parameter(
         "memory_budget_mb",
         "Memory in MB, of the process and the GPU together, above which loading the model gives a warning. 0: none.",
     ),

@@ -81,6 +81,7 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
             backend=values.text("backend"),
             vision_precision=values.text("vision_precision"),
             text_precision=values.text("text_precision"),
+            decode=values.text("decode"),
             memory_budget_mb=values.integer("memory_budget_mb"),
             max_context=values.integer("max_context"),
             max_tiles=values.integer("max_tiles"),

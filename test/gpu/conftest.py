@@ -24,6 +24,7 @@ from litevlm_ros.lab.benchmarking.build_time import Build, time_build
 from litevlm_ros.lab.benchmarking.gpu_access import Gpu
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, engine_name
+from litevlm_ros.precision import PRECISIONS
 
 DEMO_SIZES = ("--max-tiles", "2", "--max-context", "384")
 SMALL_SIZES = ("--max-tiles", "1", "--max-context", "144")
@@ -66,12 +67,8 @@ def fp16_answers(demo: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def all_precisions(demo: Path) -> Path:
-    """The demo model with engines in all other precisions beside those in fp16.
-
-    INT4 is for the text decoder alone; the vision encoder that goes with it is INT8.
-    """
-    commands = [("--precision", precision, *SMALL_SIZES) for precision in ("bf16", "fp8", "int8")]
-    build_together(demo, *commands, ("--precision", "int4", "--skip-vision", *SMALL_SIZES))
+    """The demo model with engines in all other precisions beside those in fp16."""
+    build_together(demo, *(("--precision", precision, *SMALL_SIZES) for precision in PRECISIONS if precision != "fp16"))
     return demo
 
 

@@ -131,6 +131,7 @@ def test_every_parameter_arrives() -> None:
     assert config(
         model_dir="/some/where", engine_dir="/else/where", vision_precision="int8", text_precision="int4",
         memory_budget_mb=3000, backend="onnxruntime", threads=3, max_tiles=4.0, max_context=900, system_prompt="Be.",
+        decode="engine",
         max_new_tokens=9, temperature=1, top_k=5, top_p=0.5, repetition_penalty=1.2,
         speculation="ngram", speculation_tokens=7, reuse_frames=3,
         view_selection="lexical", view_selection_threshold=0.3, view_selection_phrases=["hand: gripper, tool"],
@@ -138,7 +139,7 @@ def test_every_parameter_arrives() -> None:
     ) == PipelineConfig(
         model_dir=Path("/some/where"), engine_dir=Path("/else/where"), vision_precision="int8", text_precision="int4",
         memory_budget_mb=3000, backend="onnxruntime", threads=3, max_tiles=4, max_context=900,
-        system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
+        decode="engine", system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
         speculation=SpeculationConfig("ngram", 7), reuse=ReuseConfig(3),
         view_selection=ViewSelectionConfig("lexical", 0.3, {"hand": ("gripper", "tool")}),
         token_selection=TokenSelectionConfig("diversity", 0.25),

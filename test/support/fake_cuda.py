@@ -9,16 +9,21 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import re
 import threading
 import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import decode_reference
 import numpy as np
 from host_kernels import run_kernel, with_macros
 
+from litevlm_ros.runtime.tensorrt.kernels.decode import STEP_LAYOUT
+
 _ALIGNMENT = 256
+MULTIPROCESSORS, SHARED_BYTES = 5, 166912
 
 
 class Error(Exception):
@@ -99,7 +104,11 @@ class FakeCuda:
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.modules: weakref.WeakSet[_Module] = weakref.WeakSet()
         """The modules of kernels that are loaded."""
+        self.compute_capability = 9, 0
         self.launches = 0
+        self.compiled = 0
+        """Programs that NVRTC has compiled."""
+        self.refuse_cooperation = False
         self.refuse_capture = False
         self.retained = 0
         self._current = threading.local()
@@ -170,7 +179,10 @@ class FakeCuda:
         """pycuda.driver."""
         module = ModuleType("pycuda.driver")
         gpu = SimpleNamespace(
-            retain_primary_context=self._retain, name=lambda: "Fake GPU", compute_capability=lambda: (9, 0)
+            retain_primary_context=self._retain,
+            name=lambda: "Fake GPU",
+            compute_capability=lambda: self.compute_capability,
+            get_attribute=lambda number: number,
         )
 
         def upload(target: int, source: Any, stream: FakeStream) -> None:
@@ -198,6 +210,9 @@ class FakeCuda:
             Context=SimpleNamespace(pop=self.pop, synchronize=self._synchronize),
             Stream=lambda flags: FakeStream(self, flags),
             Event=FakeEvent,
+            device_attribute=SimpleNamespace(
+                MULTIPROCESSOR_COUNT=MULTIPROCESSORS, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=SHARED_BYTES
+            ),
             event_flags=SimpleNamespace(BLOCKING_SYNC=1, DISABLE_TIMING=2),
             host_alloc_flags=SimpleNamespace(DEVICEMAP=2),
             mem_alloc=self.allocate,
@@ -214,7 +229,8 @@ class FakeCuda:
     def bindings(self) -> tuple[ModuleType, ModuleType]:
         """cuda.bindings.driver and cuda.bindings.nvrtc."""
         driver, nvrtc = ModuleType("cuda.bindings.driver"), ModuleType("cuda.bindings.nvrtc")
-        result = enum.Enum("result", ["CUDA_SUCCESS", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"])
+        errors = ("STREAM_CAPTURE_UNSUPPORTED", "INVALID_IMAGE", "COOPERATIVE_LAUNCH_TOO_LARGE")
+        result = enum.Enum("result", ["CUDA_SUCCESS", *(f"CUDA_ERROR_{name}" for name in errors)])
         done = result.CUDA_SUCCESS
 
         def begin(stream: FakeStream, mode: str) -> tuple[Any, ...]:
@@ -249,8 +265,44 @@ class FakeCuda:
             self.pop()
             return (done,)
 
+        def load(code: bytes) -> tuple[Any, ...]:
+            self.check_current()
+            if b" decode(" not in code:
+                return result.CUDA_ERROR_INVALID_IMAGE, None
+            module = _Module(self, code.decode())
+            self.modules.add(module)
+            return done, module
+
+        def unload(module: _Module) -> tuple[Any, ...]:
+            self.check_current()
+            self.modules.remove(module)
+            return (done,)
+
+        def launch_together(function: _Cooperative, *sizes_and_rest: Any) -> tuple[Any, ...]:
+            *sizes, shared, stream, arguments = sizes_and_rest
+            self.check_current()
+            if self.refuse_cooperation:
+                return (result.CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE,)
+            assert sizes == [MULTIPROCESSORS, 1, 1, 32 * (int(function.macros["WARPS"]) + 1), 1, 1]
+            assert shared == function.shared_bytes == int(function.macros["SHARED_BYTES"]) == SHARED_BYTES - 1024
+            argument = ctypes.string_at(ctypes.c_void_p.from_address(arguments).value, STEP_LAYOUT.size)
+            check = self.check_range
+            stream.enqueue(lambda: decode_reference.run_step(check, function.macros, MULTIPROCESSORS, argument))
+            return (done,)
+
+        def set_attribute(function: _Cooperative, attribute: str, value: int) -> tuple[Any, ...]:
+            assert attribute == "shared"
+            function.shared_bytes = value
+            return (done,)
+
         vars(driver).update(
             CUresult=result,
+            CUfunction_attribute=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared"),
+            cuModuleLoadData=load,
+            cuModuleUnload=unload,
+            cuModuleGetFunction=lambda module, name: (done, module.get_cooperative(name)),
+            cuFuncSetAttribute=set_attribute,
+            cuLaunchCooperativeKernel=launch_together,
             CUstream=lambda handle: self.streams[handle],
             CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="relaxed"),
             cuStreamBeginCapture=begin,
@@ -269,7 +321,8 @@ class FakeCuda:
         def build(program: _Program, count: int, options: list[bytes]) -> tuple[Any, ...]:
             assert count == len(options)
             architecture, *macros = (option.decode() for option in options)
-            assert architecture == "--gpu-architecture=sm_90"
+            assert architecture == "--gpu-architecture=sm_{}{}".format(*self.compute_capability)
+            self.compiled += 1
             assert all(macro.startswith("-D") for macro in macros)
             defined = dict(macro[2:].split("=", 1) for macro in macros)
             program.code = with_macros(program.source.decode(), defined).encode()
@@ -281,6 +334,7 @@ class FakeCuda:
 
         vars(nvrtc).update(
             nvrtcResult=SimpleNamespace(NVRTC_SUCCESS=done),
+            nvrtcVersion=lambda: (done, 12, 6),
             nvrtcCreateProgram=create,
             nvrtcCompileProgram=build,
             nvrtcGetProgramLogSize=lambda program: (done, 1),
@@ -311,6 +365,18 @@ class _Module:
 
     def get_function(self, name: str) -> _Function:
         return _Function(self._cuda, self._source, name)
+
+    def get_cooperative(self, name: bytes) -> _Cooperative:
+        assert name == b"decode"
+        return _Cooperative(self._source)
+
+
+class _Cooperative:
+    """The kernel of decode.cu, in whose place decode_reference.py computes."""
+
+    def __init__(self, source: str) -> None:
+        self.macros = dict(re.findall(r"#define (\w+) (.*)\n", source.partition("//")[0]))
+        self.shared_bytes = 0
 
 
 class _Function:

@@ -79,21 +79,20 @@ def write_engines(model: Path, directory: Path, precision: str = "fp16", **chang
     config = ModelConfig.from_directory(model)
     directory.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        built = "int8" if (part, precision) == (VISION, "int4") else precision
-        file = directory / engine_name(part, built)
-        graphs = {block.name: block.serialized() for block in block_graphs(part, built, config)}
+        file = directory / engine_name(part, precision)
+        graphs = {block.name: block.serialized() for block in block_graphs(part, precision, config)}
         plans = {
             key: (plan_of(graphs[key.block], key), b"")
             for key in foreseen(part, Sizes(MOST_TILES, MOST_PROMPT), config)
         }
-        write_archive(file, part, built, graphs, plans, _packed(part, model, built))
+        write_archive(file, part, precision, graphs, plans, _packed(part, model, precision))
         facts: dict[str, Any] = {
             "file": file.name, "part": part, "flavour": "tensorrt", "version": VERSION,
             "compute_capabilities": ("9.0",), "target": "9.0",
             "engine_sha256": hash_file(file), "engine_bytes": file.stat().st_size,
-            "weights_sha256": "" if built in ("fp16", "bf16") else hash_weights(model / part),
-            "graph_sha256": graph_hash(part, built, config), "precision_asked": precision,
-            "precision_built": built, "precision_reason": "", "calibration": "",
+            "weights_sha256": "" if precision in ("fp16", "bf16") else hash_weights(model / part),
+            "graph_sha256": graph_hash(part, precision, config), "precision_asked": precision,
+            "precision_built": precision, "precision_reason": "", "calibration": "",
             "plans": tuple(map(str, plans)), "compiled": False,
             "max_prompt": MOST_PROMPT if part == TEXT else 0, "max_context": MOST_CONTEXT if part == TEXT else 0,
             "max_tiles": MOST_TILES if part == VISION else 0, "build_seconds": 1.0,

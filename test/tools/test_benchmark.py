@@ -36,7 +36,7 @@ def test_speculation_is_priced_and_tried(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["--model", str(demo_model_directory()), "--backend", "onnxruntime", *arguments]) == 0
     report = json.loads(file.read_text())
     assert [cost["tokens"] for cost in report["verifications"]] == [2, 4, 8, 16]
-    for work, answers in (("captions", 4), ("short answers", 20)):
+    for work, answers in (("captions", 4), ("captions of still scenes", 4), ("short answers", 20)):
         assert list(report[work]) == ["off", "ngram", "head", "auto"]
         for source, rates in report[work].items():
             assert (rates["answers"], rates["different"]) == (answers, 0)

@@ -70,12 +70,15 @@ Course = Iterator[tuple[Sequence[View], Sequence[str]]]
 """Views, and the questions about them."""
 
 
-def caption_course(scenes: int, frames: int = FRAMES, seed: int = 0) -> Course:
-    """Yields captions of one camera that sees each of `scenes` held-out scenes for `frames` frames."""
+def caption_course(scenes: int, frames: int = FRAMES, seed: int = 0, seconds: float = SECONDS_BETWEEN_FRAMES) -> Course:
+    """Yields captions of one camera that sees each of `scenes` held-out scenes for `frames` frames.
+
+    These are `seconds` apart; with 0, nothing moves.
+    """
     for scene_seed in evaluation_seeds(scenes, seed):
         scene = generate(scene_seed)
         for frame in range(frames):
-            image = render(scene, CAMERA, phase=frame * SECONDS_BETWEEN_FRAMES)
+            image = render(scene, CAMERA, phase=frame * seconds)
             yield [View(CAMERA, image)], [CAPTION_PROMPT]
 
 
@@ -116,8 +119,15 @@ def load_sources(config: PipelineConfig) -> tuple[dict[str, Pipeline], str | Non
 
 
 def compare_sources(pipelines: Mapping[str, Pipeline], scenes: int) -> dict[str, Rates]:
-    """Compares on captions of a changing scene, and on short answers. Raises what `Pipeline.answer` raises."""
-    courses = {"captions": caption_course(scenes), "short answers": short_answer_course(scenes)}
+    """Compares on captions of changing and of still scenes, and on short answers.
+
+    Raises what `Pipeline.answer` raises.
+    """
+    courses = {
+        "captions": caption_course(scenes),
+        "captions of still scenes": caption_course(scenes, seconds=0.0),
+        "short answers": short_answer_course(scenes),
+    }
     return {name: follow(pipelines, course) for name, course in courses.items()}
 
 

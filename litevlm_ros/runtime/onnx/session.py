@@ -32,8 +32,8 @@ def session_options(config: PipelineConfig) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
     # Keep weights out of the arena, which grows in powers of two.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # Quantized weights are restored once, when they are loaded, and rounded activations stay what the graph says: the
-    # numbers are those of an engine, at about the speed of fp16. ONNX Runtime's own fusions would change both.
+    # Packed weights are restored once, when they are loaded: the numbers are those of an engine, at the speed of fp32.
+    # By default ONNX Runtime would restore them in every run, or fuse that with the product and round otherwise.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 

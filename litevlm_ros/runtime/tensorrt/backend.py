@@ -21,8 +21,10 @@ from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.kv_cache import context_capacity
 from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
+from litevlm_ros.runtime.tensorrt.decode_choice import choose_decode_steps
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import EngineFile, find_engine
+from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
 from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
 from litevlm_ros.runtime.tensorrt.kernels.tiling import TILED_ENCODINGS
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room, gigabytes
@@ -32,6 +34,7 @@ from litevlm_ros.runtime.tensorrt.text import TensorRTTextDecoder
 from litevlm_ros.runtime.tensorrt.text_blocks import TextBlocks
 from litevlm_ros.runtime.tensorrt.text_buffers import TextBuffers
 from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
+from litevlm_ros.runtime.tensorrt.text_programs import BlockPrograms
 from litevlm_ros.runtime.tensorrt.token_selection import DeviceTokenSelector
 from litevlm_ros.runtime.tensorrt.vision import TensorRTVisionEncoder
 from litevlm_ros.runtime.tensorrt.weights import load_text_weights, load_vision_weights
@@ -167,12 +170,22 @@ class _Loading:
         layers = TextLayers(
             config, blocks, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
         )
+        programs = BlockPrograms(self.device, layers, kernels, buffers)
+        self.resources.callback(programs.close)
+        scratch.on_move(programs.forget_graphs)
+        kept = KeptFiles(self.files[TEXT].path)
+        with memory.measured(LIBRARIES):
+            steps = choose_decode_steps(
+                self.config.decode, config, computed, weights, layers, buffers, kept, self.device, memory,
+                visual_is_bf16=visual_is_bf16,
+            )  # fmt: skip
+        if steps is not None:
+            self.resources.callback(steps.close)
         decoder = TensorRTTextDecoder(
-            self.model, capacity, layers, kernels, buffers, self.device,
+            self.model, capacity, programs, steps, buffers, self.device,
             precision=sidecar.precision_built, computed=computed,
         )  # fmt: skip
         self.resources.callback(decoder.close)
-        scratch.on_move(decoder.forget_graphs)
         return decoder
 
     def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans, BlockCheck]:

@@ -36,6 +36,10 @@ class CudaDevice:
             raise EngineError(f"CUDA does not start: {error}; see what `nvidia-smi` says") from error
         self.name = str(gpu.name())
         self.compute_capability: tuple[int, int] = tuple(gpu.compute_capability())
+        attributes = driver.device_attribute
+        self.multiprocessors = int(gpu.get_attribute(attributes.MULTIPROCESSOR_COUNT))
+        self.most_shared_bytes = int(gpu.get_attribute(attributes.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN))
+        """The most shared memory of a block that asks for more than others get."""
         self._event_flags = driver.event_flags.DISABLE_TIMING
         if not spin:
             self._event_flags |= driver.event_flags.BLOCKING_SYNC

@@ -26,13 +26,11 @@ from litevlm_ros.engines.sidecar import rebuild_command
 from litevlm_ros.engines.target import find_target
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import EngineError
-from litevlm_ros.files import write_bytes
-from litevlm_ros.model_directory import runtime_cache_directory
 from litevlm_ros.precision import computed_in, precision_flag
 from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.engine_files import distrust
+from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
 from litevlm_ros.runtime.tensorrt.memory import Room
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,7 +52,7 @@ class BlockPlans:
         self._scratch = scratch
         self._logger, self._messages = tensorrt_logger()
         self._runtime: Any = load_tensorrt().module.Runtime(self._logger)
-        self._directory = runtime_cache_directory(archive.file)
+        self._kept = KeptFiles(archive.file)
         self._blocks: WeakValueDictionary[PlanKey, PlanBlock] = WeakValueDictionary()
         scratch.on_move(self._place)
 
@@ -86,7 +84,7 @@ class BlockPlans:
             engine = self._runtime.deserialize_cuda_engine(self._archive.plan(key))
         else:
             engine = self._unforeseen(key)
-        kernels = self._kept(f"{self._stem(key)}.kernels") or self._archive.kernels(key)
+        kernels = self._kept.read(f"{self._stem(key)}.kernels") or self._archive.kernels(key)
         if engine is None:
             raise EngineError(
                 f"{self._archive.file}: TensorRT does not load its plan {key}: {self._messages.take()}; build it again "
@@ -106,12 +104,12 @@ class BlockPlans:
         if cache is not None:
             compiled = bytes(cache.serialize())
             if len(compiled) != len(kernels):  # TensorRT-RTX compiles if they are damaged or of another version
-                self._keep(f"{self._stem(key)}.kernels", compiled)
+                self._kept.write(f"{self._stem(key)}.kernels", compiled)
         return block
 
     def _unforeseen(self, key: PlanKey) -> Any:
         """Returns the engine of a plan that the archive lacks: the kept one if TensorRT loads it, or a new one."""
-        kept = self._kept(f"{self._stem(key)}.plan")
+        kept = self._kept.read(f"{self._stem(key)}.plan")
         engine = self._runtime.deserialize_cuda_engine(kept) if kept else None
         return engine if engine is not None else self._runtime.deserialize_cuda_engine(self._build(key))
 
@@ -136,24 +134,8 @@ class BlockPlans:
             )
         _LOGGER.info("%s: building a plan for %s, once", self._archive.file.name, key)
         plan = build_plan(graph, key, find_target(None))
-        self._keep(f"{self._stem(key)}.plan", plan)
+        self._kept.write(f"{self._stem(key)}.plan", plan)
         return plan
-
-    def _kept(self, name: str) -> bytes:
-        """Returns what was kept under `name`; nothing if it is not there or somebody else could have written it."""
-        file = self._directory / name
-        try:
-            return b"" if distrust(file) else file.read_bytes()
-        except OSError:
-            return b""
-
-    def _keep(self, name: str, contents: bytes) -> None:
-        """Writes what took time to make. A file that cannot be written only costs that time at the next start."""
-        try:
-            self._directory.mkdir(exist_ok=True)
-            write_bytes(self._directory / name, contents)
-        except OSError as error:
-            _LOGGER.info("%s cannot be kept (%s), so it is made again at each start", self._directory / name, error)
 
     def _name(self, key: PlanKey) -> str:
         return f"{Path(self._archive.file).name}, {key}"

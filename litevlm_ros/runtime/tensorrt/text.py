@@ -1,38 +1,32 @@
-"""The text decoder: a program for each number of new tokens, whatever the cache holds.
+"""The text decoder: reads tokens by programs, whatever the cache holds.
 
 Everything has a fixed address, and how many tokens are new and how long the cache is are numbers in device memory. So
-each shape is one CUDA graph. A decode step ends with a kernel that makes the likeliest token the next input, so steps
-can be launched ahead of the host. The host reads the tokens from a ring in its own memory, and takes steps back by
+each shape is one CUDA graph. A decode step makes the likeliest token the next step's input, so steps can be launched
+ahead of the host. The host reads the tokens from a ring in its own memory, and takes steps back by
 setting the cache's length.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from litevlm_ros.backend import HiddenStates, Logits, TokenIds, VisualTokens
 from litevlm_ros.config import MOST_LOGITS
-from litevlm_ros.engines.shapes import logit_rows, next_size, prompt_rows
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT
 from litevlm_ros.runtime.kv_cache import CacheLength
 from litevlm_ros.runtime.not_finite import not_finite
+from litevlm_ros.runtime.tensorrt.decode_step import DecodeSteps
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.text import TextKernels
 from litevlm_ros.runtime.tensorrt.numbers import from_words
 from litevlm_ros.runtime.tensorrt.program import Program
 from litevlm_ros.runtime.tensorrt.text_buffers import RING, TextBuffers, chunks
-from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
+from litevlm_ros.runtime.tensorrt.text_programs import BlockPrograms
 from litevlm_ros.runtime.tensorrt.vision import DeviceVisualTokens
 
 AHEAD = 2
 """The number of decode steps that are launched before the token of the current one is there."""
-MOST_PROMPTS = 8
-"""The number of prompt sizes, those of drafts aside, whose programs are kept; beyond, the one that was used longest ago
-is dropped. Where TensorRT computes the blocks, a program has two or three plans, and TensorRT-RTX 1.4 takes 73 MB of an
-H100's memory for each."""
 
 
 class TensorRTTextDecoder:
@@ -42,24 +36,24 @@ class TensorRTTextDecoder:
         self,
         model: ModelConfig,
         capacity: int,
-        layers: TextLayers,
-        kernels: TextKernels,
+        blocks: BlockPrograms,
+        steps: DecodeSteps | None,
         buffers: TextBuffers,
         device: CudaDevice,
         *,
         precision: str,
         computed: str,
     ) -> None:
-        """`precision` is the engine's, for messages, and `computed` the type of numbers, 'fp16' or 'bf16'."""
+        """`steps` read up to MOST_LOGITS tokens, and `blocks` more; without `steps`, blocks read any number.
+
+        `precision` is the engine's, for messages, and `computed` the type of numbers, 'fp16' or 'bf16'.
+        """
         self._config = model.text
         self._precision, self._computed = precision, computed
-        self._layers, self._kernels, self._buffers = layers, kernels, buffers
+        self._blocks, self._steps, self._buffers = blocks, steps, buffers
         self._device = device
         self._cache = CacheLength(capacity)
-        self._sizes = prompt_rows(buffers.most_new)
         self._arrived = [device.event() for _ in range(RING)]
-        self._prompts: OrderedDict[tuple[int, int], Program] = OrderedDict()
-        self._decode_step: Program | None = None
         self._ahead = 0
         """The end of the cache rows of decode steps whose tokens nobody has read; 0 if there are none."""
 
@@ -79,7 +73,7 @@ class TensorRTTextDecoder:
             self._settle()
             self._step()
             for count in counts:
-                self._prompt(next_size(count, self._sizes), next_size(count, logit_rows()))
+                self._prompt(count, count)
 
     def forward(
         self,
@@ -102,8 +96,8 @@ class TensorRTTextDecoder:
                     )
                 for first, end in chunks(count, self._buffers.most_new, num_logits):
                     wanted = num_logits if end == count else 1
-                    next_tokens = self._read(input_ids[first:end], position_ids[first:end], wanted, before)
-                return _Output(self, next_tokens[:num_logits].copy())
+                    next_tokens, row = self._read(input_ids[first:end], position_ids[first:end], wanted, before)
+                return _Output(self, next_tokens, row)
         except EngineError:
             self._cache.truncate(before)
             raise
@@ -131,24 +125,16 @@ class TensorRTTextDecoder:
             self._cache.extend(1)
             yield found
 
-    def read_logits(self, count: int) -> Logits:
-        """Returns the logits of the last call: float32 [count, V]."""
+    def read_logits(self, row: int, count: int) -> Logits:
+        """Returns `count` rows of logits of the last call from `row` on: float32 [count, V]."""
         raw = self._buffers.host_logits[:count]
         with self._device:
-            self._device.driver.memcpy_dtoh_async(raw, self._buffers.logits, self._device.stream)
+            self._device.driver.memcpy_dtoh_async(raw, self._buffers.logits_of(row), self._device.stream)
             self._device.wait()
         return from_words(raw[:, : self._config.vocab_size], self._computed)
 
-    def forget_graphs(self) -> None:
-        """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""
-        for program in (*self._prompts.values(), *filter(None, [self._decode_step])):
-            program.forget_graph()
-
     def close(self) -> None:
-        """Frees programs and events."""
-        self.forget_graphs()
-        self._prompts.clear()
-        self._decode_step = None
+        """Frees events. Programs belong to `blocks` and `steps`."""
         self._arrived.clear()
 
     def _check(self, input_ids: TokenIds, visual: DeviceVisualTokens | None, num_logits: int) -> None:
@@ -169,21 +155,20 @@ class TensorRTTextDecoder:
                 f"a token id is {wrong}, but there are {self._config.vocab_size} words and {rows} visual tokens"
             )
 
-    def _read(self, input_ids: TokenIds, position_ids: TokenIds, wanted: int, before: int) -> TokenIds:
-        """Reads tokens behind the cache and returns the next ones [MOST_LOGITS], which the next call overwrites.
+    def _read(self, input_ids: TokenIds, position_ids: TokenIds, wanted: int, before: int) -> tuple[TokenIds, int]:
+        """Reads tokens behind the cache. Returns the `wanted` next ones, and the row of logits of the first of them.
 
         If they are not finite, the cache is clean from `before` on.
         """
         count, length = len(input_ids), self._cache.length
-        new = next_size(count, self._sizes)
-        program = self._prompt(new, next_size(wanted, logit_rows()))
+        program, row = self._prompt(count, wanted)
         self._buffers.write_prompt(input_ids, position_ids, length, wanted)
         program.run()
         next_tokens, bad = self._buffers.read_results()
         if bad is not None:
             self._raise_not_finite(before, length + count, bad)
         self._cache.extend(count)
-        return next_tokens
+        return next_tokens[row : row + wanted].copy(), row
 
     def _settle(self) -> None:
         """Waits for decode steps that ran ahead of a dropped iterator, and cleans up if they were not finite.
@@ -209,56 +194,29 @@ class TensorRTTextDecoder:
         layer = None if bad is None else max(bad - 1, 0)
         raise not_finite(TEXT, self._precision, layer)
 
-    def _prompt(self, new: int, logits: int) -> Program:
-        key = new, logits
-        if key not in self._prompts:
-            kept = [each for each in self._prompts if each[0] > MOST_LOGITS]
-            if new > MOST_LOGITS and len(kept) >= MOST_PROMPTS:
-                self._prompts.pop(kept[0]).close()
-            self._buffers.write_idle()
-            # The copies from and to pinned memory are parts of the graph, so that a single launch does everything.
-            layers = self._layers.pieces(new, logits, self._buffers.prompt)
-            pieces = [self._buffers.upload_prompt, *layers, self._buffers.download_results]
-            name = f"the text decoder for {new} tokens and {logits} logits"
-            self._prompts[key] = Program(self._device, name, pieces)
-            self._buffers.clear_idle()
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+    def _prompt(self, count: int, wanted: int) -> tuple[Program, int]:
+        """Returns the program that reads `count` tokens, and the row of results of the first of the `wanted` last."""
+        if self._steps is not None and count <= MOST_LOGITS:
+            return self._steps.prompt(count), count - wanted
+        return self._blocks.prompt(count, wanted), 0
 
     def _step(self) -> Program:
         """Returns the program that reads the token of `write_state`, or what the last step found."""
-        if self._decode_step is None:
-            buffers, state = self._buffers, self._buffers.state
-            self._buffers.write_idle()
-            pieces = list(self._layers.pieces(1, 1, state))
-            pieces.append(
-                lambda: self._kernels.advance(
-                    next_token=buffers.next_tokens,
-                    bad=buffers.bad,
-                    input_id=state.ids,
-                    position=state.positions,
-                    lengths=state.lengths,
-                    step=buffers.step,
-                    ring=buffers.ring_address,
-                    ring_size=RING,
-                )
-            )
-            self._decode_step = Program(self._device, "the text decoder's step", pieces)
-            self._buffers.clear_idle()
-        return self._decode_step
+        return (self._steps or self._blocks).step()
 
 
 class _Output:
     """A `DecoderOutput`, whose logits stay on the device until somebody asks for them."""
 
-    def __init__(self, decoder: TensorRTTextDecoder, next_tokens: TokenIds) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: TensorRTTextDecoder, next_tokens: TokenIds, row: int) -> None:
+        """`row` is that of the first token's logits."""
+        self._decoder, self._row = decoder, row
         self.next_tokens = next_tokens
         """See `DecoderOutput.next_tokens`."""
 
     def logits(self) -> Logits:
         """See `DecoderOutput.logits`."""
-        return self._decoder.read_logits(len(self.next_tokens))
+        return self._decoder.read_logits(self._row, len(self.next_tokens))
 
     def hidden(self) -> HiddenStates:
         """See `DecoderOutput.hidden`."""

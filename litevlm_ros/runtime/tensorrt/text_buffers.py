@@ -19,7 +19,7 @@ from litevlm_ros.engines.text_blocks import padded_vocabulary
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
-from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
 
 RING = 8
 """The number of tokens that the host may leave unread while decoding goes on."""
@@ -86,10 +86,18 @@ class TextBuffers:
         """int32 [layers + 1]: 1 where a layer's keys or values, or at last the logits, are not finite."""
         self.ring = memory.pinned((RING,), np.int64)
         self.ring_address = memory.pinned_address(self.ring)
+        self.frequencies = memory.allocate("buffers", FLOAT_BYTES * config.head_dim // 2)
+        """fp32 [D / 2]: the rotary frequencies, in radians a position (arXiv 2104.09864)."""
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+        memory.write(self.frequencies, (1 / np.float32(config.rope_theta) ** exponents).astype(np.float32))
         self.visual = memory.allocate("buffers", NUMBER_BYTES * config.hidden_size * most_visual)
         self.logits_stride = padded_vocabulary(config)
         self.logits = memory.allocate("buffers", NUMBER_BYTES * MOST_LOGITS * self.logits_stride)
         self.host_logits = memory.pinned((MOST_LOGITS, self.logits_stride), np.uint16)
+
+    def logits_of(self, row: int) -> int:
+        """Returns the address of a row of logits."""
+        return self.logits + NUMBER_BYTES * row * self.logits_stride
 
     def keys(self, layer: int) -> int:
         """Returns the address of a layer's keys [cache rows, G, D]."""

@@ -55,11 +55,8 @@ class TextLayers:
             "rotations": FLOAT_BYTES * rows * config.head_dim,
             "attention_rows": NUMBER_BYTES * MOST_LOGITS * mixed,
             "residual_rows": FLOAT_BYTES * MOST_LOGITS * width,
-            "frequencies": FLOAT_BYTES * config.head_dim // 2,
             UNIT: FLOAT_BYTES,
         })  # fmt: skip
-        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-        memory.write(self._at["frequencies"], (1 / np.float32(config.rope_theta) ** exponents).astype(np.float32))
         memory.write(self._at[UNIT], np.ones(1, np.float32))
 
     def pieces(self, new: int, logits: int, inputs: TextInputs) -> Iterator[Piece]:
@@ -74,7 +71,7 @@ class TextLayers:
         attention = self._attention.make(new)
         embed = partial(kernels.embed, inputs.ids, self._weights.embedding, buffers.visual, at["sum"], new)
         yield partial(embed, visual_is_bf16=self._visual_is_bf16)
-        yield partial(kernels.rotations, inputs.positions, at["frequencies"], at["rotations"], new)
+        yield partial(kernels.rotations, inputs.positions, buffers.frequencies, at["rotations"], new)
         change = at["zeros"]  # which nobody writes
         for index in range(self._config.num_layers):
             keys, values = buffers.keys(index), buffers.values(index)

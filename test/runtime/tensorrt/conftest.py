@@ -29,6 +29,18 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with fp16 engines: the decode kernels take its shapes. Not to be changed, but for kept files."""
+    import fake_tensorrt
+    from package_files import DEMO_MODEL
+
+    directory = tmp_path_factory.mktemp("engines") / "demo"
+    shutil.copytree(DEMO_MODEL, directory)
+    fake_tensorrt.write_engines(directory, directory)
+    return directory
+
+
 @pytest.fixture
 def copy(directory: Path, tmp_path: Path) -> Path:
     """A copy of `directory`."""

@@ -109,11 +109,10 @@ def test_a_scorer_is_refused_with_the_methods_that_work(backend: Backend) -> Non
 
 @pytest.mark.parametrize(("precision", "most"), [("int8", 0.05), ("fp8", 0.2), ("int4", 0.6), ("bf16", 0.05)])
 def test_other_precisions_answer_close_to_fp16(backend: Backend, copy: Path, precision: str, most: float) -> None:
-    """Their errors are relative to the scale of the logits. The INT4 vision encoder is INT8."""
+    """Their errors are relative to the scale of the logits."""
     fake_tensorrt.write_engines(copy, copy, precision)
-    vision_precision = "int8" if precision == "int4" else precision
-    other = load(copy, backend="tensorrt", vision_precision=vision_precision, text_precision=precision)
-    assert f"vision {vision_precision}, text {precision}" in other.description
+    other = load(copy, backend="tensorrt", vision_precision=precision, text_precision=precision)
+    assert f"vision {precision}, text {precision}" in other.description
     found, expected = (
         read(each, PROMPT, 3, each.vision.encode(PIXELS))[1].astype(np.float64) for each in (other, backend)
     )
@@ -137,7 +136,7 @@ def test_precisions_are_chosen_by_accuracy_or_by_name(copy: Path, cuda: FakeCuda
     for settings, expected in (
         ({}, "vision fp16, text fp16"),
         ({"text_precision": "int4"}, "vision fp16, text int4"),
-        ({"vision_precision": "int8", "text_precision": "int4"}, "vision int8, text int4"),
+        ({"vision_precision": "int4", "text_precision": "int4"}, "vision int4, text int4"),
     ):
         backend = load(copy, **settings)  # type: ignore[arg-type]
         assert expected in backend.description

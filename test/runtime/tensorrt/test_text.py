@@ -20,7 +20,7 @@ from weight_damage import set_number
 
 from litevlm_ros.backend import Backend, read_one_by_one
 from litevlm_ros.errors import EngineError, NotFiniteError
-from litevlm_ros.runtime.tensorrt import text as text_module
+from litevlm_ros.runtime.tensorrt import text_programs
 
 # --- the same figures as ONNX Runtime
 
@@ -107,17 +107,17 @@ def test_prepared_verifications_need_no_further_programs(backend: Backend) -> No
     text: Any = backend.text
     assert text.most_logits == 16
     text.prepare((2, 4, 8, 16))
-    prepared, step = dict(text._prompts), text._decode_step
+    prepared, step = dict(text._blocks.prompts), text._blocks._step
     assert list(prepared) == [(2, 2), (4, 4), (8, 8), (16, 16)]
     read(backend, words(70))
-    del text._prompts[96, 1]
+    del text._blocks.prompts[96, 1]
     for length in (1, 30, 64):
         text.cache.truncate(length)
         for count in (2, 3, 4, 7, 8, 9, 15, 16):
             read(backend, words(count), count)
     list(text.decode_greedy(3, text.cache.length, 2))
-    assert text._prompts == prepared
-    assert text._decode_step is step
+    assert text._blocks.prompts == prepared
+    assert text._blocks._step is step
 
 
 # --- programs
@@ -127,7 +127,7 @@ def test_a_prompt_is_one_graph_whatever_the_cache_holds(backend: Backend, cuda: 
     """Prompts of 33 to 64 tokens are the same graph."""
     for count in (64, 33, 40, 64, 50):
         read(backend, words(count))
-    programs, graphs = dict(backend.text._prompts), dict(cuda.graphs)  # type: ignore[attr-defined]
+    programs, graphs = dict(backend.text._blocks.prompts), dict(cuda.graphs)  # type: ignore[attr-defined]
     assert list(programs) == [(64, 1)]
     for length in (0, 64, 200, 251):
         backend.text.cache.truncate(length)
@@ -159,7 +159,7 @@ def test_the_prompt_sizes_that_are_kept_are_limited(
     backend: Backend, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of drafts are all kept, and memory of the others is given back."""
-    monkeypatch.setattr(text_module, "MOST_PROMPTS", 2)
+    monkeypatch.setattr(text_programs, "MOST_PROMPTS", 2)
     text: Any = backend.text
     expected: dict[int, Any] = {}
     text.prepare((2, 4))
@@ -167,8 +167,8 @@ def test_the_prompt_sizes_that_are_kept_are_limited(
         text.cache.truncate(0)
         logits = read(backend, words(length))[1]
         np.testing.assert_array_equal(logits, expected.setdefault(length, logits))
-        assert len(text._prompts) <= 4
-    assert list(text._prompts) == [(2, 2), (4, 4), (64, 1), (96, 1)], "the newest ones"
+        assert len(text._blocks.prompts) <= 4
+    assert list(text._blocks.prompts) == [(2, 2), (4, 4), (64, 1), (96, 1)], "the newest ones"
     taken, graphs = cuda.taken, len(cuda.graphs)
     for length in (30, 60, 90):
         read(backend, words(length))
@@ -303,7 +303,7 @@ def test_a_bad_call_is_refused_and_leaves_nothing_behind(
     text: Any = backend.text
     expected = answers()
     first = (6 + 2) * 8 * 48 if weight == "qkv_weight" else 0  # the first value, behind queries and keys
-    damaged = functools.partial(set_number, text._layers._weights, weight, layer, first)
+    damaged = functools.partial(set_number, text._blocks._layers._weights, weight, layer, first)
     message = f"layer {shown} of the text decoder: its attention or MLP gives numbers beyond"
     for length in (0, 30, 70):
         text.cache.truncate(0)
@@ -333,7 +333,7 @@ def test_decoding_goes_on_up_to_the_bad_token(backend: Backend, answers: Callabl
     tokens = [next(decoding)]
     with text._device:
         text._device.wait()
-    with set_number(text._layers._weights, "head"), pytest.raises(NotFiniteError):
+    with set_number(text._blocks._layers._weights, "head"), pytest.raises(NotFiniteError):
         tokens += decoding
     assert len(tokens) == 3, "two more were there before"
     assert tokens == expected[1][:3]

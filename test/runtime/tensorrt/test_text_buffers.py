@@ -146,3 +146,13 @@ def test_the_last_part_has_all_tokens_that_need_logits(
     count: int, most: int, last: int, expected: list[tuple[int, int]]
 ) -> None:
     assert chunks(count, most, last) == expected
+
+
+def test_rotary_frequencies_fall_from_one(bench: Bench) -> None:
+    """theta^(-2 i / D) for pair i (arXiv 2104.09864)."""
+    found = bench.at(bench.buffers.frequencies, 4, np.float32)
+    np.testing.assert_allclose(found, [1, 1e6**-0.25, 1e6**-0.5, 1e6**-0.75], rtol=1e-6)
+
+
+def test_each_row_of_logits_has_its_address(bench: Bench) -> None:
+    assert [bench.buffers.logits_of(row) - bench.buffers.logits for row in (0, 1, 15)] == [0, 2 * 104, 15 * 2 * 104]

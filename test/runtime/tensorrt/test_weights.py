@@ -151,27 +151,19 @@ def test_blocks_get_the_parameters_that_torch_loads(
     weights.close()
 
 
-def packed_archive(part: str, precision: str, model: Path, file: Path, fp8_form: str = "") -> Any:
-    write_archive(file, part, precision, {}, {}, pack(part, model, precision, None, fp8_form))
+def packed_archive(part: str, precision: str, model: Path, file: Path) -> Any:
+    write_archive(file, part, precision, {}, {}, pack(part, model, precision, None))
     return PlanArchive.open(file)
 
 
-@pytest.mark.parametrize(
-    ("part", "precision", "fp8_form"),
-    [
-        (VISION, "fp8", "tensor"),
-        (VISION, "int8", ""),
-        (TEXT, "fp8", "channel"),
-        (TEXT, "fp8", ""),
-        (TEXT, "int8", ""),
-    ],
-)
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+@pytest.mark.parametrize("part", PARTS)
 def test_packed_weights_are_unpacked_for_each_run(
-    part: str, precision: str, fp8_form: str, gpu: Gpu, models: dict[str, Path], tmp_path: Path
+    part: str, precision: str, gpu: Gpu, models: dict[str, Path], tmp_path: Path
 ) -> None:
     model = models["original"]
     file = tmp_path / "weights.engine"
-    packed = packed_archive(part, precision, model, file, fp8_form)
+    packed = packed_archive(part, precision, model, file)
     nothing_else = tmp_path / "model"
     shutil.copytree(model, nothing_else, ignore=shutil.ignore_patterns("*.safetensors*"))
     weights = load(gpu, part, nothing_else, packed)
@@ -182,7 +174,7 @@ def test_packed_weights_are_unpacked_for_each_run(
         if f"{name}.scale" not in packed.packed:
             return values
         quantized += 1
-        return quantize_weight(values, precision, fp8_form).restored()
+        return quantize_weight(values, precision).restored()
 
     for name, found, expected in found_and_expected(gpu, part, model, precision, weights, exact):
         assert torch.equal(found, expected), name
@@ -203,13 +195,20 @@ def test_int4_is_unpacked_too(gpu: Gpu, tmp_path: Path) -> None:
 
     packed = packed_archive(TEXT, "int4", DEMO_MODEL, tmp_path / "weights.engine")
     config = ModelConfig.from_directory(DEMO_MODEL).text
-    run = load(gpu, TEXT, DEMO_MODEL, packed).runs[0]
+    weights = load(gpu, TEXT, DEMO_MODEL, packed)
+    run = weights.runs[0]
     run.unpack()
     gpu.device.wait()
+    assert [run.stored["qkv_weight"].block, weights.runs[1].stored["down"].block] == [128, 64]
+    assert run.stored["input_norm"].values == run.addresses["input_norm"]
+    scales = packed.packed["layers.0.down.weight.scale"]
+    packed.packed = {**packed.packed, "layers.0.down.weight.scale": replace(scales, shape=(256 * 11,))}
+    with pytest.raises(EngineError, match="or its scales are not"):
+        load(gpu, TEXT, DEMO_MODEL, packed)
     weight = load_text_decoder(DEMO_MODEL).layers[0].qkv.weight.detach()
-    assert is_quantizable(config.hidden_size, len(weight), "int4")
+    assert is_quantizable(config.hidden_size, "int4")
     found = gpu.read(run.addresses["qkv_weight"], weight.shape, "float16")
-    assert torch.equal(found, quantize_weight(weight, "int4").restored().half())
+    assert torch.equal(found, quantize_weight(weight, "int4").restored())
 
 
 def changed(model: Path, target: Path, part: str, key: str, tensor: Any) -> Path:
@@ -299,6 +298,13 @@ def test_packed_weights_that_do_not_fit_are_named(gpu: Gpu, models: dict[str, Pa
     ):
         packed.packed = {key: place for key, place in sound.items() if key != name}
         with pytest.raises(EngineError, match=rf"{words}.*build_engines"):
+            load(gpu, TEXT, models["original"], packed)
+    scale = sound["layers.1.down.weight.scale"]
+    for wrong in (replace(scale, shape=(24,)), replace(scale, shape=(48, 2)), replace(scale, dtype="F32")):
+        packed.packed = sound | {"layers.1.down.weight.scale": wrong}
+        with pytest.raises(
+            EngineError, match=r"down\.weight\.int8 is not of the shape \[48, 80\], or its scales are not"
+        ):
             load(gpu, TEXT, models["original"], packed)
     place = sound["layers.1.down.weight.int8"]
     packed.packed = sound | {"layers.1.down.weight.int8": replace(place, shape=(48, 40), length=48 * 40)}

@@ -19,10 +19,9 @@ NUMBER_MACROS: Mapping[str, Mapping[str, str]] = {"fp16": {"NUMBER_IS_HALF": "1"
 """Precision → the macros with which `number` in CUDA sources is of that type."""
 
 
-def read_source(name: str) -> str:
-    """Returns the CUDA source `name`, such as 'pixels.cu', of this package, behind NUMBERS."""
-    sources = (NUMBERS, name)
-    return "".join(_read(each) for each in sources)
+def read_source(*names: str) -> str:
+    """Returns CUDA sources of this package, such as 'pixels.cu', one behind the other and behind NUMBERS."""
+    return "".join(_read(each) for each in (NUMBERS, *names))
 
 
 def _read(name: str) -> str:
@@ -35,6 +34,17 @@ def compile_kernels(source: str, compute_capability: tuple[int, int], macros: Ma
     Raises EngineError if NVRTC is not installed or does not compile the source.
     """
     return compile_with_log(source, compute_capability, macros)[0]
+
+
+def compiler_version() -> tuple[int, ...]:
+    """Returns the version of NVRTC. Raises EngineError if it is not installed."""
+    try:
+        from cuda.bindings import nvrtc
+
+        _, *version = nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        raise _missing(error) from error
+    return tuple(map(int, version))
 
 
 def compile_with_log(
@@ -52,10 +62,7 @@ def compile_with_log(
 
         _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"kernels.cu", 0, [], [])
     except (ImportError, RuntimeError) as error:
-        raise EngineError(
-            f"NVRTC, CUDA's run-time compiler, does not load ({error}); install it: on a Jetson "
-            "`sudo apt-get install cuda-nvrtc-12-6`, elsewhere `pip install nvidia-cuda-nvrtc`"
-        ) from error
+        raise _missing(error) from error
     architecture = f"--gpu-architecture=sm_{compute_capability[0]}{compute_capability[1]}"
     defined = [f"-D{name}={value}" for name, value in (macros or {}).items()]
     every = [option.encode() for option in (architecture, *defined, *options)]
@@ -71,6 +78,13 @@ def compile_with_log(
     nvrtc.nvrtcGetCUBIN(program, code)
     nvrtc.nvrtcDestroyProgram(program)
     return code, log
+
+
+def _missing(error: Exception) -> EngineError:
+    return EngineError(
+        f"NVRTC, CUDA's run-time compiler, does not load ({error}); install it: on a Jetson "
+        "`sudo apt-get install cuda-nvrtc-12-6`, elsewhere `pip install nvidia-cuda-nvrtc`"
+    )
 
 
 def _log(nvrtc: Any, program: Any) -> str:

@@ -81,6 +81,15 @@ __device__ unsigned short to_bf16(float value)
 
 typedef unsigned short number;
 
+// `wide` is the type of biases, engines.block_graph.wide_type.
+#ifdef NUMBER_IS_BF16
+typedef number wide;
+__device__ float from_wide(wide value) { return from_number(value); }
+#else
+typedef float wide;
+__device__ float from_wide(wide value) { return value; }
+#endif
+
 // Tells whether a float is neither infinite nor NaN. It compares bits, so no fast-math option makes it a constant.
 __device__ bool is_finite(float value)
 {

@@ -9,15 +9,6 @@
 
 #define ALL 0xffffffffu  // all lanes of a warp
 
-// `wide` is the type of biases, engines.block_graph.wide_type.
-#ifdef NUMBER_IS_BF16
-typedef number wide;
-__device__ float from_wide(wide value) { return from_number(value); }
-#else
-typedef float wide;
-__device__ float from_wide(wide value) { return value; }
-#endif
-
 // Writes `sum` = `total` + `change`, and `normalised` = sum / sqrt(mean(sum^2) + eps) * `weight`, 4 numbers a word.
 // `sum` may be `total`. One block of NORM_THREADS a row.
 extern "C" __global__ void add_and_normalise(const float4 *total, const float4 *change, const float4 *weight,

@@ -1,0 +1,243 @@
+"""Compiles and launches the kernel of decode.cu: a step of up to 16 new tokens behind the KV cache in one launch."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+
+from litevlm_ros.config import MOST_LOGITS
+from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
+from litevlm_ros.errors import EngineError
+from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
+from litevlm_ros.runtime.tensorrt.kernels.cooperative import CooperativeKernel
+from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, compile_kernels, compiler_version, read_source
+
+DECODE_SOURCES = (
+    "tensor.cuh",
+    "stored.cuh",
+    "stream.cuh",
+    "attend.cuh",
+    "step.cuh",
+    "product.cuh",
+    "cache_parts.cuh",
+    "choice.cuh",
+    "decode.cu",
+)
+"""The sources of the kernel, in this order."""
+
+DECODE_SIZES = (1, 8, MOST_LOGITS)
+"""The most new tokens of each variant of the kernel."""
+
+COUNT_BYTES = 64 * 32 * 4
+"""Bytes of the counters by which blocks wait for each other: zero before the first launch, and after each one."""
+
+_LEAST_CAPABILITY = (8, 0)
+_WARPS = 14
+"""Warps of a block that compute. One more copies weights."""
+_WARP = 32
+_MOST_SPLITS = 8
+"""The most parts that the cache is cut into, so that more blocks than there are key heads attend to it."""
+_RESERVED_BYTES = 1024
+"""Bytes of a block's shared memory that CUDA and the kernel's own variables take."""
+_DIGITS = 12
+"""The digits of a SHA-256 in a file's name."""
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """The way in which the weights of all layers are stored: `packing` fp8, int8 or int4, or '' for plain numbers.
+
+    `block` is the number of inputs that share a scale of int4, and 0 for the others.
+    """
+
+    packing: str = ""
+    block: int = 0
+
+    def __str__(self) -> str:
+        return f"int4 in blocks of {self.block}" if self.block else self.packing or "16 bits"
+
+
+_FORMATS = {"": "Plain", "fp8": "Fp8", "int8": "Int8", "int4": "Int4"}
+"""Packing → its type in stored.cuh."""
+_MULTIPLES = {"": 32, "fp8": 64, "int8": 64, "int4": 128}
+"""Packing → what the width of each product's inputs is a multiple of."""
+_BLOCKS = (128, 64)
+"""The blocks of int4."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The argument of the kernel, `struct Step` of step.cuh: addresses in device memory, and then numbers.
+
+    The comments there say what each address holds. `allowed`, `penalised` and `penalty` are 0 where nothing is masked
+    or penalised. `steps` and `ring` are 0 unless the kernel is to make the next token the next step's input.
+    """
+
+    layers: int
+    embedding: int
+    visual: int
+    final_norm: int
+    frequencies: int
+    ids: int
+    positions: int
+    lengths: int
+    exchange: int
+    best: int
+    best_at: int
+    counts: int
+    logits: int
+    next_tokens: int
+    bad: int
+    allowed: int
+    penalised: int
+    penalty: int
+    steps: int
+    ring: int
+    eps: float
+    visual_is_bf16: int
+    ring_size: int
+
+    def packed(self) -> bytes:
+        """Returns the structure's bytes, with padding to whole words of 8 bytes."""
+        return STEP_LAYOUT.pack(*astuple(self))
+
+
+STEP_LAYOUT = struct.Struct("<20Qfii4x")
+"""The layout of Step."""
+
+
+def most_splits(config: TextConfig, multiprocessors: int) -> int:
+    """Returns the most parts that the cache of one key head is cut into."""
+    return min(_MOST_SPLITS, max(1, multiprocessors // config.num_kv_heads))
+
+
+def exchange_words(config: TextConfig, multiprocessors: int) -> int:
+    """Returns the words of 4 bytes that blocks hand to each other of a token, as stream.cuh lays them out."""
+    splits, mixed = most_splits(config, multiprocessors), config.num_heads * config.head_dim
+    weights = _multiple_of_four(2 * config.num_heads * splits)
+    words = config.hidden_size + qkv_width(config) + splits * mixed + weights + mixed // 2
+    return _multiple_of_four(words + config.intermediate_size // 2)
+
+
+def _multiple_of_four(number: int) -> int:
+    return -(-number // 4) * 4
+
+
+def decode_macros(
+    config: TextConfig, computed: str, stored: WeightFormat, tokens: int, multiprocessors: int, most_shared_bytes: int
+) -> Mapping[str, str]:
+    """Returns the macros that the kernel for up to `tokens` new tokens, one of DECODE_SIZES, is compiled with.
+
+    `computed` is 'fp16' or 'bf16'. A block may have `most_shared_bytes` bytes of shared memory.
+    """
+    numbers = {
+        "HIDDEN": config.hidden_size,
+        "HEADS": config.num_heads,
+        "KV_HEADS": config.num_kv_heads,
+        "HEAD_DIM": config.head_dim,
+        "INNER": config.intermediate_size,
+        "LAYERS": config.num_layers,
+        "VOCABULARY": config.vocab_size,
+        "ROWS_OF_HEAD": padded_vocabulary(config),
+        "TOKENS": tokens,
+        "WARPS": _WARPS,
+        "MOST_SPLITS": most_splits(config, multiprocessors),
+        "GROUP": stored.block or _BLOCKS[0],
+        "ROW_WORDS_EXPECTED": exchange_words(config, multiprocessors),
+        "SHARED_BYTES": most_shared_bytes - _RESERVED_BYTES,
+    }
+    return {
+        **NUMBER_MACROS[computed],
+        **{name: f"{number}" for name, number in numbers.items()},
+        "FORMAT": _FORMATS[stored.packing],
+    }
+
+
+def decode_obstacle(
+    config: TextConfig, computed: str, stored: WeightFormat, compute_capability: tuple[int, int]
+) -> str:
+    """Says for people why the kernel cannot compute a model on a GPU; returns '' if it can."""
+    return next(_obstacles(config, computed, stored, compute_capability), "")
+
+
+def _obstacles(
+    config: TextConfig, computed: str, stored: WeightFormat, compute_capability: tuple[int, int]
+) -> Iterator[str]:
+    if compute_capability < _LEAST_CAPABILITY:
+        found, least = (".".join(map(str, each)) for each in (compute_capability, _LEAST_CAPABILITY))
+        yield f"this GPU has compute capability {found}, and they need {least}"
+    if stored.packing and computed != "fp16":
+        yield f"weights stored in {stored} are computed in {computed}, and they take them in fp16 only"
+    if stored.packing == "int4" and stored.block not in _BLOCKS:
+        yield f"weights are stored in {stored}, and they take blocks of {' or '.join(map(str, _BLOCKS))}"
+    multiple = _MULTIPLES[stored.packing]
+    widths = {
+        "the width of a head": (config.head_dim, 32),
+        "the hidden size": (config.hidden_size, multiple),
+        "the width of all heads": (config.num_heads * config.head_dim, multiple),
+        "the width of the MLP": (config.intermediate_size, multiple),
+        "the width of queries, keys and values": (qkv_width(config), 8),
+    }
+    for what, (size, of) in widths.items():
+        if size % of:
+            yield f"{what} is {size}, and with weights in {stored} it has to be a multiple of {of}"
+
+
+class DecodeKernels:
+    """The variants of the kernel for one model, enqueued on the device's stream. The device must be current."""
+
+    def __init__(
+        self, device: CudaDevice, config: TextConfig, computed: str, stored: WeightFormat, kept: KeptFiles
+    ) -> None:
+        """Loads all variants. What `kept` does not hold is compiled, which takes seconds, and is kept there.
+
+        Raises EngineError if NVRTC is missing, or if NVRTC or the driver refuses the kernel.
+        """
+        self._device, self._kept = device, kept
+        self._loaded: dict[int, CooperativeKernel] = {}
+        macros = {
+            tokens: decode_macros(config, computed, stored, tokens, device.multiprocessors, device.most_shared_bytes)
+            for tokens in DECODE_SIZES
+        }
+        try:
+            with ThreadPoolExecutor(len(macros)) as threads:
+                codes = threads.map(self._code, macros.values())
+            for (tokens, defined), (name, code) in zip(macros.items(), codes, strict=True):
+                self._loaded[tokens] = self._load(name, code, defined)
+        except EngineError:
+            self.close()
+            raise
+
+    def launch(self, tokens: int, step: Step) -> None:
+        """Enqueues a step of up to `tokens` new tokens, one of DECODE_SIZES. Raises EngineError."""
+        self._loaded[tokens].launch(step.packed())
+
+    def close(self) -> None:
+        """Unloads the kernels. None of them may be running."""
+        for kernel in self._loaded.values():
+            kernel.close()
+        self._loaded.clear()
+
+    def _code(self, macros: Mapping[str, str]) -> tuple[str, bytes]:
+        """Returns the name under which a variant's machine code is kept, and the code."""
+        source = read_source(*DECODE_SOURCES)
+        made_of = repr((source, sorted(macros.items()), self._device.compute_capability, compiler_version()))
+        name = f"decode-{macros['TOKENS']}-{hashlib.sha256(made_of.encode()).hexdigest()[:_DIGITS]}.kernels"
+        return name, self._kept.read(name) or self._compile(name, macros)
+
+    def _compile(self, name: str, macros: Mapping[str, str]) -> bytes:
+        code = compile_kernels(read_source(*DECODE_SOURCES), self._device.compute_capability, macros)
+        self._kept.write(name, code)
+        return code
+
+    def _load(self, name: str, code: bytes, macros: Mapping[str, str]) -> CooperativeKernel:
+        threads, shared_bytes = _WARP * (_WARPS + 1), int(macros["SHARED_BYTES"])
+        try:
+            return CooperativeKernel(self._device, code, "decode", threads, shared_bytes)
+        except EngineError:  # the kept file may be damaged, or the driver older than when it was made
+            return CooperativeKernel(self._device, self._compile(name, macros), "decode", threads, shared_bytes)
