@@ -43,7 +43,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Yields each `ros2 run` or `ros2 launch` command of the documents: its verb and the words after `litevlm_ros`."""
     for document in DOCUMENTS:
-        for verb, rest in re.findall(r"ros2 (run|launch) litevlm_ros ([^`\n]+(?:\\\n[^`\n]+)*)", document.read_text()):
+        for verb, rest in re.findall(r"ros2 (run|launch) litevlm_ros ((?:[^`\n\\]|\\\n)+)", document.read_text()):
             text = re.split(r"\s#|\s&&\s|;|\)", rest.replace("\\\n", " "))[0]
             yield verb, shlex.split(re.sub(r"\.\.\.$|[,.]$", "", text.strip()), posix=True)
 

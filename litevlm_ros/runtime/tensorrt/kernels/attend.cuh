@@ -1,7 +1,7 @@
 // Attention of the new tokens to one part of a layer's cache, by one block. Queries are rows, as many for each token as
 // share the keys. Warps take 16 keys at a time, and their sums are then merged.
 
-// The cache as a step finds it. `part` of `parts` has the keys from begin to before end.
+// The cache as a step finds it, and the part of it from row begin to before row end.
 struct Span {
     int past, fresh, begin, end;
 };

@@ -11,7 +11,7 @@ struct Step {
     float *exchange;                   // [TOKENS, ROW_WORDS]
     float *best;                       // [TOKENS, gridDim.x]: the largest logit of each block
     int *best_at;                      // [TOKENS, gridDim.x]
-    unsigned *counts;                  // [COUNTS + KV_HEADS * ROW_TILES, 32], zero before and after a launch
+    unsigned *counts;                  // [64, 32], of which each takes the first: zero before and after a launch
     number *logits;                    // [TOKENS, ROWS_OF_HEAD]
     long long *next_tokens;            // [TOKENS]
     int *bad;                          // [LAYERS + 1]: 1 where a layer's keys or values, or the logits, are not finite
@@ -26,6 +26,8 @@ struct Step {
 
 // Counts of blocks that are done with a part. Behind them are those of 16 rows of queries each.
 enum Count { QKV_THERE, MIXED_THERE, O_THERE, ACTIVE_THERE, DOWN_THERE, BEST_THERE, COUNTS };
+
+static_assert(COUNTS + KV_HEADS * ROW_TILES <= 64, "decode.py has room for 64 counts");
 
 __device__ unsigned *count(const Step &step, int which) { return step.counts + 32 * which; }  // a line for each
 
