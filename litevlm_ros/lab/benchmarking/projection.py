@@ -52,7 +52,7 @@ class Time:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a board's parameter file says that decides on time and memory."""
+    """The values of a board's parameter file that decide on time and memory."""
 
     file: str
     keep: float

@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class KeptFiles:
-    """What is kept beside one engine file. The names of the files must tell what they fit."""
+    """The files that are kept beside one engine. Their names must tell what they fit."""
 
     def __init__(self, engine: Path) -> None:
         """`engine` is the engine file. Nothing is read or written yet."""

@@ -58,7 +58,7 @@ def close_to(found: tuple[list[int], Any], expected: tuple[list[int], Any], most
 
 @pytest.mark.parametrize("source", ["off", "ngram"])
 def test_answers_are_those_of_the_engine(demo: Path, cuda: FakeCuda, source: str) -> None:
-    """Of questions that share a prefix, sampled ones, and with drafts."""
+    """The questions share a prefix, some answers are sampled, and some are drafted."""
     answers = {}
     for decode in ("kernels", "engine"):
         config = PipelineConfig(demo, backend="tensorrt", decode=decode, speculation=SpeculationConfig(source=source))

@@ -1,4 +1,4 @@
-"""What is kept beside an engine is read again, unless somebody else could have written it."""
+"""Files that are kept beside an engine are read again, unless somebody else could have written them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_it_computes_what_float64_does(
 
 @pytest.mark.parametrize("tokens", [1, 8])
 def test_more_blocks_than_a_part_has_work_for(tokens: int) -> None:
-    """Of 25 blocks, those without a part of a product or of the cache go on."""
+    """Some of 25 blocks have no part of a product or of the cache, and go on."""
     step = bench(SINGLE)
     step.set(some_ids(SINGLE, tokens), 70)
     step.run(tokens, SOME, 25)
@@ -122,7 +122,7 @@ def test_of_equal_logits_the_first_is_chosen(blocks: int, kind: str) -> None:
 
 @pytest.mark.parametrize("is_penalised", [False, True])
 def test_steps_move_on_by_themselves(is_penalised: bool) -> None:
-    """What they compute is what a step of all their tokens computes."""
+    """They compute what a step of all their tokens computes."""
     step, past, count = bench(SHARED), 20, 5
     ring, steps = np.zeros(3, np.int64), np.array([4])
     flags, penalty = np.zeros(SHARED.vocab_size, bool), np.array([5], np.float32)

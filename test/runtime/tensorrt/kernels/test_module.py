@@ -18,7 +18,7 @@ from litevlm_ros.runtime.tensorrt.kernels.module import compile_kernels, compile
 DEMO = Path(__file__).parents[4] / "models/demo"
 MOST_REGISTERS = 255
 MOST_SHARED = 48 << 10
-"""What a block gets of shared memory without asking for more."""
+"""The shared memory that a block gets without asking for more, in bytes."""
 
 QWEN2_1_5B = {"hidden_size": 1536, "intermediate_size": 8960, "num_heads": 12, "num_kv_heads": 2, "head_dim": 128}
 QWEN2_7B = {"hidden_size": 3584, "intermediate_size": 18944, "num_heads": 28, "num_kv_heads": 4, "head_dim": 128}
