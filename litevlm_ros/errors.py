@@ -5,6 +5,11 @@ from __future__ import annotations
 from enum import Enum
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type's name: libraries add pages of details behind it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class LiteVLMError(Exception):
     """Base of all errors this package raises on purpose."""
 

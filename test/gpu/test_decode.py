@@ -16,6 +16,7 @@ from gpu_bench import say
 from internvl2_1b import INTERNVL2_1B
 
 from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.attention_reference import relative_error
 from litevlm_ros.runtime.tensorrt.decode_step import DecodeSteps
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
@@ -48,17 +49,10 @@ CASES += [(2, 2040), (5, 300), (8, 0), (8, 1023), (9, 64), (11, 5), (11, 700), (
 """New tokens, and the rows of the cache before them."""
 
 
-def shapes_of(config: TextConfig) -> Shapes:
-    return Shapes(
-        config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim, config.intermediate_size,
-        config.num_layers, config.vocab_size,
-    )  # fmt: skip
-
-
 @functools.cache
 def random_numbers(name: str) -> tuple[list[list[Any]], Any]:
     """The matrices of each layer, and the table of the words, which is the head too; float32."""
-    shapes, random = shapes_of(MODELS[name]), np.random.default_rng(7)
+    shapes, random = Shapes.of(MODELS[name]), np.random.default_rng(7)
     layers = [
         [random.standard_normal(shape, np.float32) / np.float32(shape[1] ** 0.5) for shape in shapes.matrices()]
         for _ in range(shapes.layers)
@@ -133,13 +127,12 @@ class Bench:
         frequencies = self.memory.read(self.buffers.frequencies, (self.config.head_dim // 2,), np.float32)
         past_of = [(keys, values) for keys, values in wide]
         return decode(
-            shapes_of(self.config), self.layers, past_of, np.stack(rows), positions, frequencies, self.final_norm,
+            Shapes.of(self.config), self.layers, past_of, np.stack(rows), positions, frequencies, self.final_norm,
             self.table[:words], self.config.rms_norm_eps,
         )  # fmt: skip
 
     def hold(self, found: Any, expected: Any, what: str) -> float:
-        error = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
-        worst = float(error.max())
+        worst = relative_error(found, expected)
         assert worst < TOLERANCES[self.computed], f"{what}: relative error {worst:.1e}"
         return worst
 
@@ -162,7 +155,7 @@ def made(name: str, form: str, directory: Path, *, visual_is_bf16: bool = False)
             words = to_words(array, computed)
             return upload(words), from_words(words, computed).astype(np.float64)
 
-        random, shapes = np.random.default_rng(8), shapes_of(config)
+        random, shapes = np.random.default_rng(8), Shapes.of(config)
         layers, table = random_numbers(name)
         table_address, wide_table = numbers(table)
         runs, reference = [], []

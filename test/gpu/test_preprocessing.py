@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_bench import say
+from internvl2_1b import INTERNVL2_1B
 from raw_images import noisy_image
 
-from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.tiling import TILED_ENCODINGS
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
@@ -20,14 +20,6 @@ from litevlm_ros.types import View
 from litevlm_ros.vision.tiling import HostTiler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
-
-INTERNVL2_1B = ModelConfig(
-    vision=VisionConfig(1024, 4096, 24, 16, image_size=448, patch_size=14),
-    text=TextConfig(896, 4864, 24, 14, 2, 64, 1e-6, 1e6, 151655, True, 32768),
-    template="Hermes-2",
-    use_thumbnail=True,
-    max_dynamic_tiles=12,
-)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from decode_reference import ROWS, LayerWeights, Shapes, decode, restored, round
 from host_decode import run_decode
 
 from litevlm_ros.model_config import TextConfig
+from litevlm_ros.runtime.tensorrt.attention_reference import relative_error
 from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, Step, WeightFormat, decode_macros
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
@@ -40,10 +41,7 @@ class DecodeBench:
 
     def __init__(self, config: TextConfig, computed: str, stored: WeightFormat, visual: str) -> None:
         self.config, self.computed, self.stored = config, computed, stored
-        self.shapes = Shapes(
-            config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim, config.intermediate_size,
-            config.num_layers, config.vocab_size,
-        )  # fmt: skip
+        self.shapes = Shapes.of(config)
         self._kept: list[Any] = []
         random = np.random.default_rng(7)
         cached = random.standard_normal((config.num_layers, 2, CAPACITY, config.num_kv_heads, config.head_dim))
@@ -153,5 +151,5 @@ class DecodeBench:
 
     def hold(self, found: Any, expected: Any, what: str) -> None:
         found, expected = found.reshape(len(found), -1), expected.reshape(len(expected), -1)
-        error = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
-        assert error.max() < TOLERANCES[self.computed], f"{what}: relative error {error}"
+        worst = relative_error(found, expected)
+        assert worst < TOLERANCES[self.computed], f"{what}: relative error {worst:.1e}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, STEP_LAYOUT, Step
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
@@ -27,6 +28,13 @@ class Shapes:
     inner: int
     layers: int
     vocabulary: int
+
+    @classmethod
+    def of(cls, config: TextConfig) -> Shapes:
+        return cls(
+            config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim, config.intermediate_size,
+            config.num_layers, config.vocab_size,
+        )  # fmt: skip
 
     @property
     def padded(self) -> int:

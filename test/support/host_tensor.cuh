@@ -1,7 +1,5 @@
 // What tensor.cuh defines, for the host: the same functions, on a block of host_cuda.h.
 
-#define ALL 0xffffffffu
-
 __device__ unsigned thread() { return threadIdx.x; }
 
 // A lane's part of both factors of `multiply`, as mma.m16n8k16 lays it out: columns 2 * place and 2 * place + 1 of 16, and

@@ -21,14 +21,11 @@ from litevlm_ros.lab.benchmarking.boards import Rates
 from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES, Cost
 from litevlm_ros.model_config import ModelConfig, TextConfig
 from litevlm_ros.precision import PACKED_PRECISIONS
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES as _FLOAT
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES as _HALF
 
 Path = tuple[Cost, ...]
 """The costs of kernels that run one after the other."""
-
-MOST_STEP_TOKENS = 16
-"""The most new tokens of a call that reads stored weights as they are; longer ones are prefill."""
-
-_HALF, _FLOAT = 2, 4
 
 
 def path_ms(path: Iterable[Cost], rates: Rates) -> float:
@@ -101,7 +98,7 @@ def prefill_path(model: ModelConfig, new: int, past: int = 0, precision: str = "
 
 
 def step_path(model: ModelConfig, new: int, past: int, precision: str = "fp16") -> Path:
-    """Returns the path of 1 to MOST_STEP_TOKENS tokens behind `past` cache rows, with logits of each of them."""
+    """Returns the path of 1 to `config.MOST_LOGITS` tokens behind `past` cache rows, with logits of each of them."""
     text = model.text
     width, inner, mixed = text.hidden_size, text.intermediate_size, text.num_heads * text.head_dim
     stored, residual = WEIGHT_BYTES[precision], _FLOAT * new * width

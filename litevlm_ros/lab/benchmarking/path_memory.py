@@ -18,14 +18,16 @@ from litevlm_ros.engines.vision_blocks import patch_width
 from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.precision import PACKED_PRECISIONS
+from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES as _FLOAT
+from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES as _HALF
+from litevlm_ros.runtime.tensorrt.text_buffers import rows_of_cache
+from litevlm_ros.runtime.tensorrt.weight_loading import parameter_bytes
 
 NODE_BYTES = 190e6
 """Bytes of the node's process beside all this, as measured with the demo model (docs/benchmarks.md)."""
 
 _UNPACKED_NAMES = ("lm_head.weight", "embed_tokens.weight", "patch_embedding.weight")
 """The matrices that stay fp16 in every precision."""
-_ROW_MULTIPLE = 64
-_HALF, _FLOAT = 2, 4
 
 
 def model_memory(
@@ -41,7 +43,7 @@ def model_memory(
     text_weights = text_runs(config, "fp16")
     every_text = {each.name: each for run in (*text_weights, (embedding(config, "fp16"),)) for each in run}
     prompt = Sizes(tiles, max_context).max_prompt
-    rows = -(-max(max_context + 1, prompt) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    rows = rows_of_cache(max_context, prompt)
     return {
         "vision weights": sum(_stored(each, vision) for run in vision_weights for each in run),
         "text weights": sum(_stored(each, text) for each in every_text.values()),
@@ -62,19 +64,16 @@ def _is_packed(parameter: BlockParameter, precision: str) -> bool:
     return precision in PACKED_PRECISIONS and matrix and parameter.name not in _UNPACKED_NAMES
 
 
-def _size(parameter: BlockParameter) -> int:
-    """Returns the bytes of a parameter as a block reads it."""
-    return prod(map(int, parameter.tensor.shape)) * (_FLOAT if parameter.tensor.type == FLOAT else _HALF)
-
-
 def _stored(parameter: BlockParameter, precision: str) -> float:
     """Returns the bytes of a parameter in device memory."""
-    return WEIGHT_BYTES[precision] * prod(parameter.shape) if _is_packed(parameter, precision) else _size(parameter)
+    if _is_packed(parameter, precision):
+        return WEIGHT_BYTES[precision] * prod(parameter.shape)
+    return parameter_bytes(parameter)
 
 
 def _scratch(runs: Iterable[Iterable[BlockParameter]], precision: str) -> int:
     """Returns the bytes into which the largest block of a part is unpacked; 0 if nothing is packed."""
-    return max(sum(_size(each) for each in run if _is_packed(each, precision)) for run in runs)
+    return max(sum(parameter_bytes(each) for each in run if _is_packed(each, precision)) for run in runs)
 
 
 def _vision_activations(model: ModelConfig, tiles: int) -> int:

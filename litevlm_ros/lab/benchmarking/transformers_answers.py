@@ -20,7 +20,7 @@ import torch
 
 from litevlm_ros.backend import TokenIds
 from litevlm_ros.config import SamplingConfig
-from litevlm_ros.errors import LiteVLMError
+from litevlm_ros.errors import LiteVLMError, first_line
 from litevlm_ros.lab.benchmarking.transformers_stages import TransformersStages, cache_rows
 from litevlm_ros.lab.evaluation.table_latency import RENDERED_EXERCISES, Asked, RowLatency, warm_up
 from litevlm_ros.lab.evaluation.table_rows import RenderedViews
@@ -124,7 +124,7 @@ def time_transformers_answers(
     try:
         timed = _answers(directory, pairs, count, notify, way, dtype, device, max_tiles)
     except Exception as error:  # PyTorch's and Triton's own exceptions have no common base
-        return RowLatency(obstacle=f"transformers cannot run here ({type(error).__name__}: {_first_line(error)})")
+        return RowLatency(obstacle=f"transformers cannot run here ({type(error).__name__}: {first_line(error)})")
     finally:
         gc.collect()
         torch.compiler.reset()
@@ -172,10 +172,6 @@ def _limited(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _description(way: str, dtype: torch.dtype, device: str) -> str:

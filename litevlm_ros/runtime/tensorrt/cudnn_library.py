@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litevlm_ros.errors import EngineError
+from litevlm_ros.errors import EngineError, first_line
 from litevlm_ros.machine import format_capability
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Scratch
@@ -58,7 +58,7 @@ class Cudnn:
             self._handle = cudnn.create_handle()
             cudnn.set_stream(self._handle, int(device.stream.handle))
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise CudnnRefusal(f"cuDNN does not load ({_first_line(error)}); {INSTALL}") from error
+            raise CudnnRefusal(f"cuDNN does not load ({first_line(error)}); {INSTALL}") from error
         self._cudnn: Any = cudnn
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Cudnn:
             operations.build_plans()
             size = int(operations.get_workspace_size())
         except Exception as error:  # cuDNN's errors have no common base
-            raise CudnnRefusal(f"cuDNN {self.version} has no kernel for {what}: {_first_line(error)}") from error
+            raise CudnnRefusal(f"cuDNN {self.version} has no kernel for {what}: {first_line(error)}") from error
         workspace, _ = self._scratch.at_least(size)
         return CudnnKernel(what, operations, graph.tensors, workspace, self._handle)
 
@@ -128,8 +128,4 @@ class CudnnKernel:
         try:
             self._operations.execute(pack, self._workspace, handle=self._handle)
         except Exception as error:  # cuDNN's errors have no common base
-            raise CudnnRefusal(f"cuDNN did not run {self._what}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CudnnRefusal(f"cuDNN did not run {self._what}: {first_line(error)}") from error

@@ -54,7 +54,7 @@ class TextBuffers:
         self._device = device
         self._layers = config.num_layers
         self.most_new, self.most_visual = most_new, most_visual
-        self.cache_rows = -(-max(capacity + 1, most_new) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        self.cache_rows = rows_of_cache(capacity, most_new)
         """The rows of the cache in memory. The last one takes what programs append before they have any input."""
         self._layer_bytes = NUMBER_BYTES * self.cache_rows * config.num_kv_heads * config.head_dim
         # Zeroed, as every allocation here: rows that are not attended to must be finite numbers all the same.
@@ -179,6 +179,11 @@ def _views(memory: npt.NDArray[np.uint8], slots: Slots, sizes: Mapping[str, int]
         raw = memory[slots.offsets[name] : slots.offsets[name] + size]
         views[name] = raw.view(np.int32 if name == "lengths" else np.int64)
     return views
+
+
+def rows_of_cache(capacity: int, most_new: int) -> int:
+    """Returns the rows of a cache in memory: at least `capacity`, a spare one, and as many as a call may append."""
+    return -(-max(capacity + 1, most_new) // _ROW_MULTIPLE) * _ROW_MULTIPLE
 
 
 def chunks(count: int, most: int, last: int) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.shapes import logit_rows, next_size, prompt_rows
@@ -72,15 +72,20 @@ class BlockPrograms:
 
     def forget_graphs(self) -> None:
         """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""
-        for program in (*self.prompts.values(), *filter(None, [self._step])):
+        for program in self._programs():
             program.forget_graph()
 
     def close(self) -> None:
         """Frees all programs, and the blocks that nothing else uses. None of them may be running."""
-        for program in (*self.prompts.values(), *filter(None, [self._step])):
+        for program in self._programs():
             program.close()
         self.prompts.clear()
         self._step = None
+
+    def _programs(self) -> Iterator[Program]:
+        yield from self.prompts.values()
+        if self._step is not None:
+            yield self._step
 
 
 def prompt_program(device: CudaDevice, name: str, pieces: Iterable[Piece], buffers: TextBuffers) -> Program:

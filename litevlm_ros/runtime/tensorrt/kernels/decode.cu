@@ -37,9 +37,9 @@ __device__ void project_qkv(const Step &step, Place &place, int layer, int fresh
 }
 
 // Reads what attention has mixed. With one token, each block merges the parts of the cache itself: lanes take one each.
-template <class Format> __device__ void read_mixed(const Step &step, Inputs<Format, O_PROJ> &inputs, int fresh, int splits)
+__device__ void read_mixed(const Step &step, Inputs<Stored, O_PROJ> &inputs, int fresh, int splits)
 {
-    typedef Inputs<Format, O_PROJ> Of;
+    typedef Inputs<Stored, O_PROJ> Of;
     const int split = thread() % 32 / 4;
     uint4 words[Of::STEPS][HALVES][Of::VALUES / 8] = {};
     if (TOKENS > 1) {
@@ -128,7 +128,7 @@ __device__ void project_mixed(const Step &step, Place &place, int layer, int fre
 {
     add_product<O_PROJ>(step, place, layer, fresh, layer == 0, [&](Inputs<Stored, O_PROJ> &inputs) {
         await(count(step, MIXED_THERE), goal);
-        read_mixed<Stored>(step, inputs, fresh, splits);
+        read_mixed(step, inputs, fresh, splits);
     });
     signal(count(step, O_THERE));
 }

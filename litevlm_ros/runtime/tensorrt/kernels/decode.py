@@ -199,6 +199,7 @@ class DecodeKernels:
         Raises EngineError if NVRTC is missing, or if NVRTC or the driver refuses the kernel.
         """
         self._device, self._kept = device, kept
+        self._source = read_source(*DECODE_SOURCES)
         self._loaded: dict[int, CooperativeKernel] = {}
         macros = {
             tokens: decode_macros(config, computed, stored, tokens, device.multiprocessors, device.most_shared_bytes)
@@ -225,13 +226,12 @@ class DecodeKernels:
 
     def _code(self, macros: Mapping[str, str]) -> tuple[str, bytes]:
         """Returns the name under which a variant's machine code is kept, and the code."""
-        source = read_source(*DECODE_SOURCES)
-        made_of = repr((source, sorted(macros.items()), self._device.compute_capability, compiler_version()))
+        made_of = repr((self._source, sorted(macros.items()), self._device.compute_capability, compiler_version()))
         name = f"decode-{macros['TOKENS']}-{hashlib.sha256(made_of.encode()).hexdigest()[:_DIGITS]}.kernels"
         return name, self._kept.read(name) or self._compile(name, macros)
 
     def _compile(self, name: str, macros: Mapping[str, str]) -> bytes:
-        code = compile_kernels(read_source(*DECODE_SOURCES), self._device.compute_capability, macros)
+        code = compile_kernels(self._source, self._device.compute_capability, macros)
         self._kept.write(name, code)
         return code
 

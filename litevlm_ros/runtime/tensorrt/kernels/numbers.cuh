@@ -81,6 +81,8 @@ __device__ unsigned short to_bf16(float value)
 
 typedef unsigned short number;
 
+#define ALL 0xffffffffu  // all lanes of a warp
+
 // `wide` is the type of biases, engines.block_graph.wide_type.
 #ifdef NUMBER_IS_BF16
 typedef number wide;

@@ -7,8 +7,6 @@
 //   NORM_THREADS           threads that normalise a row, whole warps
 //   NORM_STEPS             words of a row that a thread normalises, at most
 
-#define ALL 0xffffffffu  // all lanes of a warp
-
 // Writes `sum` = `total` + `change`, and `normalised` = sum / sqrt(mean(sum^2) + eps) * `weight`, 4 numbers a word.
 // `sum` may be `total`. One block of NORM_THREADS a row.
 extern "C" __global__ void add_and_normalise(const float4 *total, const float4 *change, const float4 *weight,

@@ -186,7 +186,9 @@ template <class Format> __device__ void copy_product(Place &place, long long &la
                 copy_bytes(slot + lane * pitch_of<Format>(),
                            weights + (size_t)row_of(product, at, lane) * steps_of<Format>(product) * step_bytes<Format>() +
                                piece * PIECE_STEPS * step_bytes<Format>(), bytes, barrier);
+            const bool has_other_copies = Stored::HAS_GROUPS;
 #else
+            const bool has_other_copies = true;
             for (int row = 0; row < TILE; ++row) {
                 const char *from = weights + (size_t)row_of(product, at, row) * steps_of<Format>(product) * step_bytes<Format>() +
                                    piece * PIECE_STEPS * step_bytes<Format>();
@@ -204,12 +206,9 @@ template <class Format> __device__ void copy_product(Place &place, long long &la
                     for (size_t two = first / 2 + lane % 4; two * 2 < first + count; two += 4)
                         copy_quarter(slot + PIECE_BYTES + row * SCALE_PITCH + (two - first / 2) * 4, scales + 2 * two);
                 }
-                arrive_when_copied(barrier);
             }
-#if __CUDA_ARCH__ < 900
-            else
+            if (has_other_copies)
                 arrive_when_copied(barrier);
-#endif
         }
 }
 

@@ -3,8 +3,6 @@
 // A lane of a warp has the coordinates group = lane / 4, from 0 to 7, and place = lane % 4. Compute capability 8.0 has all
 // of this.
 
-#define ALL 0xffffffffu  // all lanes of a warp
-
 // Returns the thread's index in such a way that the compiler computes what follows from it anew. Otherwise it keeps
 // addresses of all parts of a layer at once, and registers spill.
 __device__ unsigned thread()

@@ -13,8 +13,6 @@
 //   KIND_FP32, ...             types of visual tokens
 //   METHOD_RANDOM, ...          methods
 
-#define ALL 0xffffffffu  // all lanes of a warp
-
 // Returns number `at` of an array of fp32, fp16 or bf16 numbers as fp32, which holds each of them exactly.
 __device__ float load(const void *numbers, size_t at, int kind)
 {
