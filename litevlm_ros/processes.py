@@ -1,13 +1,17 @@
-"""Child processes that log to a file and never outlive their parent."""
+"""Child processes that log to a file and never outlive their parent, and signals that ask this process to end."""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import queue
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +19,9 @@ from litevlm_ros.errors import LiteVLMError
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 4.0
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NOTICE_SECONDS = 0.1
+"""The largest time in seconds until a signal is noticed that the system hands to a thread other than the main one."""
 
 
 class Child:
@@ -73,6 +80,59 @@ class Child:
         """Returns the last lines of its log."""
         with self.log.open(errors="replace") as text:
             return "".join(deque(text, lines)).rstrip()
+
+
+class StopRequest:
+    """A request that this process ends. Signal handlers and threads may make it, and any threads may wait for it.
+
+    `threading.Event` is not safe for this. A handler runs in the main thread, between two instructions of whatever that
+    thread does. If they are inside `Event.wait`, that thread holds the lock which `Event.set` needs, and it would wait
+    for itself forever. The `put` of a SimpleQueue may interrupt its `get` in the same thread.
+    """
+
+    def __init__(self) -> None:
+        self._made = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Makes the request. To make it again changes nothing."""
+        self._made = True
+        self._wake.put(None)
+
+    def is_set(self) -> bool:
+        """Returns True if the request has been made."""
+        return self._made
+
+    def wait(self, seconds: float = math.inf) -> bool:
+        """Waits up to `seconds` for the request. Returns True if it has been made."""
+        deadline = time.monotonic() + seconds
+        while not self._made and (left := deadline - time.monotonic()) > 0:
+            try:
+                # Python calls handlers in the main thread only, and a signal in another thread does not wake that one.
+                self._wake.get(timeout=min(left, _NOTICE_SECONDS))
+            except queue.Empty:
+                continue
+            self._wake.put(None)  # for the next thread that waits
+        return self._made
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Provides a request that SIGINT and SIGTERM make while the block runs. It is for the main thread of a process.
+
+    After the block the process ignores both signals: launch repeats them, and Python restores the default handlers when
+    it exits, so that a repeated signal would kill the process. If the block raises, the handlers from before it return.
+    """
+    stop = StopRequest()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in _END_SIGNALS}
+    try:
+        yield stop
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+    for number in _END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_with_parent() -> None:

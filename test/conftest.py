@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from ros_domains import next_domain
@@ -42,6 +43,15 @@ def _has_gpu() -> bool:
         return bool(ctypes.CDLL("libcuda.so.1").cuInit(0) == 0)
     except OSError:
         return False
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restores the handlers of SIGINT and SIGTERM. The children of later tests would inherit it if one was ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

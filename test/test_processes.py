@@ -4,13 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from litevlm_ros.errors import LiteVLMError
-from litevlm_ros.processes import Child
+from litevlm_ros.processes import Child, StopRequest, stop_on_signals
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 def script(folder: Path, text: str) -> dict[str, str]:
@@ -84,3 +87,84 @@ def test_it_dies_when_the_parent_is_killed(tmp_path):
         parent.kill()
         parent.wait()
     wait_for(lambda: not alive(pid))
+
+
+# --- the request to stop
+
+AT_EACH_INSTRUCTION = """
+import signal, sys
+from litevlm_ros.processes import stop_on_signals
+
+def trace(frame, event, argument):
+    global left
+    frame.f_trace_opcodes = True
+    left -= event == "opcode"
+    if event == "opcode" and left == 0:
+        signal.raise_signal(signal.SIGINT)
+    return trace
+
+signalled = 0
+sys._getframe().f_trace_opcodes = True  # without it Python 3.12 traces no instruction of any frame
+while True:
+    left = signalled + 1
+    with stop_on_signals() as stop:
+        sys.settrace(trace)
+        stop.wait(0.001)
+        sys.settrace(None)
+    if left > 0:
+        break
+    assert stop.is_set() and stop.wait(60), signalled
+    signalled += 1
+print(signalled)
+"""
+
+
+def test_a_signal_at_any_instruction_of_a_wait_makes_the_request() -> None:
+    """A threading.Event hangs here: its set() takes a lock that the interrupted wait() may hold."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", AT_EACH_INSTRUCTION], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert run.stderr == ""
+    assert int(run.stdout) > 20
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_ends_a_wait_at_once(handlers: None, number: signal.Signals) -> None:
+    with stop_on_signals() as stop:
+        assert not stop.wait(0.001)
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        timer.start()
+        began = time.monotonic()
+        assert stop.wait(60)
+        assert time.monotonic() - began < 30
+        os.kill(os.getpid(), number)
+    assert stop.is_set()
+    timer.join()
+
+
+def test_signals_behind_the_block_are_ignored(handlers: None) -> None:
+    with stop_on_signals() as stop:
+        pass
+    for number in NUMBERS:
+        os.kill(os.getpid(), number)
+    assert not stop.is_set()
+
+
+def test_a_block_that_raises_restores_the_handlers(handlers: None) -> None:
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with pytest.raises(LiteVLMError), stop_on_signals():
+        raise LiteVLMError("it could not begin")
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+def test_one_request_ends_the_waits_of_all_threads() -> None:
+    stop = StopRequest()
+    ended: list[bool] = []
+    threads = [threading.Thread(target=lambda: ended.append(stop.wait())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert ended == [True, True, True]

@@ -8,7 +8,6 @@ active: cameras, captions and answers; see activity.py.
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from litevlm_ros.node.process_tuning import release_memory
 from litevlm_ros.node.questions import QuestionServers
 from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import JobStatistics
+from litevlm_ros.processes import StopRequest
 from litevlm_ros.types import AnyImage
 
 INFERENCE_STOP_SECONDS = 1.0
@@ -55,14 +55,14 @@ class LiteVLMNode(LifecycleNode):
 
     def __init__(
         self,
-        stopping: threading.Event | None = None,
+        stopping: StopRequest | None = None,
         pipeline_factory: Callable[[PipelineConfig], Any] = load_pipeline,
         **node_options: Any,
     ) -> None:
-        """`stopping` ends long waits when it is set. `pipeline_factory` loads the pipeline, or an object with the same
+        """`stopping` ends long waits when it is made. `pipeline_factory` loads the pipeline, or an object with the same
         methods, on the inference thread."""
         super().__init__("litevlm", **node_options)
-        self._stopping = stopping or threading.Event()
+        self._stopping = stopping or StopRequest()
         self._pipeline_factory = pipeline_factory
         self._inference: Inference | None = None  # from the beginning of loading on
         self._settings: NodeSettings | None = None  # from the end of loading on

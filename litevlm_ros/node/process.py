@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 from litevlm_ros.node.process_tuning import tune_process
-
-SIGNAL_SECONDS = 0.1
-"""Largest time in seconds until a signal is noticed."""
+from litevlm_ros.processes import StopRequest, stop_on_signals
 
 SHUTDOWN_SECONDS = 1.5
 """Seconds that the node may take to end. After them the process ends without it."""
@@ -31,8 +27,8 @@ START_STOP_SECONDS = 0.5
 LAST_RESPONSES_SECONDS = 0.2
 """Seconds, of SHUTDOWN_SECONDS, that the last responses and results may take."""
 
-MakeNode = Callable[[threading.Event], Any]
-"""Takes the event that is set when the process has to end, and returns a LiteVLMNode."""
+MakeNode = Callable[[StopRequest], Any]
+"""Takes the request that is made when the process has to end, and returns a LiteVLMNode."""
 
 _PACKAGE = "litevlm_ros"
 
@@ -40,26 +36,19 @@ _PACKAGE = "litevlm_ros"
 class NodeProcess:
     """One node, spinning in a thread of its own until it is told to stop."""
 
-    def __init__(self, arguments: Sequence[str] | None, make_node: MakeNode | None = None) -> None:
-        """`arguments` are those of the process, including `--ros-args`. None takes sys.argv."""
+    def __init__(self, arguments: Sequence[str] | None, stop: StopRequest, make_node: MakeNode | None = None) -> None:
+        """`arguments` are those of the process, including `--ros-args`. None takes sys.argv. `stop` ends the node."""
         self._arguments = arguments
+        self._stop = stop
         self._make_node = make_node
-        self._stop = threading.Event()
         self._wake: Callable[[], object] = lambda: None
         self._failed = False
 
-    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Asks the process to end. It can be a signal handler."""
-        self._stop.set()
-
     def run(self) -> int:
-        """Runs until stop() is called. Returns the exit status: 0, or 1 after an internal error."""
+        """Runs until the request to stop. Returns the exit status: 0, or 1 after an internal error."""
         spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
         spinner.start()
-        # It waits in steps because the kernel may hand a signal to another thread, which does not wake this one, and
-        # Python calls the handler only in this one.
-        while not self._stop.wait(SIGNAL_SECONDS):
-            pass
+        self._stop.wait()
         self._wake()
         spinner.join(SHUTDOWN_SECONDS)
         return int(self._failed)
@@ -153,14 +142,9 @@ def log_to_ros(ros_logger: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
-    process = NodeProcess(arguments, make_node)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, process.stop)
-    tune_process()
-    status = process.run()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Python restores the default handler when it exits; a signal that launch repeats would then kill the process.
-        signal.signal(number, signal.SIG_IGN)
+    with stop_on_signals() as stop:
+        tune_process()
+        status = NodeProcess(arguments, stop, make_node).run()
     if threading.active_count() > 1:
         # Some library call cannot be interrupted, most likely the loading of a model. Do not wait for it.
         sys.stdout.flush()

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.processes import StopRequest, stop_on_signals
 from litevlm_ros.tools.command import new_parser, run_command
 
 if TYPE_CHECKING:
@@ -25,23 +24,16 @@ if TYPE_CHECKING:
 
 _DEFAULT_CAMERA = "front"
 _MOST_PIXELS = 64_000_000
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes until SIGINT or SIGTERM. Returns 0, or 2 for settings that cannot work."""
-    options, ros_arguments = _parser().parse_known_args(argv)
-    stop = threading.Event()
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
-    status = run_command(lambda: _run(options, ros_arguments, stop), prefix="demo_cameras: ", failed=2)
-    if status == 0:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # launch repeats them while Python ends
-    return status
+    with stop_on_signals() as stop:
+        options, ros_arguments = _parser().parse_known_args(argv)
+        return run_command(lambda: _run(options, ros_arguments, stop), prefix="demo_cameras: ", failed=2)
 
 
-def _run(options: argparse.Namespace, ros_arguments: Sequence[str], stop: threading.Event) -> None:
+def _run(options: argparse.Namespace, ros_arguments: Sequence[str], stop: StopRequest) -> None:
     _check(options)
     source = _source(options)
     try:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from ros_domains import next_domain
 from ros_process import ROOT, Client, image, process, slowdown, wait_for
 
 from litevlm_ros.node.process import NodeProcess, log_to_ros
+from litevlm_ros.processes import StopRequest
 
 pytestmark = pytest.mark.ros
 
@@ -75,6 +75,30 @@ def test_a_signal_ends_a_starting_node(tmp_path: Path, domain: int, delay: float
         status, seconds = end(child, signal.SIGINT)
     assert "Traceback" not in log.read_text()
     assert (status, seconds < 2) == (0, True)
+
+
+READY = "node/lifecycle.py:on_activate"
+PHASES = {
+    "import": "rclpy/__init__.py:<module>",
+    "init": "rclpy/__init__.py:init",
+    "node": "node/lifecycle.py:__init__",
+    "start": "node/lifecycle.py:on_configure",
+    "activation": READY,
+    "close": f"{READY},node/lifecycle.py:close",
+    "destruction": f"{READY},node/lifecycle.py:destroy_node",
+    "shutdown": f"{READY},rclpy/utilities.py:try_shutdown",
+}
+
+
+@pytest.mark.parametrize("places", PHASES.values(), ids=PHASES)
+def test_a_signal_in_any_phase_ends_the_node(tmp_path: Path, domain: int, places: str) -> None:
+    log = tmp_path / "log"
+    with process([str(SUPPORT / "signalled.py"), "scripted_node", places, *CAMERA], log, domain) as child:
+        status = child.wait(60)
+    output = log.read_text()
+    assert status == 0, output
+    assert "Traceback" not in output
+    assert output.count("signalled at") == len(places.split(","))
 
 
 def test_a_signal_ends_a_node_that_loads_a_model_and_cannot_be_interrupted(tmp_path: Path, domain: int) -> None:
@@ -196,17 +220,17 @@ def test_a_failing_callback_does_not_end_the_node(tmp_path: Path, domain: int, c
 
 
 def test_an_error_while_starting_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    def make_node(stop: threading.Event) -> Any:
+    def make_node(stop: StopRequest) -> Any:
         raise RuntimeError("no node today")
 
-    assert NodeProcess([], make_node).run() == 1
+    assert NodeProcess([], StopRequest(), make_node).run() == 1
     assert "no node today" in capsys.readouterr().err
 
 
 def test_an_early_stop_ends_before_ros_is_loaded() -> None:
     code = (
-        "import sys; from litevlm_ros.node.process import NodeProcess, log_to_ros\n"
-        "process = NodeProcess([]); process.stop(); assert process.run() == 0\n"
+        "import sys; from litevlm_ros.node.process import NodeProcess; from litevlm_ros.processes import StopRequest\n"
+        "stop = StopRequest(); stop.set(); assert NodeProcess([], stop).run() == 0\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode == 0

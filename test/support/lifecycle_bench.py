@@ -14,6 +14,7 @@ from ros_process import Client, wait_for
 from scripted_pipeline import ScriptedPipeline
 
 from litevlm_ros.node.lifecycle import LiteVLMNode
+from litevlm_ros.processes import StopRequest
 
 
 class Bench:
@@ -24,7 +25,7 @@ class Bench:
         self.load: Callable[[Any], Any] = lambda config: self.pipeline
         self.domain = next_domain()
         self.client = Client(self.domain)
-        self.stopping = threading.Event()
+        self.stopping = StopRequest()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
 

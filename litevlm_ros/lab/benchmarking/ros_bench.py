@@ -24,6 +24,7 @@ from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -31,7 +32,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.msg import Caption
 from litevlm_ros.node.lifecycle import LiteVLMNode
 from litevlm_ros.node.process_tuning import tune_process
-from litevlm_ros.processes import Child
+from litevlm_ros.processes import Child, StopRequest, stop_on_signals
 from litevlm_ros.types import RgbImage
 
 ENCODINGS = ("bgr8", "jpeg")
@@ -121,28 +122,36 @@ def captioning(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes the image until the process is interrupted, with the monotonic clock as its stamp."""
+    with stop_on_signals() as stop:
+        _publish(_parser().parse_args(argv), stop)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ros_bench", description="Publish images for benchmark --ros.")
     parser.add_argument("--encoding", choices=ENCODINGS, required=True, help="encoding of the images")
     parser.add_argument("--image", type=Path, required=True, help="uint8 [height, width, 3] RGB as .npy")
     parser.add_argument("--rate", type=float, required=True, help="rate of each topic in Hz")
     parser.add_argument("topics", nargs="+", help="topics to publish on")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _publish(options: argparse.Namespace, stop: StopRequest) -> None:
     message = camera_message(options.encoding, np.load(options.image))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark_cameras")
     publishers = [node.create_publisher(type(message), topic, 1) for topic in options.topics]
     began = time.monotonic()
-    try:
-        for number in itertools.count(1):
-            time.sleep(max(0.0, began + number / options.rate - time.monotonic()))
-            for publisher in publishers:
-                seconds, nanoseconds = divmod(time.monotonic_ns(), 10**9)
-                # The number tells the receiver how many images there were.
-                message.header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=str(number))
-                publisher.publish(message)
-    except KeyboardInterrupt:
-        pass
-    return 0
+    for number in itertools.count(1):
+        if stop.wait(began + number / options.rate - time.monotonic()):
+            break
+        for publisher in publishers:
+            seconds, nanoseconds = divmod(time.monotonic_ns(), 10**9)
+            # The number tells the receiver how many images there were.
+            message.header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=str(number))
+            publisher.publish(message)
+    node.destroy_node()
+    try_shutdown()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +19,13 @@ from std_msgs.msg import Header, String
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.demo.ground_truth import TOPIC, announcement
 from litevlm_ros.lab.demo.sources import Shot, Source
+from litevlm_ros.processes import StopRequest
 
 _JPEG_QUALITY = 90
 
 
-def publish(source: Source, rate: float, ros_arguments: Sequence[str], stop: threading.Event) -> None:
-    """Publishes `rate` shots a second until `stop` is set. Raises ConfigError for a camera that makes no topic."""
+def publish(source: Source, rate: float, ros_arguments: Sequence[str], stop: StopRequest) -> None:
+    """Publishes `rate` shots a second until `stop` is made. Raises ConfigError for a camera that makes no topic."""
     rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("demo_cameras")
     try:
