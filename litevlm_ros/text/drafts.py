@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from litevlm_ros.backend import HiddenState
+from litevlm_ros.config import MOST_DRAFT_TOKENS
+from litevlm_ros.text.topics import Topics
 
 LONGEST_MATCH = 4
 """The most tokens that a lookup compares. Longer matches are not told apart."""
-
-_MOST_TOPICS = 64
 
 
 @dataclass(frozen=True)
 class Offer:
     """An offer to draft up to `most` tokens; 0 if the source has no guess.
 
-    `kind` groups drafts that are about equally trustworthy. The acceptance of each kind is measured on its own.
+    `kind` groups drafts that are about equally trustworthy. The acceptance of each kind is measured on its own. `guess`
+    is the first token of the draft if it is known before drafting, so that a plain step shows whether it is right.
     """
 
     most: int = 0
     kind: int = 0
+    guess: int | None = None
 
 
 class DraftSource(Protocol):
@@ -71,7 +72,7 @@ class NGramDrafts:
     def __init__(self, stop_ids: Collection[int] = ()) -> None:
         """`stop_ids` are the tokens that end an answer; no draft goes beyond them."""
         self._stop_ids = stop_ids
-        self._previous: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
+        self._previous = Topics[list[int]](list)
         self._offered: Sequence[int] = ()
         self._begin((), None)
 
@@ -81,18 +82,19 @@ class NGramDrafts:
 
     def add(self, token: int, hidden: HiddenState | None) -> None:
         """See `DraftSource.add`."""
-        self._text.add(token)
+        self._tokens.append(token)
 
     def offer(self) -> Offer:
         """See `DraftSource.offer`."""
-        said = self._text.tokens
-        for length in range(min(LONGEST_MATCH, len(said)), 0, -1):
-            gram = tuple(said[-length:])
-            for text in (self._model, self._text):
-                if (place := text.place_after(gram)) is not None:
-                    self._offered = list(itertools.takewhile(self._goes_on, text.tokens[place:]))
-                    return Offer(len(self._offered), length)
-        return Offer()
+        (length, place), text = _last_match(self._tokens, self._answer), self._answer
+        if length < LONGEST_MATCH:
+            own_length, own_place = _last_match(self._tokens, self._tokens)
+            if own_length > length:
+                length, place, text = own_length, own_place, self._tokens
+        if not length:
+            return Offer()
+        self._offered = list(itertools.takewhile(self._goes_on, text[place : place + MOST_DRAFT_TOKENS]))
+        return Offer(len(self._offered), length, self._offered[0] if self._offered else None)
 
     def draft(self, count: int) -> Sequence[int]:
         """See `DraftSource.draft`."""
@@ -101,36 +103,32 @@ class NGramDrafts:
     def remember(self) -> None:
         """See `DraftSource.remember`."""
         # The prompt's last tokens are kept too, so that the first token of the next answer makes a long match.
-        self._previous[self._topic] = tuple(self._text.tokens[max(0, self._prompt_length - LONGEST_MATCH) :])
-        self._previous.move_to_end(self._topic)
-        if len(self._previous) > _MOST_TOPICS:
-            self._previous.popitem(last=False)
+        self._answer[:] = self._tokens[max(0, self._prompt_length - LONGEST_MATCH) :]
 
     def _goes_on(self, token: int) -> bool:
         return token not in self._stop_ids
 
     def _begin(self, prompt: Sequence[int], topic: Hashable) -> None:
-        self._topic = topic
+        self._answer = self._previous.take(topic)
         self._prompt_length = len(prompt)
-        self._text = _Text(prompt)
-        self._model = _Text(self._previous.get(topic, ()))
+        self._tokens = list(prompt)
 
 
-class _Text:
-    """A sequence of tokens, and an index of the places behind its n-grams."""
+def _last_match(said: Sequence[int], text: list[int]) -> tuple[int, int]:
+    """Looks up to LONGEST_MATCH last tokens of `said` up in `text`, where a token has to follow them.
 
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self.tokens: list[int] = []
-        self._places: dict[tuple[int, ...], int] = {}
-        for token in tokens:
-            self.add(token)
-
-    def add(self, token: int) -> None:
-        end = len(self.tokens)
-        for length in range(1, min(LONGEST_MATCH, end) + 1):
-            self._places[tuple(self.tokens[end - length :])] = end
-        self.tokens.append(token)
-
-    def place_after(self, gram: tuple[int, ...]) -> int | None:
-        """Returns the index of the token behind the last occurrence of `gram` that is followed by a token."""
-        return self._places.get(gram)
+    Returns how many of them were found, as many as possible, and the index of the token behind their last occurrence.
+    There is no index, which would take longer to make than a short answer has time.
+    """
+    most = place = 0
+    if not said:
+        return most, place
+    end = 0
+    for _ in range(text[:-1].count(said[-1])):
+        end = text.index(said[-1], end) + 1
+        length = 1
+        while length < min(LONGEST_MATCH, len(said), end) and said[-1 - length] == text[end - 1 - length]:
+            length += 1
+        if length >= most:
+            most, place = length, end
+    return most, place

@@ -154,7 +154,7 @@ class Prefix:
     @property
     def words(self) -> list[int]:
         """The ids that are text."""
-        return [int(token) for token in self.ids[self.ids < self.vocab_size]]
+        return self.ids[self.ids < self.vocab_size].tolist()
 
     def keep(self, places: TokenIds) -> Prefix:
         """Returns the prefix without the visual tokens whose numbers are not in `places`.

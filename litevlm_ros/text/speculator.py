@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Speculator:
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         """Starts an answer; see `DraftSource.begin`."""
         self.source.begin(prompt, topic)
+        self._policy.begin(topic)
         self._counts = Speculation(acceptance=self._acceptance.rate)
 
     def finish(self, complete: bool) -> Speculation:
@@ -71,41 +73,46 @@ class Speculator:
         up to `token` and learns the rest from here.
         """
         end = position + limit
-        stretch, ahead = 1, 0
+        stretch, ahead, resumes = limit, 0, False
         plain: Iterator[int] = iter(())
+        # States are read from the first token on or not at all: what is drafted without the earlier ones is bad.
+        reads = self.source.reads_hidden and self._policy.may_pay
         while position < end:
             given: Sequence[tuple[int, HiddenState | None]]
-            draft = self._choose(end - position - 1, ahead > 0)
-            if draft.most:
-                given = self._verify(token, position, draft, ahead > 0)
-                stretch, ahead = 1, 0
-            elif self.source.reads_hidden and self._policy.pays:
-                given = self._read(token, position)
-                ahead = 0  # steps that run ahead know nothing of this token
+            pays = self._policy.pays
+            # Where no draft would be used, a step comes first: the host looks drafts up while the backend runs ahead.
+            offer = self._offer(end - position - 1) if pays else None
+            length = self._policy.length(offer, ahead > 0) if offer else 0
+            if offer and length:
+                given = self._verify(token, position, replace(offer, most=length), ahead > 0)
+                stretch, ahead, resumes = 1, 0, True
             else:
-                if not ahead:
-                    # A backend runs ahead within a stretch of plain steps, and a draft in the middle of it has to wait.
-                    # Right behind a wrong draft the next one is often near, so stretches begin short.
-                    ahead = min(stretch, end - position) if self._policy.pays else end - position
-                    plain = self._text.decode_greedy(token, position, ahead)
-                    stretch *= 2
-                given = self._step(plain)
-                ahead -= 1
+                if reads:
+                    given = self._read(token, position)
+                    ahead = 0  # steps that run ahead know nothing of this token
+                else:
+                    begins = not ahead
+                    if begins:
+                        ahead = min(stretch, end - position) if pays else end - position
+                        plain = self._text.decode_greedy(token, position, ahead)
+                        stretch *= 2
+                    given = self._step(plain, begins and resumes)
+                    ahead -= 1
+                self._policy.watched(offer or self._offer(end - position), given[0][0])
             for token, hidden in given:
                 self.source.add(token, hidden)
                 position += 1
                 yield token
 
-    def _choose(self, room: int, interrupts: bool) -> Offer:
-        """Returns the draft that is worth making and verifying now."""
+    def _offer(self, room: int) -> Offer:
+        """Returns what the source offers, as far as it can be verified in one call with `room` for more tokens."""
         offer = self.source.offer()
-        offer = Offer(min(offer.most, room, self._policy.sizes[-1] - 1), offer.kind)
-        return Offer(self._policy.length(offer, interrupts), offer.kind)
+        return replace(offer, most=min(offer.most, room, self._policy.sizes[-1] - 1))
 
-    def _step(self, plain: Iterator[int]) -> Sequence[tuple[int, HiddenState | None]]:
+    def _step(self, plain: Iterator[int], resumes: bool) -> Sequence[tuple[int, HiddenState | None]]:
         started = self._clock()
         token = next(plain)
-        self._policy.stepped(self._clock() - started)
+        self._policy.stepped(self._clock() - started, resumes)
         return [(token, None)]
 
     def _read(self, token: int, position: int) -> Sequence[tuple[int, HiddenState | None]]:
@@ -126,15 +133,15 @@ class Speculator:
         guesses = self.source.draft(draft.most)
         drafted = self._clock()
         if not guesses:
-            self._policy.drafted_nothing(draft.kind, drafted - started)
+            self._policy.drafted_nothing(draft, drafted - started)
             return self._read(token, position)
-        draft = Offer(len(guesses), draft.kind)
+        draft = replace(draft, most=len(guesses))
         length, count = self._text.cache.length, 1 + draft.most
         try:
             output = self._text.forward(np.array([token, *guesses]), position + np.arange(count), num_logits=count)
         except NotFiniteError:
             # A wrong guess, which plain decoding would never read, may be what overflows.
-            self._policy.drafted_nothing(draft.kind, drafted - started)
+            self._policy.drafted_nothing(draft, drafted - started)
             return self._read(token, position)
         found = output.next_tokens.tolist()
         accepted = next((place for place, guess in enumerate(guesses) if guess != found[place]), draft.most)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from litevlm_ros.config import MOST_DRAFT_TOKENS
 from litevlm_ros.text.drafts import LONGEST_MATCH, NGramDrafts, Offer
 
 
@@ -28,7 +29,7 @@ def tell(source: NGramDrafts, prompt: list[int], *said: int, topic: str = "front
 
 def test_what_followed_the_same_words_in_the_prompt_is_drafted() -> None:
     source = drafts([1, 2, 3, 4, 5, 6], 9, 2, 3)
-    assert source.offer() == Offer(6, 2)
+    assert source.offer() == Offer(6, 2, guess=4)
     assert source.draft(2) == [4, 5]
     assert source.draft(6) == [4, 5, 6, 9, 2, 3]
 
@@ -86,6 +87,11 @@ def test_topics_are_forgotten_in_their_order() -> None:
     assert look(source) == ((99,), 2)
 
 
+def test_no_more_is_offered_than_a_verification_takes() -> None:
+    source = drafts(list(range(100)), 7, 8)
+    assert source.offer() == Offer(MOST_DRAFT_TOKENS, 2, guess=9)
+
+
 def test_the_end_of_an_answer_is_not_drafted() -> None:
     prompt, end = [101, 102, 103, 104, 105], 0
     source = NGramDrafts({end})
@@ -94,4 +100,5 @@ def test_the_end_of_an_answer_is_not_drafted() -> None:
     tell(source, prompt, 7)
     assert look(source) == ((8, 9), LONGEST_MATCH)
     tell(source, prompt, 7, 8, 9)
+    assert source.offer().guess is None
     assert look(source) == ((), LONGEST_MATCH), "it is known that the answer ends, and drafting that saves nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,23 @@ from litevlm_ros.config import MOST_DRAFT_TOKENS, PipelineConfig, SpeculationCon
 from litevlm_ros.lab.world.exercises import held_out_exercises
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.pipeline import Pipeline
-from litevlm_ros.text.drafts import NGramDrafts, Offer
+from litevlm_ros.text.drafts import DraftSource, Offer
 from litevlm_ros.text.speculator import Speculator
 
 
 class Eager:
-    """N-gram drafts, and guesses where there are none, so that wrong drafts of all lengths are checked too."""
+    """Drafts of a source, and guesses where there are none, so that wrong drafts of all lengths are checked too.
 
-    reads_hidden = False
+    No first token is told beforehand, so the policy does not wait until it has seen right ones.
+    """
 
-    def __init__(self, vocab_size: int) -> None:
-        self._drafts = NGramDrafts()
+    def __init__(self, drafts: DraftSource, vocab_size: int) -> None:
+        self.reads_hidden = drafts.reads_hidden
+        self._drafts = drafts
         self._vocab_size = vocab_size
         self._random = random.Random(0)
-        self.remember = self._drafts.remember
-        self.add = self._drafts.add
+        self.remember = drafts.remember
+        self.add = drafts.add
 
     def begin(self, prompt: Sequence[int], topic: Hashable) -> None:
         # One topic for all questions, so that a draft is often nearly right.
@@ -36,7 +39,7 @@ class Eager:
     def offer(self) -> Offer:
         found = self._drafts.offer()
         self._guesses = not found.most
-        return Offer(self._random.randint(0, 15)) if self._guesses else found
+        return Offer(self._random.randint(0, 15)) if self._guesses else replace(found, guess=None)
 
     def draft(self, count: int) -> Sequence[int]:
         if self._guesses:
@@ -55,7 +58,7 @@ def speculating(source: str) -> Pipeline:
     """A pipeline that verifies every draft, because its speculator's time does not pass."""
     pipe = load(source)
     assert pipe.speculator is not None
-    drafts = Eager(pipe.model.text.vocab_size) if source == "ngram" else pipe.speculator.source
+    drafts = Eager(pipe.speculator.source, pipe.model.text.vocab_size)
     pipe.speculator = Speculator(pipe.backend.text, drafts, MOST_DRAFT_TOKENS, clock=lambda: 0.0)
     return pipe
 

@@ -84,6 +84,14 @@ def answer(speculator: Speculator, first: int, limit: int) -> list[int]:
     return [first, *speculator.decode(first, len(PROMPT), limit)]
 
 
+def practise(speculator: Speculator, text: ScriptedText, first: int) -> None:
+    """Takes so many plain steps that their share for wrong drafts suffices to try some."""
+    for _ in range(4):
+        answer(speculator, first, 60)
+        text.cache.truncate(len(PROMPT))
+    text.counts.clear()
+
+
 def test_a_wrong_guess_that_overflows_costs_nothing_but_time() -> None:
     """Plain decoding would never read it, so the answer goes on without that draft."""
     limit = 40
@@ -152,20 +160,23 @@ def test_a_source_that_reads_states_gets_the_one_of_each_token_while_drafts_pay(
     text.gives_hidden = True
     source = Reader(plain(100), right)
     speculator = Speculator(text, source, 15, clock)
-    text.cache.truncate(0)
-    for turn in range(8):
+    known: list[int] = []
+    for _ in range(12):
         text.cache.truncate(0)
         output = text.forward(np.array(PROMPT), np.arange(len(PROMPT)))
         speculator.begin(PROMPT, "topic")
         first = speculator.start(output)
-        assert [first, *speculator.decode(first, len(PROMPT), 60)] == plain(60)
-        assert source.said == plain(60)
+        assert [first, *speculator.decode(first, len(PROMPT), 40)] == plain(40)
+        assert source.said == plain(40)
         states = [state for state in source.states if state is not None]
         assert states == [t for t, state in zip(source.said, source.states, strict=True) if state is not None]
-        if right == 0 and turn > 0:
-            assert len(states) < 5, "plain decoding gives none"
-        elif right:
-            assert len(states) == 61
+        known.append(len(states))
+    assert known[0] == 41, "nobody knows yet whether drafts will pay"
+    assert known[1] == 1, "no wrong draft is paid for yet, and plain decoding gives no states"
+    if right == 0:
+        assert known.count(1) >= 3
+    elif right == 1:
+        assert known[-9:] == [41] * 9
 
 
 class Ending(Oracle):
@@ -211,10 +222,12 @@ class Fickle:
     def pays(self) -> bool:
         return self._random.random() < 0.5
 
-    def stepped(self, *measured: Any) -> None:
+    may_pay = pays
+
+    def begin(self, *noted: Any) -> None:
         pass
 
-    verified = stepped
+    stepped = watched = verified = begin
 
 
 @pytest.mark.parametrize("source", [Oracle, Reader])
@@ -240,8 +253,7 @@ def test_a_draft_may_end_before_its_offer() -> None:
     clock = Clock()
     text, first = decoder(clock)
     speculator = Speculator(text, Short(plain(100), 1.0), 15, clock)
-    answer(speculator, first, 3)
-    text.cache.truncate(len(PROMPT))
+    practise(speculator, text, first)
     assert answer(speculator, first, 30) == plain(30)
     counts = speculator.finish(True)
     assert counts.drafted == counts.accepted == 20
@@ -251,9 +263,7 @@ def test_right_drafts_need_few_calls_and_are_counted() -> None:
     clock = Clock()
     text, first = decoder(clock)
     speculator = Speculator(text, Oracle(plain(100), 1.0), 15, clock)
-    answer(speculator, first, 3)  # measures a plain step
-    text.cache.truncate(len(PROMPT))
-    text.counts.clear()
+    practise(speculator, text, first)
     answer(speculator, first, 48)
     assert text.counts == [16, 16, 16]
     assert speculator.finish(True) == Speculation(drafted=45, accepted=45, verifications=3, acceptance=1.0)
@@ -274,7 +284,7 @@ def test_wrong_drafts_are_given_up_for_plain_decoding_in_one_go() -> None:
     text.decode_greedy = spy  # type: ignore[method-assign, assignment]
     text.cache.truncate(len(PROMPT))
     assert answer(speculator, first, 80) == plain(80)
-    assert stretches[0] == 80
+    assert stretches in ([80], [79])
     assert speculator.finish(True).verifications <= 1, "a probe"
 
 
@@ -282,17 +292,18 @@ def test_dear_verification_turns_it_off_however_right_the_drafts_are() -> None:
     clock = Clock(step=1.0, verification=40.0)
     text, first = decoder(clock)
     speculator = Speculator(text, Oracle(plain(400), 1.0), 15, clock)
-    answer(speculator, first, 300)
-    text.cache.truncate(len(PROMPT))
-    text.counts.clear()
-    answer(speculator, first, 90)
-    assert text.counts == [1] * 90
+    for _ in range(30):
+        text.cache.truncate(len(PROMPT))
+        answer(speculator, first, 300)
+    assert sum(count > 1 for count in text.counts) < 40, "of 9000 tokens"
+    assert text.counts[-90:] == [1] * 90
 
 
 def test_time_outside_the_decoder_does_not_count() -> None:
     clock = Clock(step=1.0, verification=3.0)
     text, first = decoder(clock)
     speculator = Speculator(text, Oracle(plain(400), 1.0), 15, clock)
+    practise(speculator, text, first)
     speculator.begin(PROMPT, "topic")
     speculator.source.add(first, None)
     for _ in speculator.decode(first, len(PROMPT), 200):
