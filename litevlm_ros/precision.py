@@ -14,7 +14,11 @@ weights are stored; engines compute with them in fp16, on every GPU."""
 
 PACKED_PRECISIONS = PRECISIONS[2:]
 """The precisions whose weights are packed: fewer bytes in the engine's file and in the GPU's memory. fp8 and int8 have
-a scale for each output of a matrix, int4 one for each group of 128 or 64 inputs."""
+a scale for each output of a matrix, int4 one for each block of 128 or 64 inputs, the same size in all of a part."""
+
+UNPACKED_MATRICES = ("embed_tokens.weight", "lm_head.weight", "patch_embedding.weight")
+"""The matrices that stay fp16 in packed precisions, by the names of parameters. In small models, the head is the
+embedding's own table."""
 
 GRAPH_PRECISIONS = ("fp16", *PACKED_PRECISIONS)
 """The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU. Graphs of

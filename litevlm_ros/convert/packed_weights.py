@@ -6,8 +6,11 @@ By the name of a parameter, the tensors are:
     NAME.fp8    uint8 [N, K]       bits of E4M3 numbers
     NAME.int8   int8 [N, K]
     NAME.int4   uint8 [N, K / 2]   two values a byte, the one of the lower input in the lower half
-    NAME.scale  fp16 [N], or [N, K / block] for int4, whose block is 128 or 64 inputs
+    NAME.scale  fp16 [N], or [N, K / block] for int4
     NAME        fp16; fp32 for norms, layer scales and positions    what is not packed
+
+INT4's block is 128 or 64 inputs: the larger one, if it divides the widths of all packed matrices of the part. So all
+layers of a text decoder have one format, which the kernel of a decode step needs.
 
 Why not nvidia-modelopt: it quantizes modules of known classes or exported graphs of its own making, and the layers
 fused here are neither; the scales are a page of code (`quantized_weights`).
@@ -26,16 +29,14 @@ from torch import Tensor, nn
 
 from litevlm_ros.convert.calibration import CalibrationData, measure_importance
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.quantized_weights import QuantizedWeight, is_quantizable, quantize_weight
+from litevlm_ros.convert.quantized_weights import QuantizedWeight, int4_block, is_quantizable, quantize_weight
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import VISION
+from litevlm_ros.precision import UNPACKED_MATRICES
 
 Arrays = dict[str, npt.NDArray[Any]]
 StoredWeight = QuantizedWeight | Tensor
 """A parameter in the type in which it is stored: packed, fp16 or fp32."""
-
-_KEPT = ("lm_head", "patch_embedding")
-"""The linear layers that are never packed, by module name: in small models the head is the embedding's own table."""
 
 
 def pack(part: str, model: Path, precision: str, data: CalibrationData | None) -> Arrays:
@@ -63,8 +64,10 @@ def stored_weights(
     Arguments and errors are those of `pack`. Of tied weights there is one, by its first name.
     """
     importance = measure_importance(part, model, data) if data else {}
+    packed = _packed_widths(module, precision)
+    block = int4_block(packed.values()) if precision == "int4" else 0
     for name, parameter in module.named_parameters():
-        owner, _, kind = name.rpartition(".")
+        owner = name.rpartition(".")[0]
         layer, values = module.get_submodule(owner), parameter.detach()
         if not isinstance(layer, (nn.Linear, nn.Embedding)):
             yield name, values
@@ -75,11 +78,21 @@ def stored_weights(
                 f"{name} in {model / part} holds numbers beyond fp16's range, in which packed weights are computed "
                 "with; use `--precision bf16`"
             )
-        packable = kind == "weight" and isinstance(layer, nn.Linear) and owner not in _KEPT
-        if packable and is_quantizable(values.shape[1], precision):
-            yield name, quantize_weight(values, precision, importance.get(owner))
+        if name in packed:
+            yield name, quantize_weight(values, precision, importance.get(owner), block)
         else:
             yield name, half
+
+
+def _packed_widths(module: nn.Module, precision: str) -> dict[str, int]:
+    """Returns the number of inputs of each weight of `module` that `precision` packs, by its name."""
+    return {
+        name: layer.in_features
+        for owner, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+        and (name := f"{owner}.weight") not in UNPACKED_MATRICES
+        and is_quantizable(layer.in_features, precision)
+    }
 
 
 def _packed(name: str, weight: QuantizedWeight) -> Arrays:

@@ -2,7 +2,7 @@
 
     fp8   E4M3 numbers (arXiv 2209.05433), one scale for each output
     int8  one scale for each output
-    int4  one scale for each block of 128 or 64 inputs
+    int4  one scale for each block of 128 or 64 inputs (`int4_block`)
 
 A scale of INT4 may clip the largest weights of its block. It is the one with the smallest expected error of the layer's
 output, as in AWQ's clipping (arXiv 2306.00978), where calibration has measured how much each input matters.
@@ -10,14 +10,14 @@ output, as in AWQ's clipping (arXiv 2306.00978), where calibration has measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 INT4_BLOCKS = (128, 64)
-"""The numbers of inputs that share a scale, in the order of preference."""
+"""The numbers of inputs that may share a scale, in the order of preference: fewer scales are read faster."""
 
 _WORD = 16
 """Inputs of a layer in 8 bits are a multiple of this number: kernels read words of 16 bytes, each in one row."""
@@ -56,16 +56,19 @@ class QuantizedWeight:
 
 def is_quantizable(inputs: int, precision: str) -> bool:
     """Tells whether a linear layer of so many inputs can have weights in `precision`: fp8, int8 or int4."""
-    return int4_block(inputs) is not None if precision == "int4" else inputs % _WORD == 0
+    return any(inputs % block == 0 for block in INT4_BLOCKS) if precision == "int4" else inputs % _WORD == 0
 
 
-def quantize_weight(weight: Tensor, precision: str, importance: Tensor | None = None) -> QuantizedWeight:
+def quantize_weight(
+    weight: Tensor, precision: str, importance: Tensor | None = None, block: int = INT4_BLOCKS[0]
+) -> QuantizedWeight:
     """Quantizes a weight [N, K], whose numbers fp16 holds, to `precision`: fp8, int8 or int4.
 
-    `importance` [K] is that of the inputs, for int4. Raises ValueError if K is not a multiple of one of INT4_BLOCKS.
+    For int4, `importance` [K] is that of the inputs, and `block` of them share a scale. Raises ValueError if K is not a
+    multiple of `block`.
     """
     if precision == "int4":
-        return _to_int4(weight, importance)
+        return _to_int4(weight, importance, block)
     most = _FP8_MAX if precision == "fp8" else _INT8_MAX
     scale = _scale(weight.float().abs().amax(1), most, most)
     values = weight.float() / scale.float().unsqueeze(1)
@@ -74,15 +77,22 @@ def quantize_weight(weight: Tensor, precision: str, importance: Tensor | None = 
     return QuantizedWeight(values.round().clamp(-most, most).to(torch.int8), scale)
 
 
-def int4_block(inputs: int) -> int | None:
-    """Returns the number of inputs that share a scale, or None if a layer of `inputs` cannot be quantized to INT4."""
-    return next((block for block in INT4_BLOCKS if inputs % block == 0), None)
+def int4_block(widths: Iterable[int]) -> int:
+    """Returns the largest of INT4_BLOCKS that divides all `widths`, the numbers of inputs of layers in INT4.
+
+    All layers of a part get the same, because the kernel of a decode step is compiled for one block. Without any
+    widths it is the first of INT4_BLOCKS. Raises ValueError if `is_quantizable` is not true of each width.
+    """
+    every = [*widths]
+    for block in INT4_BLOCKS:
+        if not any(width % block for width in every):
+            return block
+    raise ValueError(f"widths of {sorted(set(every))} inputs are not all multiples of {INT4_BLOCKS[-1]}")
 
 
-def _to_int4(weight: Tensor, importance: Tensor | None) -> QuantizedWeight:
-    block = int4_block(weight.shape[1])
-    if block is None:
-        raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {' or '.join(map(str, INT4_BLOCKS))}")
+def _to_int4(weight: Tensor, importance: Tensor | None, block: int) -> QuantizedWeight:
+    if weight.shape[1] % block:
+        raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {block}")
     importance = torch.ones(weight.shape[1]) if importance is None else importance.float().cpu()
     parts = [_int4_rows(rows, importance.reshape(1, -1, block)) for rows in _blocks(weight, block)]
     return QuantizedWeight(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), block)

@@ -3,7 +3,7 @@
 ros2 run litevlm_ros benchmark --model models/demo --views 1 --runs 20 --json benchmark.json
 ros2 run litevlm_ros benchmark --model models --compare-transformers --chart comparison.png
 ros2 run litevlm_ros benchmark --model models --precisions fp16,bf16,fp8,int4
-ros2 run litevlm_ros benchmark --model models --kernels
+ros2 run litevlm_ros benchmark --model models --kernels --decode engine
 ros2 run litevlm_ros benchmark --model models --kernel-resources 87
 ros2 run litevlm_ros benchmark --model models --project all
 ros2 run litevlm_ros benchmark --model models --project orin_nano --measured comparison.json
@@ -27,6 +27,7 @@ from litevlm_ros.lab.benchmarking.stages import camera_image, camera_views, repo
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.tools.command import (
     add_backend_options,
+    add_decode_option,
     add_loaded_precision_options,
     add_model_option,
     new_parser,
@@ -55,6 +56,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.views and options.views > len(DEMO_CAMERAS):
         raise ConfigError(f"--views is {options.views}; allowed: from 1 to {len(DEMO_CAMERAS)}")
     if options.compare_transformers and not options.project:
+        if options.decode != "auto":
+            raise ConfigError("--compare-transformers always runs with --decode auto; leave out --decode")
         _compare(options)
         return
     text, figures = _measure(options)
@@ -93,6 +96,7 @@ def _measure(options: argparse.Namespace) -> Report:
         backend=options.backend,
         vision_precision=options.vision_precision,
         text_precision=options.text_precision,
+        decode=options.decode,
         threads=options.threads,
         spin_threads=options.spin,
         max_tiles=options.max_tiles,
@@ -164,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     backend = parser.add_argument_group("backend")
     add_backend_options(backend)
     add_loaded_precision_options(backend)
+    add_decode_option(backend)
     backend.add_argument("--spin", action="store_true", help="let waiting CPU threads spin")
     work = parser.add_argument_group("work")
     work.add_argument("--views", type=int, metavar="N", help="images in one prompt, 1 to 6 (1; compared: 1 and 6)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from litevlm_ros.config import BACKENDS
+from litevlm_ros.config import BACKENDS, DECODES
 from litevlm_ros.errors import ConfigError, LiteVLMError
 from litevlm_ros.model_directory import PARTS, TEXT, VISION
 from litevlm_ros.precision import PRECISION_CHOICES
@@ -101,6 +101,17 @@ def add_backend_options(options: Options) -> None:
 def add_threads_option(options: Options, default: int = 1, shown: str = "%(default)s") -> None:
     """Adds --threads, a number of CPU threads; `shown` is its default in --help."""
     options.add_argument("--threads", type=int, default=default, metavar="N", help=f"CPU threads ({shown})")
+
+
+def add_decode_option(options: Options) -> None:
+    """Adds --decode as `PipelineConfig` takes it."""
+    options.add_argument(
+        "--decode",
+        choices=DECODES,
+        default="auto",
+        help="what computes decode steps on TensorRT: one kernel of this package, or the engine's blocks; auto is the "
+        "kernel where it is supported and right (%(default)s)",
+    )
 
 
 def add_loaded_precision_options(options: Options) -> None:

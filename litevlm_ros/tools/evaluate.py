@@ -37,6 +37,7 @@ from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.precision import parse_precision_pair
 from litevlm_ros.tools.command import (
     add_backend_options,
+    add_decode_option,
     add_loaded_precision_options,
     add_model_option,
     new_parser,
@@ -64,6 +65,7 @@ def _run(options: argparse.Namespace) -> None:
         backend=options.backend,
         vision_precision=options.vision_precision,
         text_precision=options.text_precision,
+        decode=options.decode,
         threads=options.threads,
     )
     if options.table:
@@ -148,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model_option(model)
     add_backend_options(model)
     add_loaded_precision_options(model)
+    add_decode_option(model)
     work = parser.add_argument_group("scenes")
     work.add_argument("--scenes", type=int, default=500, metavar="N", help="number of scenes (%(default)s)")
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")

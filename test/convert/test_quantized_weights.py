@@ -70,10 +70,21 @@ def test_importance_moves_the_error_to_where_it_matters_less() -> None:
     assert weighted(chosen) < 0.9 * weighted(quantize_weight(exact, "int4"))
 
 
-def test_blocks_are_the_largest_that_divide_the_inputs() -> None:
-    assert (int4_block(896), int4_block(4864), int4_block(192), int4_block(100)) == (128, 128, 64, None)
-    with pytest.raises(ValueError, match="100 inputs are not a multiple of 128 or 64"):
-        quantize_weight(torch.ones(4, 100), "int4")
+@pytest.mark.parametrize(
+    ("widths", "block"), [((896, 4864), 128), ((256, 704), 64), ((192,), 64), ((64, 128), 64), ((), 128)]
+)
+def test_the_block_is_the_largest_that_divides_all_widths(widths: tuple[int, ...], block: int) -> None:
+    assert int4_block(widths) == block
+    for width in widths:
+        quantized = quantize_weight(weight(inputs=width), "int4", block=block)
+        assert (quantized.block, quantized.scale.shape) == (block, (48, width // block))
+
+
+def test_a_width_that_no_block_divides_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[100, 128\] inputs are not all multiples of 64"):
+        int4_block((128, 100))
+    with pytest.raises(ValueError, match="192 inputs are not a multiple of 128"):
+        quantize_weight(torch.ones(4, 192), "int4")
     assert [is_quantizable(100, "int4"), is_quantizable(192, "int4")] == [False, True]
     assert [is_quantizable(100, "fp8"), is_quantizable(48, "fp8"), is_quantizable(48, "int8")] == [False, True, True]
 

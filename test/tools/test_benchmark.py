@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_internvl import model_directory
 
+from litevlm_ros.config import PipelineConfig
 from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.tools import benchmark
 from litevlm_ros.tools.benchmark import main
 
 
@@ -108,3 +110,21 @@ def test_what_cannot_be_read_is_explained(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["--kernel-resources", "orin"])
     assert "'orin' is not a compute capability, such as 87" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--decode", "engine"]])
+def test_the_choice_of_decode_steps_is_handed_on(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[PipelineConfig] = []
+
+    def report(config: PipelineConfig, *others: object) -> tuple[str, dict[str, object]]:
+        configs.append(config)
+        return "", {}
+
+    monkeypatch.setattr(benchmark, "report_stages", report)
+    assert main(["--model", str(model_directory()), *arguments]) == 0
+    assert [config.decode for config in configs] == [arguments[-1] if arguments else "auto"]
+
+
+def test_a_comparison_has_no_choice_of_decode_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", str(model_directory()), "--compare-transformers", "--decode", "engine"]) == 1
+    assert "leave out --decode" in capsys.readouterr().err

@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.tools.command import (
     add_backend_options,
+    add_decode_option,
     add_loaded_precision_options,
     add_made_precision_options,
     add_model_option,
@@ -61,15 +62,6 @@ def test_a_fault_of_the_tool_is_raised(error: Exception) -> None:
         run_command(raising(error))
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_interrupts_and_others_do_not_disturb_the_cleaning(handlers: None, number: int) -> None:
     end_on_signals()
@@ -100,8 +92,10 @@ def test_options_that_are_left_out_have_the_pipelines_defaults() -> None:
     add_model_option(parser)
     add_backend_options(parser)
     add_loaded_precision_options(parser)
+    add_decode_option(parser)
     assert vars(parser.parse_args([])) == {
         "model": None, "backend": "auto", "threads": 0, "vision_precision": "auto", "text_precision": "auto",
+        "decode": "auto",
     }  # fmt: skip
     add_model_option(other := new_parser("export", None), Path("models"))
     assert other.parse_args([]).model == Path("models")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from litevlm_ros.config import PipelineConfig
 from litevlm_ros.lab.benchmarking import comparison
 from litevlm_ros.tools import evaluate
 from litevlm_ros.tools.evaluate import main
@@ -95,3 +96,15 @@ def test_transformers_needs_a_gpu(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr(comparison, "find_device", lambda: None)
     assert main(["--table", "--compare-transformers"]) == 1
     assert "needs an NVIDIA GPU" in capsys.readouterr().err
+
+
+def test_the_choice_of_decode_steps_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[PipelineConfig] = []
+
+    def report(config: PipelineConfig, *others: object) -> tuple[str, dict[str, object]]:
+        configs.append(config)
+        return "", {}
+
+    monkeypatch.setattr(evaluate, "report_precisions", report)
+    assert main(["--precisions", "fp16", "--decode", "kernels"]) == 0
+    assert [config.decode for config in configs] == ["kernels"]

@@ -17,7 +17,7 @@ from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
 from litevlm_ros.engines.vision_blocks import patch_width
 from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.precision import PACKED_PRECISIONS
+from litevlm_ros.precision import PACKED_PRECISIONS, UNPACKED_MATRICES
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES as _FLOAT
 from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES as _HALF
 from litevlm_ros.runtime.tensorrt.text_buffers import rows_of_cache
@@ -25,9 +25,6 @@ from litevlm_ros.runtime.tensorrt.weight_loading import parameter_bytes
 
 NODE_BYTES = 190e6
 """Bytes of the node's process beside all this, as measured with the demo model (docs/benchmarks.md)."""
-
-_UNPACKED_NAMES = ("lm_head.weight", "embed_tokens.weight", "patch_embedding.weight")
-"""The matrices that stay fp16 in every precision."""
 
 
 def model_memory(
@@ -61,7 +58,7 @@ def model_memory(
 
 def _is_packed(parameter: BlockParameter, precision: str) -> bool:
     matrix = len(parameter.shape) == 2 and parameter.tensor.type != FLOAT
-    return precision in PACKED_PRECISIONS and matrix and parameter.name not in _UNPACKED_NAMES
+    return precision in PACKED_PRECISIONS and matrix and parameter.name not in UNPACKED_MATRICES
 
 
 def _stored(parameter: BlockParameter, precision: str) -> float:
