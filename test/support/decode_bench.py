@@ -11,7 +11,14 @@ from host_decode import run_decode
 
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.attention_reference import relative_error
-from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, Step, WeightFormat, decode_macros
+from litevlm_ros.runtime.tensorrt.kernels.decode import (
+    COUNT_BYTES,
+    Step,
+    WeightFormat,
+    decode_macros,
+    sum_words,
+)
+from litevlm_ros.runtime.tensorrt.kernels.teams import Teams
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 CAPACITY, VISUAL = 256, 4
@@ -71,6 +78,8 @@ class DecodeBench:
         self.ids, self.positions, self.next_tokens = (np.zeros(ROWS, np.int64) for _ in range(3))
         self.lengths, self.bad = np.zeros(2, np.int32), np.zeros(config.num_layers + 1, np.int32)
         self.counts = np.zeros(COUNT_BYTES // 4, np.uint32)
+        self.sums = np.zeros(sum_words(config), np.float32)
+        """What is left of a step: numbers, of which the next one needs zeros in one place alone."""
         self.logits = np.full((ROWS, self.shapes.padded), NOT_A_NUMBER, np.uint16)
         self.table = np.array(table, np.uint64)
 
@@ -87,29 +96,24 @@ class DecodeBench:
         self._kept.append(array)
         return int(array.ctypes.data)
 
-    def run(self, tokens: int, warps: int, blocks: int, **changes: Any) -> None:
+    def run(self, tokens: int, warps: int, teams: Teams, **changes: Any) -> None:
         """Runs a step of up to `tokens` tokens with what the buffers hold."""
-        macros = {
-            **decode_macros(self.config, self.computed, self.stored, tokens, 4 * self.config.num_kv_heads, 60000),
-            "WARPS": f"{warps}",
-        }
-        exchanged, best = (
-            np.full(size * ROWS, np.nan, np.float32) for size in (int(macros["ROW_WORDS_EXPECTED"]), blocks)
-        )
-        best_at = np.full(blocks * ROWS, -1, np.int32)
-        own = ("visual_words", "final_norm", "frequencies", "ids", "positions", "lengths", "counts", "logits",
-               "next_tokens", "bad")  # fmt: skip
+        macros = {**decode_macros(self.config, self.computed, self.stored, tokens, teams, 90000), "WARPS": f"{warps}"}
+        best = np.full(teams.blocks * ROWS, np.nan, np.float32)
+        best_at = np.full(teams.blocks * ROWS, -1, np.int32)
+        names = ("visual_words", "final_norm", "frequencies", "ids", "positions", "lengths", "sums", "counts", "logits",
+                 "next_tokens", "bad")  # fmt: skip
         given = {
             **dict.fromkeys((each.name for each in fields(Step)), 0),
-            **{name.removesuffix("_words"): getattr(self, name) for name in own},
+            **{name.removesuffix("_words"): getattr(self, name) for name in names},
             **{"layers": self.table, "embedding": int(self.table[0, 4]), "eps": self.config.rms_norm_eps},
-            **{"exchange": exchanged, "best": best, "best_at": best_at},
+            **{"best": best, "best_at": best_at},
             **changes,
         }
         step = Step(
             **{name: each.ctypes.data if isinstance(each, np.ndarray) else each for name, each in given.items()}
         )
-        run_decode(macros, blocks, step)
+        run_decode(macros, step)
         assert not self.counts.any(), "the next step needs zeros"
 
     def set(self, ids: Any, past: int) -> None:

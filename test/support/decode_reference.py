@@ -1,4 +1,7 @@
-"""A step of decode.cu in numpy with float64, which the kernel is compared with, and which the fake GPU runs instead."""
+"""A step of decode.cu in float64, which the kernel is compared with, and which the fake GPU runs instead.
+
+numpy computes it, or torch where a GPU is to do that (`Arrays`).
+"""
 
 from __future__ import annotations
 
@@ -58,32 +61,38 @@ class Shapes:
 class LayerWeights:
     """`matrices` are float64 [N, K] as `Shapes.matrices` names them."""
 
-    matrices: Sequence[Floats]
-    qkv_bias: Floats
-    input_norm: Floats
-    post_norm: Floats
+    matrices: Sequence[Any]
+    qkv_bias: Any
+    input_norm: Any
+    post_norm: Any
 
 
 @dataclass(frozen=True)
 class Result:
     """The keys and values of the new tokens [S, G, D] of each layer, and their logits [S, V]."""
 
-    keys: list[Floats]
-    values: list[Floats]
-    logits: Floats
+    keys: list[Any]
+    values: list[Any]
+    logits: Any
 
 
-def restored(values: npt.NDArray[np.uint8], scales: npt.NDArray[np.float16], packing: str) -> Floats:
+@dataclass(frozen=True)
+class Arrays:
+    """The library that computes: numpy, or torch on a GPU. `place` takes an array of numpy to where it computes."""
+
+    library: Any
+    place: Callable[[Any], Any]
+
+
+NUMPY = Arrays(np, lambda array: array)
+
+
+def restored(values: Any, scales: Any, packing: str, arrays: Arrays = NUMPY) -> Any:
     """The numbers [N, K] of a packed weight: `values` are its bytes [N, bytes], `scales` [N] or [N, K / block]."""
-    if packing == "fp8":
-        numbers = _E4M3[values]
-    elif packing == "int8":
-        numbers = values.view(np.int8).astype(np.float64)
-    else:
-        nibbles = np.stack([values & 15, values >> 4], -1).reshape(len(values), -1).astype(np.int64)
-        numbers = ((nibbles ^ 8) - 8).astype(np.float64)
-    by_row = scales.astype(np.float64).reshape(len(values), -1)
-    return numbers * np.repeat(by_row, numbers.shape[1] // by_row.shape[1], 1)
+    library = arrays.library
+    numbers = arrays.place(_NUMBERS[packing])[library.asarray(values, dtype=library.int64)]
+    by_row = library.asarray(scales, dtype=library.float64).reshape(len(values), -1, 1)
+    return (numbers.reshape(len(values), by_row.shape[1], -1) * by_row).reshape(len(values), -1)
 
 
 def _e4m3() -> Floats:
@@ -93,7 +102,17 @@ def _e4m3() -> Floats:
     return np.where(codes & 128, -sizes, sizes)
 
 
-_E4M3 = _e4m3()
+def _nibbles() -> Floats:
+    codes = np.arange(256)
+    return ((np.stack([codes & 15, codes >> 4], -1) ^ 8) - 8).astype(np.float64)
+
+
+_NUMBERS = {
+    "fp8": _e4m3(),
+    "int8": np.arange(256).astype(np.int8).astype(np.float64),
+    "int4": _nibbles(),
+}
+"""Packing → the numbers in a byte: [256], or [256, 2] of int4."""
 
 
 def rounding(computed: str) -> Callable[[Floats], Floats]:
@@ -113,50 +132,52 @@ def _exact(numbers: Floats) -> Floats:
 def decode(
     shapes: Shapes,
     layers: Sequence[LayerWeights],
-    past: Sequence[tuple[Floats, Floats]],
-    embedded: Floats,
+    past: Sequence[tuple[Any, Any]],
+    embedded: Any,
     positions: npt.NDArray[np.int64],
     frequencies: npt.NDArray[np.float32],
-    final_norm: Floats,
-    head: Floats,
+    final_norm: Any,
+    head: Any,
     eps: float,
-    rounded: Callable[[Floats], Floats] = _exact,
+    rounded: Callable[[Any], Any] = _exact,
+    arrays: Arrays = NUMPY,
 ) -> Result:
     """Reads `embedded` tokens [S, H] behind the `past` keys and values [rows, G, D] of each layer.
 
-    `head` is [V, H]. `rounded` is applied where the kernel holds fp16 or bf16 numbers.
+    `head` is [V, H]. `rounded` is applied where the kernel holds fp16 or bf16 numbers. All but `positions` and
+    `frequencies` are float64 arrays of `arrays`, and so is the result.
     """
+    library, place = arrays.library, arrays.place
     count, size, sharing = len(embedded), shapes.head_dim, shapes.heads // shapes.kv_heads
     angles = (positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)[:, None]
-    cosines, sines = np.cos(angles), np.sin(angles)
+    cosines, sines = place(np.cos(angles)), place(np.sin(angles))
 
-    def normalised(rows: Floats, weight: Floats) -> Floats:
-        return rounded(rows / np.sqrt(np.square(rows).mean(-1, keepdims=True) + eps) * weight)
+    def normalised(rows: Any, weight: Any) -> Any:
+        return rounded(rows / library.sqrt((rows * rows).mean(-1)[:, None] + eps) * weight)
 
-    def rotated(heads: Floats) -> Floats:
+    def rotated(heads: Any) -> Any:
         first, second = heads[..., : size // 2], heads[..., size // 2 :]
-        return np.concatenate((first * cosines - second * sines, second * cosines + first * sines), -1)
+        return library.concatenate((first * cosines - second * sines, second * cosines + first * sines), -1)
 
     total, result = embedded, Result([], [], np.empty(0))
     for weights, (past_keys, past_values) in zip(layers, past, strict=True):
         qkv_weight, o_proj, gate_up, down = weights.matrices
         qkv = normalised(total, weights.input_norm) @ qkv_weight.T + weights.qkv_bias
         heads = qkv.reshape(count, -1, size)
-        queries = rounded(rotated(heads[:, : shapes.heads]))
+        queries = rounded(rotated(heads[:, : shapes.heads])).reshape(count, shapes.kv_heads, sharing, size)
         result.keys.append(rounded(rotated(heads[:, shapes.heads : -shapes.kv_heads])))
         result.values.append(rounded(heads[:, -shapes.kv_heads :]))
-        keys, values = (
-            np.concatenate(both).repeat(sharing, 1)
-            for both in ((past_keys, result.keys[-1]), (past_values, result.values[-1]))
-        )
-        scores = np.einsum("shd,khd->hsk", queries, keys) / np.sqrt(size)
-        seen = np.arange(len(keys)) <= len(past_keys) + np.arange(count)[:, None]
-        scores = np.where(seen, scores, -np.inf)
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        total = total + rounded(np.einsum("hsk,khd->shd", shares, values).reshape(count, -1)) @ o_proj.T
-        gate, up = np.split(normalised(total, weights.post_norm) @ gate_up.T, 2, -1)
-        total = total + rounded(gate / (1 + np.exp(-gate)) * up) @ down.T
+        keys = library.concatenate((past_keys, result.keys[-1]))
+        values = library.concatenate((past_values, result.values[-1]))
+        scores = library.einsum("sgmd,kgd->gmsk", queries, keys) / size**0.5
+        seen = place(np.arange(len(keys)) <= len(past_keys) + np.arange(count)[:, None])
+        scores = library.where(seen, scores, -np.inf)
+        shares = library.exp(scores - library.amax(scores, -1)[..., None])
+        mixed = library.einsum("gmsk,kgd->sgmd", shares / shares.sum(-1)[..., None], values)
+        total = total + rounded(mixed.reshape(count, -1)) @ o_proj.T
+        inner = normalised(total, weights.post_norm) @ gate_up.T
+        gate, up = inner[:, : shapes.inner], inner[:, shapes.inner :]
+        total = total + rounded(gate / (1 + library.exp(-gate)) * up) @ down.T
     return Result(result.keys, result.values, rounded(normalised(total, final_norm) @ head.T))
 
 
@@ -215,12 +236,11 @@ def run_step(check_range: Callable[[int, int], None], macros: Mapping[str, str],
     computed = "bf16" if "NUMBER_IS_BF16" in macros else "fp16"
     assert int(macros["ROWS_OF_HEAD"]) == shapes.padded
     assert not memory.view(step.counts, (COUNT_BYTES // 4,), np.uint32).any(), "counts of a step before"
-    for address, words in (
-        (step.exchange, int(macros["ROW_WORDS_EXPECTED"])),
-        (step.best, blocks),
-        (step.best_at, blocks),
-    ):
-        memory.view(address, (ROWS * words,), np.uint32)[:] = 0xABABABAB  # nobody may need it afterwards
+    sums = memory.view(step.sums, (3, ROWS, shapes.hidden), np.float32)
+    assert not sums[1].any(), "a sum of a step before"
+    sums[::2] = np.nan  # nobody may need it afterwards
+    for address in (step.best, step.best_at):
+        memory.view(address, (ROWS * blocks,), np.uint32)[:] = 0xABABABAB
     fresh, valid = memory.view(step.lengths, (2,), np.int32).tolist()
     assert 1 <= fresh <= int(macros["TOKENS"])
     table = memory.view(step.layers, (shapes.layers, 14), np.uint64).tolist()

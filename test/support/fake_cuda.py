@@ -283,11 +283,13 @@ class FakeCuda:
             self.check_current()
             if self.refuse_cooperation:
                 return (result.CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE,)
-            assert sizes == [MULTIPROCESSORS, 1, 1, 32 * (int(function.macros["WARPS"]) + 1), 1, 1]
+            blocks = int(function.macros["TEAMS"]) * int(function.macros["TEAM"])
+            assert blocks <= MULTIPROCESSORS
+            assert sizes == [blocks, 1, 1, 32 * (int(function.macros["WARPS"]) + 1), 1, 1]
             assert shared == function.shared_bytes == int(function.macros["SHARED_BYTES"]) == SHARED_BYTES - 1024
             argument = ctypes.string_at(ctypes.c_void_p.from_address(arguments).value, STEP_LAYOUT.size)
             check = self.check_range
-            stream.enqueue(lambda: decode_reference.run_step(check, function.macros, MULTIPROCESSORS, argument))
+            stream.enqueue(lambda: decode_reference.run_step(check, function.macros, blocks, argument))
             return (done,)
 
         def set_attribute(function: _Cooperative, attribute: str, value: int) -> tuple[Any, ...]:

@@ -207,6 +207,7 @@ inline bool run_at_once(unsigned blocks, unsigned threads, const std::function<v
 #define __shared__ thread_local
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 
 struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
@@ -245,5 +246,3 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which)
 template <class T> T __ldcg(const T *at) { return *at; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float rsqrtf(float value) { return 1 / sqrtf(value); }
-inline long long clock64() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
-inline void __nanosleep(unsigned) { std::this_thread::yield(); }

@@ -59,29 +59,39 @@ __device__ unsigned multiply_add_two(unsigned one, unsigned by, unsigned more)
     return for_both([=](int half) { return (double)half_of(one, half) * half_of(by, half) + half_of(more, half); });
 }
 
-// Arrivals that are left in a turn, arrivals of a turn, and turns that are over.
+// Arrivals that are left in a turn, arrivals of a turn, turns that are over, and bytes that are still to come.
 typedef unsigned long long Barrier;
-struct BarrierParts { unsigned short left, arrivals; unsigned turns; };
+struct BarrierParts { unsigned char left, arrivals; unsigned short turns; int bytes; };
 static_assert(sizeof(BarrierParts) == sizeof(Barrier), "a barrier is a word");
-
-__device__ BarrierParts &parts_of(Barrier *barrier) { return *(BarrierParts *)barrier; }
 
 __device__ void begin_barrier(Barrier *barrier, int arrivals)
 {
-    parts_of(barrier) = {(unsigned short)arrivals, (unsigned short)arrivals, 0};
+    *(BarrierParts *)barrier = {(unsigned char)arrivals, (unsigned char)arrivals, 0, 0};
 }
 
-__device__ void arrive(Barrier *barrier)
+// Other blocks change a barrier, too.
+__device__ void change(Barrier *barrier, int arrivals, int bytes)
 {
-    BarrierParts &parts = parts_of(barrier);
-    if (--parts.left == 0)
-        parts.left = parts.arrivals, ++parts.turns;
+    Barrier before = __atomic_load_n(barrier, __ATOMIC_ACQUIRE), after;
+    do {
+        after = before;
+        BarrierParts &parts = *(BarrierParts *)&after;
+        parts.left -= arrivals, parts.bytes += bytes;
+        if (parts.left == 0 && parts.bytes == 0)
+            parts.left = parts.arrivals, ++parts.turns;
+    } while (!__atomic_compare_exchange_n(barrier, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 }
+
+__device__ void arrive(Barrier *barrier) { change(barrier, 1, 0); }
+__device__ void arrive_expecting(Barrier *barrier, unsigned bytes) { change(barrier, 1, bytes); }
 
 // The last bit of `turn` is that of the turn that runs, or of the one before, which is over.
 __device__ void wait_for_turn(Barrier *barrier, unsigned turn)
 {
-    host::Block::own().wait([=] { return parts_of(barrier).turns % 2 != turn % 2; });
+    host::Block::own().wait([=] {
+        const Barrier now = __atomic_load_n(barrier, __ATOMIC_ACQUIRE);
+        return ((const BarrierParts *)&now)->turns % 2 != turn % 2;
+    });
 }
 
 // Copies take their time.
@@ -103,17 +113,67 @@ template <class Word> __device__ Word read_shared(const Word *at) { return *at; 
 __device__ void ask_for(const void *) {}
 __device__ void sync() { host::Block::own().meet(host::Block::own().meeting_of_some, 32 * WARPS); }
 
+__device__ void add_both(float *at, float first, float second)
+{
+    for (const float more : {first, second}) {
+        unsigned before = __atomic_load_n((unsigned *)at, __ATOMIC_RELAXED);
+        Bits one;
+        do
+            one.bits = before, one.value += more;
+        while (!__atomic_compare_exchange_n((unsigned *)at, &before, one.bits, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        ++at;
+    }
+}
+
 __device__ void signal(unsigned *count)
 {
     if (threadIdx.x == 0)
         __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
 }
 
+__device__ void await_in_thread(const unsigned *count, unsigned goal)
+{
+    host::Block::own().wait([=] { return __atomic_load_n(count, __ATOMIC_ACQUIRE) >= goal; });
+}
+
+__device__ void await_in_warp(const unsigned *count, unsigned goal)
+{
+    if (threadIdx.x % 32 == 0)
+        await_in_thread(count, goal);
+    __syncwarp();
+}
+
 __device__ void await(const unsigned *count, unsigned goal)
 {
     if (threadIdx.x == 0)
-        host::Block::own().wait([=] { return __atomic_load_n(count, __ATOMIC_ACQUIRE) >= goal; });
+        await_in_thread(count, goal);
     sync();
 }
 
 __device__ unsigned add_signal(unsigned *count) { return __atomic_fetch_add(count, 1, __ATOMIC_ACQ_REL); }
+
+// --- between the blocks of a team
+
+#if TEAM > 1
+static uint4 *memory_of_blocks[TEAMS * TEAM];
+static std::atomic<unsigned> has_come[TEAMS * TEAM];  // to a meeting of the team that begins with the block
+
+__device__ void send(void *at, uint2 words, Barrier *barrier, unsigned member)
+{
+    host::Block::own().rest();
+    char *const to = (char *)memory_of_blocks[blockIdx.x / TEAM * TEAM + member], *const from = (char *)memory;
+    *(uint2 *)(to + ((char *)at - from)) = words;
+    change((Barrier *)(to + ((char *)barrier - from)), 0, -8);
+}
+
+__device__ void wait_for_team(Barrier *barrier, unsigned turn) { wait_for_turn(barrier, turn); }
+
+// Called once in a launch.
+__device__ void meet_team()
+{
+    std::atomic<unsigned> &come = has_come[blockIdx.x / TEAM * TEAM];
+    memory_of_blocks[blockIdx.x] = memory;
+    const unsigned threads = TEAM * host::Block::own().threads, goal = (come++ / threads + 1) * threads;
+    host::Block::own().wait([&come, goal] { return come >= goal; });
+}
+#endif

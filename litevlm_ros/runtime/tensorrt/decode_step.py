@@ -10,7 +10,7 @@ from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.shapes import next_size
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, DECODE_SIZES, DecodeKernels, Step, exchange_words
+from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, DECODE_SIZES, DecodeKernels, Step, sum_words
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES
 from litevlm_ros.runtime.tensorrt.packed_weights import StoredWeight
@@ -49,12 +49,12 @@ class DecodeSteps:
         self._buffers, self._device, self._memory = buffers, device, memory
         self._visual_is_bf16 = visual_is_bf16
         table = np.array([*self._layers()], np.uint64)
-        rows, blocks = MOST_LOGITS, device.multiprocessors
+        candidates = MOST_LOGITS * kernels.teams.blocks
         self._at = Slots(memory, "decode kernel", {
             "layers": table.nbytes,
-            "exchange": FLOAT_BYTES * rows * exchange_words(config, blocks),
-            "best": FLOAT_BYTES * rows * blocks,
-            "best_at": _INT_BYTES * rows * blocks,
+            "sums": FLOAT_BYTES * sum_words(config),
+            "best": FLOAT_BYTES * candidates,
+            "best_at": _INT_BYTES * candidates,
             "counts": COUNT_BYTES,
         })  # fmt: skip
         memory.write(self._at["layers"], table)
@@ -106,7 +106,7 @@ class DecodeSteps:
             ids=inputs.ids,
             positions=inputs.positions,
             lengths=inputs.lengths,
-            exchange=at["exchange"],
+            sums=at["sums"],
             best=at["best"],
             best_at=at["best_at"],
             counts=at["counts"],

@@ -1,6 +1,17 @@
 from __future__ import annotations
 
-from litevlm_ros.lab.benchmarking.kernel_resources import KernelResources, read_log, resource_table
+from dataclasses import replace
+
+import pytest
+from internvl2_1b import INTERNVL2_1B
+
+from litevlm_ros.lab.benchmarking.kernel_resources import (
+    KernelResources,
+    decode_resources,
+    read_log,
+    resource_table,
+)
+from litevlm_ros.runtime.tensorrt.kernels.decode import WeightFormat
 
 LOG = """\
 ptxas info    : 0 bytes gmem
@@ -30,3 +41,23 @@ def test_the_table_has_a_line_for_each_kernel() -> None:
         ["a.cu", "choose", "bf16", "40", "16", "12", "9216"],
         ["a.cu", "gather", "bf16", "18", "0", "0", "0"],
     ]
+
+
+def test_a_variant_is_named_in_the_table() -> None:
+    (first, _) = read_log("decode.cu", "fp16", LOG, "int8, 16 tokens")
+    _, line = resource_table([first]).splitlines()
+    assert line.split("  ")[0] == "decode.cu choose fp16 int8, 16 tokens"
+
+
+def test_the_decode_kernel_is_listed_for_all_numbers_of_tokens() -> None:
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install cuda-bindings")
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError:
+        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
+    text = replace(INTERNVL2_1B.text, num_layers=1)  # and INT4 has blocks that it does not take
+    formats = (("fp16", WeightFormat("fp8")), ("fp16", WeightFormat("int4", 32)))
+    found = decode_resources(text, (8, 7), formats)
+    assert [each.variant for each in found] == ["fp8, 1 token", "fp8, 8 tokens", "fp8, 16 tokens"]
+    assert {(each.source, each.kernel, each.computed) for each in found} == {("decode.cu", "decode", "fp16")}
+    assert all(each.registers > 0 for each in found)

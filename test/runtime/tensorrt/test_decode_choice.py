@@ -7,6 +7,7 @@ import gc
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from outliers import write_model_with_outlier
 
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_directory import runtime_cache_directory
+from litevlm_ros.runtime.tensorrt import decode_choice
 from litevlm_ros.runtime.tensorrt.kernels import decode as decode_module
 
 LOGGER = "litevlm_ros.runtime.tensorrt.decode_choice"
@@ -67,11 +69,29 @@ def test_a_model_that_the_kernel_does_not_take(directory: Path, cuda: FakeCuda, 
     assert cuda.compiled - before < 20, "the kernel is not compiled"
 
 
-def test_weights_of_several_formats(demo: Path, cuda: FakeCuda, loaded: Any, tmp_path: Path) -> None:
-    """In INT4, the demo model's down projection has smaller blocks than the rest."""
-    fake_tensorrt.write_engines(demo, tmp_path, "int4")
-    settings = {"engine_dir": tmp_path, "vision_precision": "int4", "text_precision": "int4"}
-    used, message, _ = loaded(demo, **settings)
+def int4_engines(demo: Path, directory: Path) -> dict[str, Any]:
+    """Settings that name the demo model's engines in INT4."""
+    fake_tensorrt.write_engines(demo, directory, "int4")
+    return {"engine_dir": directory, "vision_precision": "int4", "text_precision": "int4"}
+
+
+def test_the_demo_model_in_int4(demo: Path, cuda: FakeCuda, loaded: Any, tmp_path: Path) -> None:
+    used, message, _ = loaded(demo, **int4_engines(demo, tmp_path))
+    assert used
+    assert "reads weights in int4 in blocks of 64" in message
+
+
+def test_weights_of_several_formats(
+    demo: Path, cuda: FakeCuda, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = decode_choice.layer_matrices
+
+    def mixed(weights: Any) -> Any:
+        first, *others = real(weights)
+        return [replace(first, block=128), *others]
+
+    monkeypatch.setattr(decode_choice, "layer_matrices", mixed)
+    used, message, _ = loaded(demo, **int4_engines(demo, tmp_path))
     assert not used
     assert "its layers hold weights in int4 in blocks of 128 and in int4 in blocks of 64, and they take one" in message
 

@@ -1,18 +1,55 @@
-// Attention of the new tokens to one part of a layer's cache, by one block. Queries are rows, as many for each token as
-// share the keys. Warps take 16 keys at a time, and their sums are then merged.
+// Attention of the new tokens by one head, whose team divides the cache. Queries are rows. Warps take 16 keys at a time, a
+// chunk, and their sums are then merged, first those of a block and then those of the team.
 
-// The cache as a step finds it, and the part of it from row begin to before row end.
-struct Span {
-    int past, fresh, begin, end;
+// The chunks of a head's keys that a block attends to: those of the cache in turn, and a last one of the new keys.
+struct Chunks {
+    int past, fresh;
+    __device__ int old() const { return (past + 15) / 16; }
+    // The warps of this block that have any.
+    __device__ int warps() const
+    {
+        const int own = (old() + 1 - member() + TEAM - 1) / TEAM;
+        return own < SOME_MIX_WARPS ? own : SOME_MIX_WARPS;
+    }
+    __device__ int of_warp(int warp) const { return member() + TEAM * warp; }
 };
 
-// What a warp knows of its 16 rows, of which a lane has row group and row group + 8.
-struct Mixed {
-    float most[ROW_HALVES], sum[ROW_HALVES], out[HEAD_DIM / 8][4];
+// A chunk as a lane holds it: of keys `row` and row + 8, numbers 8 * place and those that follow, of every 32.
+struct Chunk {
+    uint4 keys[2][HEAD_DIM / 32], values[2][HEAD_DIM / 32];
+
+    // Reads rows `begin` and later, before `end`, which lie `pitch` apart.
+    __device__ void read(const number *from_keys, const number *from_values, int begin, int end, int pitch)
+    {
+        const int lane = thread() % 32;
+#pragma unroll
+        for (int n = 0; n < 2; ++n) {
+            const int at = begin + 8 * n + lane / 4;
+            const size_t from = (size_t)at * pitch + lane % 4 * 8;
+#pragma unroll
+            for (int i = 0; i < HEAD_DIM / 32; ++i) {
+                keys[n][i] = values[n][i] = {0, 0, 0, 0};
+                if (at < end) {
+                    keys[n][i] = *(const uint4 *)(from_keys + from + 32 * i);
+                    values[n][i] = *(const uint4 *)(from_values + from + 32 * i);
+                }
+            }
+        }
+    }
 };
+
+__device__ void read_cached(Chunk &chunk, const Layer &layer, int head, const Chunks &chunks, int index)
+{
+    const int group = head / SHARING * HEAD_DIM;
+    chunk.read(layer.keys + group, layer.values + group, 16 * index, chunks.past, KV_HEADS * HEAD_DIM);
+}
 
 // Two numbers that a position rotates together: those of a head that are HALF apart.
-__device__ float2 read_both(const float *head, int at) { return {read_shared(head + at), read_shared(head + HALF + at)}; }
+__device__ float2 read_both(int part, int token, int at)
+{
+    const float *head = qkv_of_head() + (token * 3 + part) * HEAD_DIM + at;
+    return {head[0], head[HALF]};
+}
 
 __device__ float2 rotated(float2 both, int token, int at)
 {
@@ -20,30 +57,24 @@ __device__ float2 rotated(float2 both, int token, int at)
     return {both.x * cosine - both.y * sine, both.y * cosine + both.x * sine};
 }
 
-// Rotates 16 of the new queries that share `group`'s keys, from row 16 * `tile` on, to `queries`, and appends the new keys
-// and values that are in the span to the cache. `rows` begins with the first token's queries, keys and values.
-__device__ void rotate_and_append(const float *rows, number *queries, number *keys, number *values, const Span &span,
-                                  int group, int tile, int *bad)
+// Rotates the new queries and keys of a head, and leaves them and the new values as numbers in shared memory. One block
+// appends those keys and values that heads share to the cache.
+__device__ void rotate_and_append(const Layer &layer, const Chunks &chunks, int head, int *bad)
 {
-    for (int i = thread(); i < 16 * HALF; i += THREADS) {
-        const int row = i / HALF, at = i % HALF, token = (16 * tile + row) / SHARING;
-        const int head = group * SHARING + (16 * tile + row) % SHARING;
-        float2 both = {0, 0};
-        if (token < span.fresh)
-            both = rotated(read_both(rows + token * ROW_WORDS + head * HEAD_DIM, at), token, at);
-        queries[row * QUERY_PITCH + at] = to_number(both.x);
-        queries[row * QUERY_PITCH + HALF + at] = to_number(both.y);
-    }
-    for (int i = thread(); i < 2 * TOKENS * HALF; i += THREADS) {
-        const bool is_value = i >= TOKENS * HALF;
-        const int token = i / HALF % TOKENS, at = i % HALF, row = span.past + token;
-        if (token >= span.fresh || row < span.begin || row >= span.end)
+    const bool appends = head % SHARING == 0 && member() == 0;
+    for (int i = thread(); i < 3 * TOKENS * HALF; i += THREADS) {
+        const int part = i / (TOKENS * HALF), token = i / HALF % TOKENS, at = i % HALF;
+        if (token >= chunks.fresh)
             continue;
-        float2 both = read_both(rows + token * ROW_WORDS + (HEADS + (is_value ? KV_HEADS : 0) + group) * HEAD_DIM, at);
-        if (!is_value)
+        float2 both = read_both(part, token, at);
+        if (part < 2)
             both = rotated(both, token, at);
         const number first = to_number(both.x), second = to_number(both.y);
-        number *to = (is_value ? values : keys) + ((size_t)row * KV_HEADS + group) * HEAD_DIM + at;
+        number *to = rows_at(part) + token * ROW_PITCH + at;
+        to[0] = first, to[HALF] = second;
+        if (!appends || part == 0)
+            continue;
+        to = (part == 1 ? layer.keys : layer.values) + ((size_t)(chunks.past + token) * KV_HEADS + head / SHARING) * HEAD_DIM + at;
         to[0] = first, to[HALF] = second;
         if (!(is_finite(from_number(first)) & is_finite(from_number(second))))
             *bad = 1;
@@ -65,9 +96,13 @@ __device__ float sum_of_four(float value)
 
 #define NOTHING -1e30f  // less than any score, and finite, so that differences are numbers
 
-// Mixes the values of every WARPS-th 16 keys of the span, from those of `part` on.
-__device__ void mix(Mixed &mixed, const number *queries, const number *keys, const number *values, const Span &span,
-                    int group, int tile, int part)
+// What a warp knows of its rows, of which a lane has row group and row group + 8.
+struct Mixed {
+    float most[HALVES], sum[HALVES], out[HEAD_DIM / 8][4];
+};
+
+// Mixes the values of this warp's chunks, of which the first has been read unless it is that of the new keys.
+__device__ void mix(Mixed &mixed, Chunk &chunk, const Layer &layer, const Chunks &chunks, int head)
 {
     const int lane = thread() % 32, row = lane / 4, place = lane % 4;
     unsigned asked[HEAD_DIM / 32][2][4];
@@ -75,39 +110,28 @@ __device__ void mix(Mixed &mixed, const number *queries, const number *keys, con
     for (int i = 0; i < HEAD_DIM / 32; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const uint4 word = *(const uint4 *)(queries + (8 * half + row) * QUERY_PITCH + 32 * i + 8 * place);
+            uint4 word = {0, 0, 0, 0};
+            if (8 * half + row < TOKENS)
+                word = *(const uint4 *)(queries() + (8 * half + row) * ROW_PITCH + 32 * i + 8 * place);
             asked[i][half][0] = word.x, asked[i][half][1] = word.y, asked[i][half][2] = word.z, asked[i][half][3] = word.w;
         }
-    int last[ROW_HALVES];  // the last key that a row sees
 #pragma unroll
-    for (int half = 0; half < ROW_HALVES; ++half) {
+    for (int half = 0; half < HALVES; ++half)
         mixed.most[half] = NOTHING, mixed.sum[half] = 0;
-        const int token = (16 * tile + 8 * half + row) / SHARING, sees = span.past + token;
-        last[half] = sees < span.end ? sees : span.end - 1;
-    }
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 8; ++i)
         mixed.out[i][0] = mixed.out[i][1] = mixed.out[i][2] = mixed.out[i][3] = 0;
     const float scale = rsqrtf((float)HEAD_DIM) * 1.44269504f;  // powers of two are what the hardware has
-    for (int key = span.begin + 16 * part; key < span.end; key += 16 * WARPS) {
-        uint4 key_words[2][HEAD_DIM / 32], value_words[2][HEAD_DIM / 32];
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-            const int at = key + 8 * n + row;
-            const size_t from = ((size_t)at * KV_HEADS + group) * HEAD_DIM + 8 * place;
-#pragma unroll
-            for (int i = 0; i < HEAD_DIM / 32; ++i) {
-                const uint4 none = {0, 0, 0, 0};
-                key_words[n][i] = at < span.end ? __ldcg((const uint4 *)(keys + from + 32 * i)) : none;
-                value_words[n][i] = at < span.end ? __ldcg((const uint4 *)(values + from + 32 * i)) : none;
-            }
-        }
+    for (int index = chunks.of_warp(thread() / 32); index <= chunks.old(); index += TEAM * SOME_MIX_WARPS) {
+        const bool is_new = index == chunks.old();
+        if (is_new)
+            chunk.read(new_keys(), new_values(), 0, chunks.fresh, ROW_PITCH);
         float scores[2][4] = {};
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
             for (int i = 0; i < HEAD_DIM / 32; ++i) {
-                const uint4 &word = key_words[n][i];
+                const uint4 &word = chunk.keys[n][i];
                 const unsigned front[4] = {asked[i][0][0], asked[i][1][0], asked[i][0][1], asked[i][1][1]};
                 const unsigned back[4] = {asked[i][0][2], asked[i][1][2], asked[i][0][3], asked[i][1][3]};
                 multiply(scores[n], front, word.x, word.y);
@@ -115,14 +139,16 @@ __device__ void mix(Mixed &mixed, const number *queries, const number *keys, con
             }
         unsigned weights[4] = {0, 0, 0, 0};
 #pragma unroll
-        for (int half = 0; half < ROW_HALVES; ++half) {
+        for (int half = 0; half < HALVES; ++half) {
+            // The last key that the row sees: all of the cache, and of the new keys those up to its own.
+            const int last = is_new ? 8 * half + row : chunks.past - 1 - 16 * index;
             float most = mixed.most[half];
 #pragma unroll
             for (int n = 0; n < 2; ++n)
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     float &score = scores[n][2 * half + i];
-                    score = key + 8 * n + 2 * place + i <= last[half] ? score * scale : NOTHING;
+                    score = 8 * n + 2 * place + i <= last ? score * scale : NOTHING;
                     most = fmaxf(most, score);
                 }
             most = largest_of_four(most);
@@ -143,25 +169,30 @@ __device__ void mix(Mixed &mixed, const number *queries, const number *keys, con
         }
 #pragma unroll
         for (int i = 0; i < HEAD_DIM / 32; ++i) {
-            const unsigned low[4] = {value_words[0][i].x, value_words[0][i].y, value_words[0][i].z, value_words[0][i].w};
-            const unsigned high[4] = {value_words[1][i].x, value_words[1][i].y, value_words[1][i].z, value_words[1][i].w};
+            const uint4 &one = chunk.values[0][i], &two = chunk.values[1][i];
+            const unsigned low[4] = {one.x, one.y, one.z, one.w}, high[4] = {two.x, two.y, two.z, two.w};
 #pragma unroll
             for (int j = 0; j < 4; ++j)
                 multiply(mixed.out[4 * i + j], weights, transpose(low[j]), transpose(high[j]));
         }
+        if (index + TEAM * SOME_MIX_WARPS < chunks.old())
+            read_cached(chunk, layer, head, chunks, index + TEAM * SOME_MIX_WARPS);
     }
 #pragma unroll
-    for (int half = 0; half < ROW_HALVES; ++half)
+    for (int half = 0; half < HALVES; ++half)
         mixed.sum[half] = sum_of_four(mixed.sum[half]);
 }
 
-// Leaves what a warp knows in its place of the room: 16 rows of HEAD_DIM sums, the largest score and the sum of weights.
+// Leaves what a warp knows in its place of the room: for each token HEAD_DIM sums, the largest score and the sum of weights.
 __device__ void leave(const Mixed &mixed)
 {
     const unsigned lane = thread() % 32, place = lane % 4;
-    float *at = room() + thread() / 32 * MIXED_OF_WARP + lane / 4 * MIXED_PITCH;
 #pragma unroll
-    for (int half = 0; half < ROW_HALVES; ++half, at += 8 * MIXED_PITCH) {
+    for (int half = 0; half < HALVES; ++half) {
+        const int token = lane / 4 + 8 * half;
+        if (token >= TOKENS)
+            continue;
+        float *at = room() + (thread() / 32 * TOKENS + token) * MIXED_PITCH;
 #pragma unroll
         for (int i = 0; i < HEAD_DIM / 8; ++i)
             *(float2 *)(at + i / 4 * 32 + 8 * place + 2 * (i % 4)) = {mixed.out[i][2 * half], mixed.out[i][2 * half + 1]};
@@ -170,45 +201,67 @@ __device__ void leave(const Mixed &mixed)
     }
 }
 
-// Merges what `warps` warps have left, and writes, for each row and this split, HEAD_DIM sums, the largest score and the sum
-// of weights.
-__device__ void merge(float *rows, int warps, int fresh, int group, int tile, int split)
-{
-    for (int i = thread(); i < 8 * ROW_HALVES * HEAD_DIM / 2; i += THREADS) {
-        const int row = i / (HEAD_DIM / 2), at = i % (HEAD_DIM / 2) * 2, query = 16 * tile + row, token = query / SHARING;
-        if (token >= fresh)
-            continue;
-        const float *left = room() + row * MIXED_PITCH;
-        float most = NOTHING, sum = 0;
-        float2 mean = {0, 0};
-        for (int warp = 0; warp < warps; ++warp)
-            most = fmaxf(most, left[warp * MIXED_OF_WARP + HEAD_DIM]);
-        for (int warp = 0; warp < warps; ++warp) {
-            const float *of_warp = left + warp * MIXED_OF_WARP;
-            const float by = exp2f(of_warp[HEAD_DIM] - most);
-            const float2 two = *(const float2 *)(of_warp + at);
-            sum += by * of_warp[HEAD_DIM + 1];
+// Two neighbours of a row's sums, with the largest score and the sum of weights that they belong to.
+struct Merged {
+    float most = NOTHING, sum = 0;
+    float2 mean = {0, 0};
+    // Merges `parts`, which lie `apart` floats apart. The numbers are at `at`.
+    __device__ Merged(const float *from, int parts, int apart, int at)
+    {
+        for (int i = 0; i < parts; ++i)
+            most = fmaxf(most, from[i * apart + HEAD_DIM]);
+        for (int i = 0; i < parts; ++i) {
+            const float2 weights = *(const float2 *)(from + i * apart + HEAD_DIM), two = *(const float2 *)(from + i * apart + at);
+            const float by = exp2f(weights.x - most);
+            sum += by * weights.y;
             mean.x += by * two.x, mean.y += by * two.y;
         }
-        const int part = (group * SHARING + query % SHARING) * MOST_SPLITS + split;
-        float *to = rows + token * ROW_WORDS;
-        *(float2 *)(to + PARTS_AT + part * HEAD_DIM + at) = mean;
+    }
+};
+
+// Merges what the block's warps have left, and hands it to the team.
+__device__ void hand_part(const Chunks &chunks)
+{
+    for (int i = thread(); i < TOKENS * HALF; i += THREADS) {
+        const int token = i / HALF, at = i % HALF * 2;
+        if (token >= chunks.fresh)
+            continue;
+        const Merged merged(room() + token * MIXED_PITCH, chunks.warps(), TOKENS * MIXED_PITCH, at);
+        float *to = part_of(member(), token);
+        hand(PARTS, to + at, words_of(merged.mean.x, merged.mean.y));
         if (at == 0)
-            *(float2 *)(to + WEIGHTS_AT + 2 * part) = {most, sum};
+            hand(PARTS, to + HEAD_DIM, words_of(merged.most, merged.sum));
     }
 }
 
-// Attends with 16 rows of queries, from row 16 * `tile` on. `rows` is what blocks exchange.
-__device__ void attend(float *rows, number *keys, number *values, const Span &span, int group, int tile, int split, int *bad)
+// Merges the parts of the team.
+__device__ void merge_parts(const Chunks &chunks)
 {
-    number *queries = (number *)(room() + MIX_ROOM);
-    rotate_and_append(rows + QKV_AT, queries, keys, values, span, group, tile, bad);
-    const int count = span.end - span.begin, warps = count < 16 * WARPS ? (count + 15) / 16 : WARPS;  // that have any keys
-    if (thread() / 32 < warps) {
-        Mixed mixed;
-        mix(mixed, queries, keys, values, span, group, tile, thread() / 32);
-        leave(mixed);
+    for (int i = thread(); i < TOKENS * HALF; i += THREADS) {
+        const int token = i / HALF, at = i % HALF * 2;
+        if (token >= chunks.fresh)
+            continue;
+        const Merged merged(part_of(0, token), TEAM, TOKENS * PART_PITCH, at);
+        const float share = 1 / merged.sum;
+        *(unsigned *)(mixed_rows() + token * ROW_PITCH + at) = pack(merged.mean.x * share, merged.mean.y * share);
     }
-    sync();
-    merge(rows, warps, span.fresh, group, tile, split);
+}
+
+// What a layer reads besides weights comes nearer, long before it is needed: old keys and values, and norms.
+__device__ void ask_for_layer(int layer, int past)
+{
+    if (layer >= LAYERS)
+        return;
+    const Layer &of = layers()[layer];
+    if (team() < HEADS) {
+        const int group = team() / SHARING;
+        for (int i = thread(); i < 2 * past; i += THREADS) {
+            const int row = i / 2;
+            if (row / 16 % TEAM == member() && row / 16 / TEAM % SHARING == team() % SHARING)
+                ask_for((i % 2 ? of.values : of.keys) + ((size_t)row * KV_HEADS + group) * HEAD_DIM);
+        }
+    }
+    const int lines = HIDDEN / 32, own = (int)blockIdx.x * THREADS + (int)thread();
+    for (int i = own; i < 2 * lines; i += BLOCKS * THREADS)
+        ask_for((i < lines ? of.input_norm : of.post_norm) + i % lines * 32);
 }

@@ -9,14 +9,20 @@ struct Best {
         if (other > logit || (other == logit && there < token))
             logit = other, token = there;
     }
+    // The better one of two lanes.
+    __device__ Best of_lanes(int apart) const
+    {
+        Best best = *this;
+        const float other = __shfl_xor_sync(ALL, logit, apart);
+        best.meet(other, __shfl_xor_sync(ALL, token, apart));
+        return best;
+    }
 };
 
 __device__ Best best_of_warp(Best best)
 {
-    for (int distance = 16; distance; distance /= 2) {
-        const float other = __shfl_xor_sync(ALL, best.logit, distance);
-        best.meet(other, __shfl_xor_sync(ALL, best.token, distance));
-    }
+    for (int distance = 16; distance; distance /= 2)
+        best = best.of_lanes(distance);
     return best;
 }
 
@@ -30,43 +36,58 @@ __device__ float weighed(const Step &step, int token, float logit, float penalty
     return logit;
 }
 
+// Logits, and the best of those that a lane has seen.
+struct LogitOutput {
+    const Step &step;
+    const int fresh;
+    const float penalty;
+    Best best[HALVES];
+    __device__ void prepare(int) {}
+    __device__ void take(int tile, const float (&sum)[4])
+    {
+#pragma unroll
+        for (int half = 0; half < HALVES; ++half) {
+            const int token = token_of(half), at = TILE * tile + 2 * place_of();
+            if (token >= fresh)
+                continue;
+            const unsigned two = pack(sum[2 * half], sum[2 * half + 1]);
+            *(unsigned *)(step.logits + (size_t)token * ROWS_OF_HEAD + at) = two;
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (at + i < VOCABULARY) {
+                    const float logit = from_number(number(two >> 16 * i));
+                    if (!is_finite(logit))
+                        step.bad[LAYERS] = 1;
+                    best[half].meet(weighed(step, at + i, logit, penalty), at + i);
+                }
+        }
+    }
+};
+
 __device__ void choose_in_block(const Step &step, Place &place, int fresh)
 {
-    Best best;
-    const NormWeights<Plain, HEAD> weights(step.final_norm, fresh);
-    const float penalty = step.penalised ? *step.penalty : 1;
+    const int lane = thread() % 32, warp = thread() / 32;
+    LogitOutput logits = {step, fresh, step.penalised ? *step.penalty : 1};
     product<Plain, HEAD>(
-        place, fresh, [](int, int) -> float2 { return {0, 0}; },
-        [&](Inputs<Plain, HEAD> &inputs) {
-            await(count(step, DOWN_THERE), blocks_with(DOWN) * LAYERS);
-            read_normalised<Plain, HEAD>(inputs, weights, step.eps, fresh,
-                                         [&](int token, int at) { return summed(step, token, at); });
-        },
-        [&](int token, int channel, float sum, float, float2) {
-            if (token < 0)
-                return;
-            const number rounded = to_number(sum);
-            step.logits[(size_t)token * ROWS_OF_HEAD + channel] = rounded;
-            if (channel < VOCABULARY) {
-                if (!is_finite(from_number(rounded)))
-                    step.bad[LAYERS] = 1;
-                best.meet(weighed(step, channel, from_number(rounded), penalty), channel);
-            }
-        });
-    Best *of_threads = (Best *)room();
-    of_threads[thread()] = best;
+        place, 0, fresh, normalised(), NORMAL_PITCH,
+        [&] { normalise(step, step.final_norm, 2 * LAYERS, fresh, count(step, DOWN_THERE), BLOCKS * LAYERS); }, logits);
+    Best *of_warps = (Best *)room();  // [TOKENS, WARPS]
+#pragma unroll
+    for (int half = 0; half < HALVES; ++half) {
+        Best best = logits.best[half];
+        best = best.of_lanes(1).of_lanes(2);
+        if (place_of() == 0 && token_of(half) < TOKENS)
+            of_warps[token_of(half) * WARPS + warp] = best;
+    }
     sync();
-    const int lane = thread() % 32;
-    for (int token = thread() / 32; token < fresh; token += WARPS) {
-        Best of_token;
-        for (int i = lane; i < THREADS / (TOKENS * TILE) * TILE; i += 32) {
-            const Best &other = of_threads[i / TILE * TILE * TOKENS + token * TILE + i % TILE];
-            of_token.meet(other.logit, other.token);
-        }
-        of_token = best_of_warp(of_token);
+    for (int token = warp; token < fresh; token += WARPS) {
+        Best best;
+        if (lane < WARPS)
+            best = of_warps[token * WARPS + lane];
+        best = best_of_warp(best);
         if (lane == 0) {
-            step.best[token * gridDim.x + blockIdx.x] = of_token.logit;
-            step.best_at[token * gridDim.x + blockIdx.x] = of_token.token;
+            step.best[token * BLOCKS + blockIdx.x] = best.logit;
+            step.best_at[token * BLOCKS + blockIdx.x] = best.token;
         }
     }
 }

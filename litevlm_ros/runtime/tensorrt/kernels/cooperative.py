@@ -10,21 +10,23 @@ from litevlm_ros.runtime.tensorrt.device import CudaDevice
 
 
 class CooperativeKernel:
-    """A kernel that is launched with one block for each multiprocessor, and with a structure as its only argument.
+    """A kernel that is launched with a structure as its only argument.
 
     pycuda cannot launch it, so `cuda.bindings` does that, on the same stream. The device must be current in every call.
     """
 
-    def __init__(self, device: CudaDevice, code: bytes, name: str, threads: int, shared_bytes: int) -> None:
+    def __init__(
+        self, device: CudaDevice, code: bytes, name: str, blocks: int, threads: int, shared_bytes: int
+    ) -> None:
         """Loads the kernel `name` of machine code. Raises EngineError if the driver refuses it.
 
-        Each block has `threads` threads and `shared_bytes` bytes of shared memory.
+        It is launched with `blocks` blocks, each with `threads` threads and `shared_bytes` bytes of shared memory.
         """
         from cuda.bindings import driver
 
         self._driver: Any = driver
         self._stream = driver.CUstream(device.stream.handle)
-        self._blocks, self._threads, self._shared_bytes = device.multiprocessors, threads, shared_bytes
+        self._blocks, self._threads, self._shared_bytes = blocks, threads, shared_bytes
         (self._module,) = self._check(driver.cuModuleLoadData(code))
         try:
             (self._function,) = self._check(driver.cuModuleGetFunction(self._module, name.encode()))
@@ -44,6 +46,18 @@ class CooperativeKernel:
                 self._function, *grid, *block, self._shared_bytes, self._stream, ctypes.addressof(arguments)
             )
         )
+
+    def most_clusters(self, size: int) -> int:
+        """Returns how many clusters of `size` blocks run at the same time. Raises EngineError."""
+        launch, attribute = self._driver.CUlaunchConfig(), self._driver.CUlaunchAttribute()
+        launch.gridDimX, launch.gridDimY, launch.gridDimZ = size, 1, 1
+        launch.blockDimX, launch.blockDimY, launch.blockDimZ = self._threads, 1, 1
+        launch.sharedMemBytes = self._shared_bytes
+        attribute.id = self._driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = size, 1, 1
+        launch.attrs, launch.numAttrs = [attribute], 1
+        (count,) = self._check(self._driver.cuOccupancyMaxActiveClusters(self._function, launch))
+        return int(count)
 
     def close(self) -> None:
         """Unloads the kernel. It must not be running."""

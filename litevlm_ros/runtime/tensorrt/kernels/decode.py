@@ -9,22 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
 from litevlm_ros.config import MOST_LOGITS
-from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
+from litevlm_ros.engines.text_blocks import padded_vocabulary
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
 from litevlm_ros.runtime.tensorrt.kernels.cooperative import CooperativeKernel
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, compile_kernels, compiler_version, read_source
+from litevlm_ros.runtime.tensorrt.kernels.teams import Teams, teams_on
 
 DECODE_SOURCES = (
     "tensor.cuh",
     "stored.cuh",
+    "share.cuh",
+    "room.cuh",
     "stream.cuh",
-    "attend.cuh",
     "step.cuh",
+    "attend.cuh",
+    "norm.cuh",
     "product.cuh",
-    "cache_parts.cuh",
+    "outputs.cuh",
     "choice.cuh",
     "decode.cu",
 )
@@ -33,15 +37,13 @@ DECODE_SOURCES = (
 DECODE_SIZES = (1, 8, MOST_LOGITS)
 """The most new tokens of each variant of the kernel."""
 
-COUNT_BYTES = 64 * 32 * 4
+COUNT_BYTES = 3 * 32 * 4
 """Bytes of the counters by which blocks wait for each other: zero before the first launch, and after each one."""
 
 _LEAST_CAPABILITY = (8, 0)
 _WARPS = 14
 """Warps of a block that compute. One more copies weights."""
-_WARP = 32
-_MOST_SPLITS = 8
-"""The most parts that the cache is cut into, so that more blocks than there are key heads attend to it."""
+_THREADS = 32 * (_WARPS + 1)
 _RESERVED_BYTES = 1024
 """Bytes of a block's shared memory that CUDA and the kernel's own variables take."""
 _DIGITS = 12
@@ -64,8 +66,8 @@ class WeightFormat:
 
 _FORMATS = {"": "Plain", "fp8": "Fp8", "int8": "Int8", "int4": "Int4"}
 """Packing → its type in stored.cuh."""
-_MULTIPLES = {"": 32, "fp8": 64, "int8": 64, "int4": 128}
-"""Packing → what the width of each product's inputs is a multiple of."""
+_STEP_COLUMNS = {"": 32, "fp8": 64, "int8": 64, "int4": 64}
+"""Packing → the columns that four lanes take at once, of which each product's inputs are a multiple."""
 _BLOCKS = (128, 64)
 """The blocks of int4."""
 
@@ -86,7 +88,7 @@ class Step:
     ids: int
     positions: int
     lengths: int
-    exchange: int
+    sums: int
     best: int
     best_at: int
     counts: int
@@ -111,29 +113,23 @@ STEP_LAYOUT = struct.Struct("<20Qfii4x")
 """The layout of Step."""
 
 
-def most_splits(config: TextConfig, multiprocessors: int) -> int:
-    """Returns the most parts that the cache of one key head is cut into."""
-    return min(_MOST_SPLITS, max(1, multiprocessors // config.num_kv_heads))
+def sum_words(config: TextConfig) -> int:
+    """Returns the words of 4 bytes of the sums over the layers, zero before the first launch, as step.cuh says."""
+    return 3 * MOST_LOGITS * config.hidden_size
 
 
-def exchange_words(config: TextConfig, multiprocessors: int) -> int:
-    """Returns the words of 4 bytes that blocks hand to each other of a token, as stream.cuh lays them out."""
-    splits, mixed = most_splits(config, multiprocessors), config.num_heads * config.head_dim
-    weights = _multiple_of_four(2 * config.num_heads * splits)
-    words = config.hidden_size + qkv_width(config) + splits * mixed + weights + mixed // 2
-    return _multiple_of_four(words + config.intermediate_size // 2)
-
-
-def _multiple_of_four(number: int) -> int:
-    return -(-number // 4) * 4
+def units_of_mlp(config: TextConfig, stored: WeightFormat) -> int:
+    """Returns the units in which channels of the MLP are given to teams, as share.cuh says."""
+    return config.intermediate_size // _STEP_COLUMNS[stored.packing]
 
 
 def decode_macros(
-    config: TextConfig, computed: str, stored: WeightFormat, tokens: int, multiprocessors: int, most_shared_bytes: int
+    config: TextConfig, computed: str, stored: WeightFormat, tokens: int, teams: Teams, most_shared_bytes: int
 ) -> Mapping[str, str]:
     """Returns the macros that the kernel for up to `tokens` new tokens, one of DECODE_SIZES, is compiled with.
 
-    `computed` is 'fp16' or 'bf16'. A block may have `most_shared_bytes` bytes of shared memory.
+    `computed` is 'fp16' or 'bf16'. `teams` has at most as many teams as `units_of_mlp`. A block may have
+    `most_shared_bytes` bytes of shared memory.
     """
     numbers = {
         "HIDDEN": config.hidden_size,
@@ -146,9 +142,9 @@ def decode_macros(
         "ROWS_OF_HEAD": padded_vocabulary(config),
         "TOKENS": tokens,
         "WARPS": _WARPS,
-        "MOST_SPLITS": most_splits(config, multiprocessors),
+        "TEAMS": teams.count,
+        "TEAM": teams.size,
         "GROUP": stored.block or _BLOCKS[0],
-        "ROW_WORDS_EXPECTED": exchange_words(config, multiprocessors),
         "SHARED_BYTES": most_shared_bytes - _RESERVED_BYTES,
     }
     return {
@@ -175,13 +171,11 @@ def _obstacles(
         yield f"weights stored in {stored} are computed in {computed}, and they take them in fp16 only"
     if stored.packing == "int4" and stored.block not in _BLOCKS:
         yield f"weights are stored in {stored}, and they take blocks of {' or '.join(map(str, _BLOCKS))}"
-    multiple = _MULTIPLES[stored.packing]
+    multiple = _STEP_COLUMNS[stored.packing]
     widths = {
-        "the width of a head": (config.head_dim, 32),
+        "the width of a head": (config.head_dim, multiple),
         "the hidden size": (config.hidden_size, multiple),
-        "the width of all heads": (config.num_heads * config.head_dim, multiple),
         "the width of the MLP": (config.intermediate_size, multiple),
-        "the width of queries, keys and values": (qkv_width(config), 8),
     }
     for what, (size, of) in widths.items():
         if size % of:
@@ -201,8 +195,11 @@ class DecodeKernels:
         self._device, self._kept = device, kept
         self._source = read_source(*DECODE_SOURCES)
         self._loaded: dict[int, CooperativeKernel] = {}
+        shared_bytes = device.most_shared_bytes - _RESERVED_BYTES
+        self.teams = teams_on(device, config.num_heads, units_of_mlp(config, stored), _THREADS, shared_bytes)
+        """The division of the blocks."""
         macros = {
-            tokens: decode_macros(config, computed, stored, tokens, device.multiprocessors, device.most_shared_bytes)
+            tokens: decode_macros(config, computed, stored, tokens, self.teams, device.most_shared_bytes)
             for tokens in DECODE_SIZES
         }
         try:
@@ -236,8 +233,8 @@ class DecodeKernels:
         return code
 
     def _load(self, name: str, code: bytes, macros: Mapping[str, str]) -> CooperativeKernel:
-        threads, shared_bytes = _WARP * (_WARPS + 1), int(macros["SHARED_BYTES"])
+        shape = self.teams.blocks, _THREADS, int(macros["SHARED_BYTES"])
         try:
-            return CooperativeKernel(self._device, code, "decode", threads, shared_bytes)
+            return CooperativeKernel(self._device, code, "decode", *shape)
         except EngineError:  # the kept file may be damaged, or the driver older than when it was made
-            return CooperativeKernel(self._device, self._compile(name, macros), "decode", threads, shared_bytes)
+            return CooperativeKernel(self._device, self._compile(name, macros), "decode", *shape)

@@ -8,10 +8,10 @@ struct Step {
     const float *frequencies;          // [HEAD_DIM / 2]
     long long *ids, *positions;        // [TOKENS]
     int *lengths;                      // new tokens, and rows of the cache that are valid once those are appended
-    float *exchange;                   // [TOKENS, ROW_WORDS]
+    float *sums;                       // [3, 16, HIDDEN]: of the second, new tokens' rows are zero before and after a launch
     float *best;                       // [TOKENS, gridDim.x]: the largest logit of each block
     int *best_at;                      // [TOKENS, gridDim.x]
-    unsigned *counts;                  // [64, 32], of which each takes the first: zero before and after a launch
+    unsigned *counts;                  // [COUNTS, 32], of which each takes the first: zero before and after a launch
     number *logits;                    // [TOKENS, ROWS_OF_HEAD]
     long long *next_tokens;            // [TOKENS]
     int *bad;                          // [LAYERS + 1]: 1 where a layer's keys or values, or the logits, are not finite
@@ -24,19 +24,23 @@ struct Step {
     int visual_is_bf16, ring_size, padding;
 };
 
-// Counts of blocks that are done with a part. Behind them are those of 16 rows of queries each.
-enum Count { QKV_THERE, MIXED_THERE, O_THERE, ACTIVE_THERE, DOWN_THERE, BEST_THERE, COUNTS };
-
-static_assert(COUNTS + KV_HEADS * ROW_TILES <= 64, "decode.py has room for 64 counts");
+// Counts of blocks that have added their parts of a product to the sum, and of those that have their best logit.
+enum Count { O_THERE, DOWN_THERE, BEST_THERE, COUNTS };
 
 __device__ unsigned *count(const Step &step, int which) { return step.counts + 32 * which; }  // a line for each
 
-// The words of a token, from `at` on.
-__device__ float *row(const Step &step, int token, int at) { return step.exchange + token * ROW_WORDS + at; }
-
-__device__ float scale_of(const Layer &layer, int product, int row)
+// The sum over the layers is made anew twice a layer, in turn number `turn` from that of the turn before. All teams add
+// their parts to it at the same time. Of three sums, one is read meanwhile, one is added to, and one is cleared.
+__device__ float *sum_of(const Step &step, int turn, int token, int at)
 {
-    return Stored::HAS_SCALES ? from_half(layer.scales[product][row]) * Stored::UNIT : 1;
+    return step.sums + (turn % 3 * 16 + token) * HIDDEN + at;
+}
+
+__device__ float2 two_scales(const Layer &layer, int product, int row, int other)
+{
+    if (!Stored::HAS_SCALES)
+        return {1, 1};
+    return {from_half(layer.scales[product][row]) * Stored::UNIT, from_half(layer.scales[product][other]) * Stored::UNIT};
 }
 
 __device__ float embedded(const Step &step, int token, int at)
@@ -48,11 +52,17 @@ __device__ float embedded(const Step &step, int token, int at)
     return step.visual_is_bf16 ? from_bf16(number) : from_half(number);
 }
 
-__device__ float4 summed(const Step &step, int token, int at) { return read_shared((const float4 *)row(step, token, SUM_AT + at)); }
-
-// The blocks that have tiles of a product.
-__device__ unsigned blocks_with(int product)
+// The sum of a turn: that of the first one is the embedding.
+__device__ float4 four_of_sum(const Step &step, int turn, int token, int at)
 {
-    return tiles_of(product) < (int)gridDim.x ? tiles_of(product) : gridDim.x;
+    if (turn)
+        return read_shared((const float4 *)sum_of(step, turn, token, at));
+    return {embedded(step, token, at), embedded(step, token, at + 1), embedded(step, token, at + 2), embedded(step, token, at + 3)};
 }
 
+__device__ float2 two_of_sum(const Step &step, int turn, int token, int at)
+{
+    if (turn)
+        return read_shared((const float2 *)sum_of(step, turn, token, at));
+    return {embedded(step, token, at), embedded(step, token, at + 1)};
+}

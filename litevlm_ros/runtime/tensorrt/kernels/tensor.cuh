@@ -152,15 +152,26 @@ __device__ void signal(unsigned *count)
         asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
 }
 
-// Waits until `goal` signals have come.
+__device__ void await_in_thread(const unsigned *count, unsigned goal)
+{
+    unsigned come;
+    do
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(come) : "l"(count) : "memory");
+    while (come < goal);
+}
+
+// Waits until `goal` signals have come, in one warp or in all that compute.
+__device__ void await_in_warp(const unsigned *count, unsigned goal)
+{
+    if (threadIdx.x % 32 == 0)
+        await_in_thread(count, goal);
+    __syncwarp();
+}
+
 __device__ void await(const unsigned *count, unsigned goal)
 {
-    if (threadIdx.x == 0) {
-        unsigned come;
-        do
-            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(come) : "l"(count) : "memory");
-        while (come < goal);
-    }
+    if (threadIdx.x == 0)
+        await_in_thread(count, goal);
     sync();
 }
 
@@ -172,3 +183,48 @@ __device__ unsigned add_signal(unsigned *count)
     return before;
 }
 
+
+// Adds two numbers to what blocks add to at the same time.
+__device__ void add_both(float *at, float first, float second)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(at), "f"(first), "f"(second) : "memory");
+#else
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(at), "f"(first) : "memory");
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(at + 1), "f"(second) : "memory");
+#endif
+}
+
+// --- between the blocks of a team, a cluster, each of which reaches the shared memory of the others
+
+#if TEAM > 1
+__device__ unsigned shared_place_of(const void *at, unsigned member)
+{
+    unsigned place;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(place) : "r"(shared_place(at)), "r"(member));
+    return place;
+}
+
+// Stores two words in the shared memory of a member, whose barrier waits for these 8 bytes.
+__device__ void send(void *at, uint2 words, Barrier *barrier, unsigned member)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];"
+                 ::"r"(shared_place_of(at, member)), "r"(words.x), "r"(words.y), "r"(shared_place_of(barrier, member)) : "memory");
+}
+
+// Waits as `wait_for_turn` does, for what members have sent.
+__device__ void wait_for_team(Barrier *barrier, unsigned turn)
+{
+    unsigned over;
+    do
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(over) : "r"(shared_place(barrier)), "r"(turn & 1) : "memory");
+    while (!over);
+}
+
+// Waits for all threads of the team.
+__device__ void meet_team()
+{
+    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+}
+#endif

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from litevlm_ros.runtime.tensorrt.kernels.decode import (
     WeightFormat,
     decode_macros,
     decode_obstacle,
-    most_splits,
+    units_of_mlp,
 )
 from litevlm_ros.runtime.tensorrt.kernels.module import compile_with_log, read_source
+from litevlm_ros.runtime.tensorrt.kernels.teams import Teams, divided
 
 TEXT = INTERNVL2_1B.text
 DEMO = ModelConfig.from_directory(Path(__file__).parents[4] / "models/demo").text
@@ -43,8 +44,8 @@ def test_internvl2_1b_is_taken_in_all_formats(stored: WeightFormat) -> None:
         ({}, "fp16", WeightFormat("int4", 32), (9, 0), "in int4 in blocks of 32, and they take blocks of 128 or 64"),
         ({"head_dim": 48}, "fp16", PLAIN, (9, 0), "a head is 48, and with weights in 16 bits it .* a multiple of 32"),
         ({"hidden_size": 928}, "fp16", FP8, (9, 0), "hidden size is 928, and with weights in fp8 .* a multiple of 64"),
-        ({"num_heads": 13, "num_kv_heads": 1}, "fp16", INT4, (9, 0), "all heads is 832, .* a multiple of 128"),
-        ({"intermediate_size": 4800}, "fp16", INT4, (9, 0), "the MLP is 4800, and .* in int4 .* a multiple of 128"),
+        ({"head_dim": 96}, "fp16", INT4, (9, 0), "a head is 96, and with weights in int4 .* a multiple of 64"),
+        ({"intermediate_size": 4832}, "fp16", INT4, (9, 0), "the MLP is 4832, and .* in int4 .* a multiple of 64"),
     ],
 )  # fmt: skip
 def test_what_it_does_not_take_is_said(
@@ -56,16 +57,18 @@ def test_what_it_does_not_take_is_said(
 
 
 def test_macros_are_those_of_model_format_and_gpu() -> None:
-    macros = decode_macros(TEXT, "fp16", WeightFormat("int4", 64), 8, 132, 232448)
+    macros = decode_macros(TEXT, "fp16", WeightFormat("int4", 64), 8, Teams(15, 8), 232448)
     assert macros == {
         "NUMBER_IS_HALF": "1", "HIDDEN": "896", "HEADS": "14", "KV_HEADS": "2", "HEAD_DIM": "64", "INNER": "4864",
         "LAYERS": "24", "VOCABULARY": "151655", "ROWS_OF_HEAD": "151656", "TOKENS": "8", "WARPS": "14",
-        "MOST_SPLITS": "8", "ROW_WORDS_EXPECTED": "12320", "GROUP": "64", "SHARED_BYTES": "231424",
-        "FORMAT": "Int4",
+        "TEAMS": "15", "TEAM": "8", "GROUP": "64", "SHARED_BYTES": "231424", "FORMAT": "Int4",
     }  # fmt: skip
-    assert decode_macros(TEXT, "bf16", PLAIN, 1, 8, 101376)["MOST_SPLITS"] == "4"
-    assert decode_macros(TEXT, "bf16", PLAIN, 1, 8, 101376)["FORMAT"] == "Plain"
-    assert most_splits(replace(TEXT, num_kv_heads=14), 8) == 1
+    assert decode_macros(TEXT, "bf16", PLAIN, 1, Teams(8, 1), 101376)["FORMAT"] == "Plain"
+
+
+def test_channels_of_the_mlp_are_given_to_teams_in_units() -> None:
+    assert units_of_mlp(TEXT, PLAIN) == 152
+    assert units_of_mlp(TEXT, FP8) == units_of_mlp(TEXT, INT4) == 76
 
 
 def test_the_argument_is_laid_out_as_a_structure_in_cuda() -> None:
@@ -98,7 +101,9 @@ def test_it_compiles_and_all_threads_of_a_block_fit(
         nvrtc.nvrtcVersion()
     except RuntimeError:
         pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
-    macros = decode_macros(config, computed, stored, tokens, 8, SHARED_BYTES[capability])
+    clusters = {8: 15, 4: 30, 2: 66} if capability == (9, 0) else {}
+    teams = divided(config.num_heads, units_of_mlp(config, stored), 16, lambda size: clusters.get(size, 0))
+    macros = decode_macros(config, computed, stored, tokens, teams, SHARED_BYTES[capability])
     source = read_source(*DECODE_SOURCES)
     _, log = compile_with_log(source, capability, macros, ("--ptxas-options=-v",))
     (kernel,) = read_log("decode.cu", computed, log)
