@@ -77,13 +77,13 @@ template <class Format, class RowAt>
 __device__ void copy_rows(Place &place, int layer, int product, int rows, int first, int steps, RowAt row_at)
 {
     const int lane = threadIdx.x % 32, columns = columns_of(product), pitch = pitch_of<Format>(product);
-    const unsigned bytes = steps * step_bytes<Format>();
     const size_t row_bytes = columns / (4 * Format::VALUES) * step_bytes<Format>();
     const char *weights = (const char *)layers()[layer].weights[product] + first * step_bytes<Format>();
     char *slot = slot_at(place.slot);
     Barrier *barrier = filled(place.slot);
     wait_for_turn(emptied(place.slot), place.turn - 1);
 #if __CUDA_ARCH__ >= 900
+    const unsigned bytes = steps * step_bytes<Format>();
     if (lane == 0)
         arrive_expecting(barrier, has_long_rows(product) ? rows * bytes : 0);
     __syncwarp();
