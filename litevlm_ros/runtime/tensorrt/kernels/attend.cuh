@@ -74,7 +74,8 @@ __device__ void rotate_and_append(const Layer &layer, const Chunks &chunks, int 
         to[0] = first, to[HALF] = second;
         if (!appends || part == 0)
             continue;
-        to = (part == 1 ? layer.keys : layer.values) + ((size_t)(chunks.past + token) * KV_HEADS + head / SHARING) * HEAD_DIM + at;
+        const size_t row = (size_t)(chunks.past + token) * KV_HEADS + head / SHARING;
+        to = (part == 1 ? layer.keys : layer.values) + row * HEAD_DIM + at;
         to[0] = first, to[HALF] = second;
         if (!(is_finite(from_number(first)) & is_finite(from_number(second))))
             *bad = 1;
@@ -211,7 +212,8 @@ struct Merged {
         for (int i = 0; i < parts; ++i)
             most = fmaxf(most, from[i * apart + HEAD_DIM]);
         for (int i = 0; i < parts; ++i) {
-            const float2 weights = *(const float2 *)(from + i * apart + HEAD_DIM), two = *(const float2 *)(from + i * apart + at);
+            const float2 weights = *(const float2 *)(from + i * apart + HEAD_DIM);
+            const float2 two = *(const float2 *)(from + i * apart + at);
             const float by = exp2f(weights.x - most);
             sum += by * weights.y;
             mean.x += by * two.x, mean.y += by * two.y;

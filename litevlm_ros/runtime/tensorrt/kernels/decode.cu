@@ -58,7 +58,8 @@ __device__ void apply_mlp(const Step &step, Place &place, int layer, int fresh, 
         [&] { normalise(step, of.post_norm, turn, fresh, count(step, O_THERE), goal); }, gate_up);
     SumOutput<DOWN> sum = {step, of, turn, fresh, team() == 0};
     product<Stored, DOWN>(
-        place, 0, fresh, active(), ACTIVE_PITCH, [&] { receive(ACTIVE, fresh * own_units() * STEP_COLUMNS * 2, layer); }, sum);
+        place, 0, fresh, active(), ACTIVE_PITCH,
+        [&] { receive(ACTIVE, fresh * own_units() * STEP_COLUMNS * 2, layer); }, sum);
     sync();
 }
 

@@ -20,8 +20,14 @@ __device__ float sum_of_warp(float value)
     return value;
 }
 
+__device__ float square(float4 four)
+{
+    return four.x * four.x + four.y * four.y + (four.z * four.z + four.w * four.w);
+}
+
 // Waits for `goal` signals, and normalises the sum of a turn. Each warp takes whole rows.
-__device__ void normalise(const Step &step, const float *weights, int turn, int fresh, const unsigned *count, unsigned goal)
+__device__ void normalise(const Step &step, const float *weights, int turn, int fresh, const unsigned *count,
+                          unsigned goal)
 {
     constexpr int FOURS = (HIDDEN / 4 + 31) / 32;  // of a lane
     const int lane = thread() % 32, warp = thread() / 32;
@@ -47,7 +53,7 @@ __device__ void normalise(const Step &step, const float *weights, int turn, int 
         }
 #pragma unroll
         for (int i = 0; i < FOURS; ++i)
-            squares += fours[i].x * fours[i].x + fours[i].y * fours[i].y + (fours[i].z * fours[i].z + fours[i].w * fours[i].w);
+            squares += square(fours[i]);
         squares = sum_of_warp(squares);
         const float scale = rsqrtf(squares * (1.f / HIDDEN) + step.eps);
         if (lane == 0)

@@ -53,8 +53,9 @@ __device__ void multiply_tile(float (&sum)[4], const char *weights, const char *
                 Format::arrange(numbers[i][half], pairs[half]);
             if constexpr (Format::HAS_GROUPS)
                 if (base + i < steps)
-                    scale = scale_of_word<PRODUCT>(scales + lane / 4 * scale_pitch_of(PRODUCT), row_of(PRODUCT, head, tile, lane / 4),
-                                                   first_step(PRODUCT, head), 4 * (base + i) + lane % 4);
+                    scale = scale_of_word<PRODUCT>(scales + lane / 4 * scale_pitch_of(PRODUCT),
+                                                   row_of(PRODUCT, head, tile, lane / 4), first_step(PRODUCT, head),
+                                                   4 * (base + i) + lane % 4);
             Format::unpack(words[i], scale, columns);
 #pragma unroll
             for (int j = 0; j < Format::VALUES / 2; j += 2) {
@@ -71,8 +72,8 @@ __device__ void multiply_tile(float (&sum)[4], const char *weights, const char *
             sum[k] += sums[i][k];
 }
 
-// A warp has read its part of a slot, or has none. If those without a part did not wait for a slot and release it, too, a slow
-// one could miss that the slot was filled, because it is filled again.
+// A warp has read its part of a slot, or has none. Those without a part wait for a slot and release it, too. Otherwise a slow
+// one could miss that a slot was filled, because it is filled once more.
 __device__ void release(const Place &place)
 {
     __syncwarp();
@@ -100,7 +101,8 @@ __device__ void product(Place &place, int head, int fresh, const number *inputs,
             const char *slot = slot_at(place.slot);
             float sum[4] = {};
             multiply_tile<Format, PRODUCT>(sum, slot + own * tile_bytes<Format>(PRODUCT),
-                                           slot + PIECE_BYTES + own * TILE * scale_pitch_of(PRODUCT), inputs, pitch, head, tile, fresh);
+                                           slot + PIECE_BYTES + own * TILE * scale_pitch_of(PRODUCT), inputs, pitch, head,
+                                           tile, fresh);
             release(place);
             output.take(tile, sum);
         } else

@@ -61,7 +61,8 @@ __device__ int tile_at(int product, int index)
 __device__ int row_of(int product, int head, int tile, int row)
 {
     if (product == QKV) {
-        const int part = tile / (HEAD_DIM / TILE), from = part == 0 ? head : HEADS + (part - 1) * KV_HEADS + head / SHARING;
+        const int part = tile / (HEAD_DIM / TILE), key_head = HEADS + head / SHARING;
+        const int from = part == 0 ? head : key_head + (part - 1) * KV_HEADS;
         return from * HEAD_DIM + tile % (HEAD_DIM / TILE) * TILE + row;
     }
     if (product == GATE_UP)
@@ -78,13 +79,14 @@ __device__ int first_step(int product, int head)
     return product == O_PROJ ? head * HEAD_DIM / STEP_COLUMNS : product == DOWN ? first_unit() : 0;
 }
 
-template <class Format> __device__ int steps_of(int product)
+template <class Format> __device__ constexpr int most_steps(int product)  // of any team
 {
-    return product == O_PROJ ? HEAD_DIM / STEP_COLUMNS : product == DOWN ? own_units() : columns_of(product) / (4 * Format::VALUES);
+    return product == O_PROJ ? HEAD_DIM / STEP_COLUMNS
+         : product == DOWN   ? MOST_UNITS
+                             : columns_of(product) / (4 * Format::VALUES);
 }
 
-// The most of these steps.
-template <class Format> __device__ constexpr int most_steps(int product)
+template <class Format> __device__ int steps_of(int product)
 {
-    return product == O_PROJ ? HEAD_DIM / STEP_COLUMNS : product == DOWN ? MOST_UNITS : columns_of(product) / (4 * Format::VALUES);
+    return product == DOWN ? own_units() : most_steps<Format>(product);
 }

@@ -40,7 +40,8 @@ __device__ float2 two_scales(const Layer &layer, int product, int row, int other
 {
     if (!Stored::HAS_SCALES)
         return {1, 1};
-    return {from_half(layer.scales[product][row]) * Stored::UNIT, from_half(layer.scales[product][other]) * Stored::UNIT};
+    const unsigned short *scales = layer.scales[product];
+    return {from_half(scales[row]) * Stored::UNIT, from_half(scales[other]) * Stored::UNIT};
 }
 
 __device__ float embedded(const Step &step, int token, int at)
@@ -57,7 +58,8 @@ __device__ float4 four_of_sum(const Step &step, int turn, int token, int at)
 {
     if (turn)
         return read_shared((const float4 *)sum_of(step, turn, token, at));
-    return {embedded(step, token, at), embedded(step, token, at + 1), embedded(step, token, at + 2), embedded(step, token, at + 3)};
+    return {embedded(step, token, at), embedded(step, token, at + 1), embedded(step, token, at + 2),
+            embedded(step, token, at + 3)};
 }
 
 __device__ float2 two_of_sum(const Step &step, int turn, int token, int at)

@@ -25,7 +25,8 @@ __device__ constexpr int scale_pitch_of(int product)
 __device__ constexpr int whole_tiles(int bytes) { return bytes * ((tile_bytes<Plain>(HEAD) + bytes / 2) / bytes); }
 
 enum {
-    PIECE_BYTES = larger(larger(whole_tiles(tile_bytes<Stored>(QKV)), tile_bytes<Plain>(HEAD)), larger(tile_bytes<Stored>(O_PROJ), tile_bytes<Stored>(DOWN)))
+    PIECE_BYTES = larger(larger(whole_tiles(tile_bytes<Stored>(QKV)), tile_bytes<Plain>(HEAD)),
+                         larger(tile_bytes<Stored>(O_PROJ), tile_bytes<Stored>(DOWN)))
 };
 
 template <class Format> __device__ constexpr int tiles_in_slot(int product)
@@ -107,7 +108,8 @@ __device__ void copy_rows(Place &place, int layer, int product, int rows, int fi
         for (int row = lane / 4; row < rows; row += TILE) {
             const size_t scale = (size_t)row_at(row) * (columns / GROUP), from = (scale + begin) / 2;
             for (size_t two = from + lane % 4; two * 2 < scale + end; two += 4)
-                copy_quarter(slot + PIECE_BYTES + row * scale_pitch_of(product) + (two - from) * 4, layers()[layer].scales[product] + 2 * two);
+                copy_quarter(slot + PIECE_BYTES + row * scale_pitch_of(product) + (two - from) * 4,
+                             layers()[layer].scales[product] + 2 * two);
         }
     }
     arrive_when_copied(barrier);
@@ -119,9 +121,9 @@ template <class Format> __device__ void copy_product(Place &place, int layer, in
     const int tiles = own_tiles(product), in_slot = tiles_in_slot<Format>(product);
     for (int first = 0; first < tiles; first += in_slot) {
         const int some = tiles - first < in_slot ? tiles - first : in_slot;
-        copy_rows<Format>(place, layer, product, some * TILE, first_step(product, head), steps_of<Format>(product), [=](int row) {
-            return row_of(product, head, tile_at(product, first + row / TILE), row % TILE);
-        });
+        copy_rows<Format>(
+            place, layer, product, some * TILE, first_step(product, head), steps_of<Format>(product),
+            [=](int row) { return row_of(product, head, tile_at(product, first + row / TILE), row % TILE); });
     }
 }
 
