@@ -90,6 +90,7 @@ class Client:
         self.node = rclpy.create_node("client", context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
         self._query = self.node.create_client(Query, "/litevlm/query")
 
     def close(self) -> None:
@@ -116,9 +117,24 @@ class Client:
         return publisher
 
     def call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, service)
-        self.wait_for(client.service_is_ready)
-        return self.result(client.call_async(request))
+        """The response of a service."""
+        return self.result(self._start_call(kind, service, request))
+
+    def try_call(self, kind: Any, service: str, request: Any, seconds: float = 3.0) -> Any:
+        """The response of a service, or None if none has come in time.
+
+        A service may know a new client later than that knows it, and a response that is sent meanwhile is lost.
+        """
+        future = self._start_call(kind, service, request)
+        deadline = time.monotonic() + seconds
+        self.wait_for(lambda: future.done() or time.monotonic() > deadline)
+        return future.result() if future.done() else None
+
+    def _start_call(self, kind: Any, service: str, request: Any) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        self.wait_for(self._clients[service].service_is_ready)
+        return self._clients[service].call_async(request)
 
     def ask(self, question: str, **fields: Any) -> Any:
         """The response to a query."""
