@@ -169,7 +169,7 @@ class DraftPolicy:
 
 
 class _Books:
-    """What is known of the drafts of one topic: their acceptance by kind, and the seconds that wrong ones may cost."""
+    """The books of one topic: the acceptance of its drafts by kind, and the seconds that wrong ones may cost."""
 
     def __init__(self) -> None:
         self.rates: dict[int, RunningRate] = {}

@@ -79,7 +79,7 @@ class DecodeBench:
         self.lengths, self.bad = np.zeros(2, np.int32), np.zeros(config.num_layers + 1, np.int32)
         self.counts = np.zeros(COUNT_BYTES // 4, np.uint32)
         self.sums = np.zeros(sum_words(config), np.float32)
-        """What is left of a step: numbers, of which the next one needs zeros in one place alone."""
+        """The sums that a step leaves to the next one, which needs zeros in one place alone."""
         self.logits = np.full((ROWS, self.shapes.padded), NOT_A_NUMBER, np.uint16)
         self.table = np.array(table, np.uint64)
 

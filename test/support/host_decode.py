@@ -13,7 +13,7 @@ from litevlm_ros.runtime.tensorrt.kernels.module import read_source
 
 _TENSOR = Path(__file__).with_name("host_tensor.cuh")
 _MEMORY = "alignas(128) thread_local uint4 memory[SHARED_BYTES / sizeof(uint4)];\n"
-"""What the kernel declares as external: the shared memory of a block."""
+"""The shared memory of a block, which the kernel declares as external."""
 _LAUNCHER = """
 extern "C" bool launch_decode(unsigned blocks, const void *step)
 {
