@@ -136,20 +136,6 @@ __device__ void await_in_thread(const unsigned *count, unsigned goal)
     host::Block::own().wait([=] { return __atomic_load_n(count, __ATOMIC_ACQUIRE) >= goal; });
 }
 
-__device__ void await_in_warp(const unsigned *count, unsigned goal)
-{
-    if (threadIdx.x % 32 == 0)
-        await_in_thread(count, goal);
-    __syncwarp();
-}
-
-__device__ void await(const unsigned *count, unsigned goal)
-{
-    if (threadIdx.x == 0)
-        await_in_thread(count, goal);
-    sync();
-}
-
 __device__ unsigned add_signal(unsigned *count) { return __atomic_fetch_add(count, 1, __ATOMIC_ACQ_REL); }
 
 // --- between the blocks of a team

@@ -9,7 +9,7 @@ struct Chunks {
     __device__ int warps() const
     {
         const int own = (old() + 1 - member() + TEAM - 1) / TEAM;
-        return own < SOME_MIX_WARPS ? own : SOME_MIX_WARPS;
+        return own < MIX_WARPS ? own : MIX_WARPS;
     }
     __device__ int of_warp(int warp) const { return member() + TEAM * warp; }
 };
@@ -123,7 +123,7 @@ __device__ void mix(Mixed &mixed, Chunk &chunk, const Layer &layer, const Chunks
     for (int i = 0; i < HEAD_DIM / 8; ++i)
         mixed.out[i][0] = mixed.out[i][1] = mixed.out[i][2] = mixed.out[i][3] = 0;
     const float scale = rsqrtf((float)HEAD_DIM) * 1.44269504f;  // powers of two are what the hardware has
-    for (int index = chunks.of_warp(thread() / 32); index <= chunks.old(); index += TEAM * SOME_MIX_WARPS) {
+    for (int index = chunks.of_warp(thread() / 32); index <= chunks.old(); index += TEAM * MIX_WARPS) {
         const bool is_new = index == chunks.old();
         if (is_new)
             chunk.read(new_keys(), new_values(), 0, chunks.fresh, ROW_PITCH);
@@ -176,8 +176,8 @@ __device__ void mix(Mixed &mixed, Chunk &chunk, const Layer &layer, const Chunks
             for (int j = 0; j < 4; ++j)
                 multiply(mixed.out[4 * i + j], weights, transpose(low[j]), transpose(high[j]));
         }
-        if (index + TEAM * SOME_MIX_WARPS < chunks.old())
-            read_cached(chunk, layer, head, chunks, index + TEAM * SOME_MIX_WARPS);
+        if (index + TEAM * MIX_WARPS < chunks.old())
+            read_cached(chunk, layer, head, chunks, index + TEAM * MIX_WARPS);
     }
 #pragma unroll
     for (int half = 0; half < HALVES; ++half)

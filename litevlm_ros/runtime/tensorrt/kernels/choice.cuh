@@ -98,8 +98,8 @@ __device__ void choose(const Step &step, int fresh)
     const int lane = thread() % 32;
     for (int token = thread() / 32; token < fresh; token += WARPS) {
         Best best;
-        for (unsigned i = lane; i < gridDim.x; i += 32)
-            best.meet(__ldcg(step.best + token * gridDim.x + i), __ldcg(step.best_at + token * gridDim.x + i));
+        for (int i = lane; i < BLOCKS; i += 32)
+            best.meet(__ldcg(step.best + token * BLOCKS + i), __ldcg(step.best_at + token * BLOCKS + i));
         best = best_of_warp(best);
         if (lane == 0)
             step.next_tokens[token] = best.token < VOCABULARY ? best.token : 0;  // 0 where no logit is a number

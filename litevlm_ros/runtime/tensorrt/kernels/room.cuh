@@ -10,14 +10,14 @@ enum Handed { QKV_OF_HEAD, PARTS, ACTIVE, HANDED };
 __device__ constexpr int larger(int one, int other) { return one > other ? one : other; }
 
 enum {
-    MIX_WARPS = TOKENS > 8 ? (SHARED_BYTES > 128 << 10 ? 8 : 4) : WARPS,  // that attend
-    SOME_MIX_WARPS = MIX_WARPS < WARPS ? MIX_WARPS : WARPS,
+    FEW_WARPS = SHARED_BYTES > 128 << 10 ? 8 : 4,    // what those of 16 tokens mix has room
+    MIX_WARPS = TOKENS > 8 && FEW_WARPS < WARPS ? FEW_WARPS : WARPS,  // that attend
     MIXED_PITCH = HEAD_DIM + 8,                      // floats, and what lies behind the numbers
     PART_PITCH = HEAD_DIM + 4,
     ROW_PITCH = HEAD_DIM + 32,                       // numbers, so that lanes read from different banks
     NORMAL_PITCH = (HIDDEN + 63) / 64 * 64 + 32,
     ACTIVE_PITCH = (MOST_UNITS * STEP_COLUMNS + 63) / 64 * 64 + 32,
-    MIX_ROOM = SOME_MIX_WARPS * TOKENS * MIXED_PITCH,
+    MIX_ROOM = MIX_WARPS * TOKENS * MIXED_PITCH,
     // Places that serve one thing after the other.
     ROOM = larger(MIX_ROOM, TOKENS * larger(3 * HEAD_DIM, ACTIVE_PITCH / 2)),
     PARTS_ROOM = TOKENS * larger(TEAM * PART_PITCH, NORMAL_PITCH / 2),

@@ -9,8 +9,8 @@ struct Step {
     long long *ids, *positions;        // [TOKENS]
     int *lengths;                      // new tokens, and rows of the cache that are valid once those are appended
     float *sums;                       // [3, 16, HIDDEN]: of the second, new tokens' rows are zero before and after a launch
-    float *best;                       // [TOKENS, gridDim.x]: the largest logit of each block
-    int *best_at;                      // [TOKENS, gridDim.x]
+    float *best;                       // [TOKENS, BLOCKS]: the largest logit of each block
+    int *best_at;                      // [TOKENS, BLOCKS]
     unsigned *counts;                  // [COUNTS, 32], of which each takes the first: zero before and after a launch
     number *logits;                    // [TOKENS, ROWS_OF_HEAD]
     long long *next_tokens;            // [TOKENS]
@@ -28,6 +28,21 @@ struct Step {
 enum Count { O_THERE, DOWN_THERE, BEST_THERE, COUNTS };
 
 __device__ unsigned *count(const Step &step, int which) { return step.counts + 32 * which; }  // a line for each
+
+// Waits until `goal` signals have come, in one warp or in all that compute.
+__device__ void await_in_warp(const unsigned *count, unsigned goal)
+{
+    if (threadIdx.x % 32 == 0)
+        await_in_thread(count, goal);
+    __syncwarp();
+}
+
+__device__ void await(const unsigned *count, unsigned goal)
+{
+    if (threadIdx.x == 0)
+        await_in_thread(count, goal);
+    sync();
+}
 
 // The sum over the layers is made anew twice a layer, in turn number `turn` from that of the turn before. All teams add
 // their parts to it at the same time. Of three sums, one is read meanwhile, one is added to, and one is cleared.

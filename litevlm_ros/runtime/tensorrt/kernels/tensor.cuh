@@ -152,27 +152,13 @@ __device__ void signal(unsigned *count)
         asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
 }
 
+// Waits until `goal` signals have come.
 __device__ void await_in_thread(const unsigned *count, unsigned goal)
 {
     unsigned come;
     do
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(come) : "l"(count) : "memory");
     while (come < goal);
-}
-
-// Waits until `goal` signals have come, in one warp or in all that compute.
-__device__ void await_in_warp(const unsigned *count, unsigned goal)
-{
-    if (threadIdx.x % 32 == 0)
-        await_in_thread(count, goal);
-    __syncwarp();
-}
-
-__device__ void await(const unsigned *count, unsigned goal)
-{
-    if (threadIdx.x == 0)
-        await_in_thread(count, goal);
-    sync();
 }
 
 // Counts one signal, and returns how many there were before. What those who sent them have written is there.
@@ -182,7 +168,6 @@ __device__ unsigned add_signal(unsigned *count)
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
     return before;
 }
-
 
 // Adds two numbers to what blocks add to at the same time.
 __device__ void add_both(float *at, float first, float second)
