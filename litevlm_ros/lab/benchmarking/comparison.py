@@ -143,7 +143,7 @@ class _Comparing:
             times = time_engines(backend, self._model, self._stages, self._runs, gpu)
             cutting = time_cutting(backend, self._model, self._runs, gpu)
             seen = observe(backend, self._model, gpu)
-            self._notify(f"{backend.description}: measured")
+            self._notify(f"{backend.description}: {_in_words(times, captions, used)}")
         return _MeasuredEngines(
             precisions, times, captions, used, build, load_seconds, cutting, memory, seen
         )  # fmt: skip
@@ -180,7 +180,7 @@ class _Comparing:
         self._notify(f"transformers, {way}: captions measured")
         wanted = [stage for stage in self._stages if stage.kind != "vision" or stage.size in COMPILED_TILES]
         times = time_transformers(reference, self._model, wanted, self._runs)
-        self._notify(f"transformers, {way}: measured")
+        self._notify(f"transformers, {way}: {_in_words(times, captions, memory)}")
         del reference
         gc.collect()
         torch.compiler.reset()
@@ -201,6 +201,13 @@ class _Comparing:
         if own is not None or now is None or self._before is None:
             return own
         return now - self._before
+
+
+def _in_words(times: dict[Stage, float], captions: Sequence[Caption], memory: int | None) -> str:
+    """Returns the measurements of one way in a line, so that a run that is interrupted has shown them."""
+    parts = [f"{stage.title} {ms:.2f} ms" for stage, ms in times.items()]
+    parts += [f"caption of {caption.views} views {caption.times['total']:.1f} ms" for caption in captions]
+    return ", ".join(parts if memory is None else [*parts, f"{memory / 1e9:.2f} GB on the GPU"])
 
 
 @dataclass(frozen=True)
