@@ -16,9 +16,13 @@ PACKED_PRECISIONS = PRECISIONS[2:]
 """The precisions whose weights are packed: fewer bytes in the engine's file and in the GPU's memory. fp8 and int8 have
 a scale for each output of a matrix, int4 one for each block of 128 or 64 inputs, the same size in all of a part."""
 
-UNPACKED_MATRICES = ("embed_tokens.weight", "lm_head.weight", "patch_embedding.weight")
-"""The matrices that stay fp16 in packed precisions, by the names of parameters. In small models, the head is the
-embedding's own table."""
+UNPACKED_MATRICES = ("patch_embedding.weight",)
+"""The matrices that stay fp16 in packed precisions, by the names of parameters."""
+
+WORD_TABLES = ("embed_tokens.weight", "lm_head.weight")
+"""The tables with a row for each word: the embedding and the head, which are one in small models."""
+WORD_PRECISION = "int8"
+"""The precision of word tables in all packed precisions. With one scale for each row, int8 is more exact than fp8."""
 
 GRAPH_PRECISIONS = ("fp16", *PACKED_PRECISIONS)
 """The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU. Graphs of
@@ -38,6 +42,13 @@ class Precision:
     asked: str
     built: str
     reason: str = ""
+
+
+def stored_in(name: str, precision: str) -> str:
+    """Returns the precision in which an engine of a packed `precision` stores the matrix `name`, a parameter's name."""
+    if name in UNPACKED_MATRICES:
+        return "fp16"
+    return WORD_PRECISION if name in WORD_TABLES else precision
 
 
 def computed_in(precision: str) -> str:

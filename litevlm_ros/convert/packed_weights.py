@@ -1,7 +1,7 @@
 """Weights of a part as a packed precision stores them: in the engine file, which then needs no checkpoint beside it.
 
-Packed are the matrices of the layers. Engines compute with them in fp16: kernels multiply the values by their scales.
-By the name of a parameter, the tensors are:
+Packed are the matrices of the layers, and the tables of words in int8. Engines compute with them in fp16: kernels
+multiply the values by their scales. By the name of a parameter, the tensors are:
 
     NAME.fp8    uint8 [N, K]       bits of E4M3 numbers
     NAME.int8   int8 [N, K]
@@ -9,7 +9,7 @@ By the name of a parameter, the tensors are:
     NAME.scale  fp16 [N], or [N, K / block] for int4
     NAME        fp16; fp32 for norms, layer scales and positions    what is not packed
 
-INT4's block is 128 or 64 inputs: the larger one, if it divides the widths of all packed matrices of the part. So all
+INT4's block is 128 or 64 inputs: the larger one, if it divides the widths of all matrices that it packs. So all
 layers of a text decoder have one format, which the kernel of a decode step needs.
 
 Why not nvidia-modelopt: it quantizes modules of known classes or exported graphs of its own making, and the layers
@@ -32,7 +32,7 @@ from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encode
 from litevlm_ros.convert.quantized_weights import QuantizedWeight, int4_block, is_quantizable, quantize_weight
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import VISION
-from litevlm_ros.precision import UNPACKED_MATRICES
+from litevlm_ros.precision import PACKED_PRECISIONS, stored_in
 
 Arrays = dict[str, npt.NDArray[Any]]
 StoredWeight = QuantizedWeight | Tensor
@@ -64,8 +64,8 @@ def stored_weights(
     Arguments and errors are those of `pack`. Of tied weights there is one, by its first name.
     """
     importance = measure_importance(part, model, data) if data else {}
-    packed = _packed_widths(module, precision)
-    block = int4_block(packed.values()) if precision == "int4" else 0
+    packed = _packed_matrices(module, precision)
+    block = int4_block(width for stored, width in packed.values() if stored == "int4")
     for name, parameter in module.named_parameters():
         owner = name.rpartition(".")[0]
         layer, values = module.get_submodule(owner), parameter.detach()
@@ -79,19 +79,23 @@ def stored_weights(
                 "with; use `--precision bf16`"
             )
         if name in packed:
-            yield name, quantize_weight(values, precision, importance.get(owner), block)
+            yield name, quantize_weight(values, packed[name][0], importance.get(owner), block)
         else:
             yield name, half
 
 
-def _packed_widths(module: nn.Module, precision: str) -> dict[str, int]:
-    """Returns the number of inputs of each weight of `module` that `precision` packs, by its name."""
-    return {
-        name: layer.in_features
+def _packed_matrices(module: nn.Module, precision: str) -> dict[str, tuple[str, int]]:
+    """Returns the packed precision and the number of inputs of each matrix of `module` that is packed, by its name."""
+    matrices = {
+        f"{owner}.weight": layer.weight.shape[1]
         for owner, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-        and (name := f"{owner}.weight") not in UNPACKED_MATRICES
-        and is_quantizable(layer.in_features, precision)
+        if isinstance(layer, (nn.Linear, nn.Embedding))
+    }
+    stored = {name: (stored_in(name, precision), width) for name, width in matrices.items()}
+    return {
+        name: (packing, width)
+        for name, (packing, width) in stored.items()
+        if packing in PACKED_PRECISIONS and is_quantizable(width, packing)
     }
 
 

@@ -10,7 +10,7 @@ output, as in AWQ's clipping (arXiv 2306.00978), where calibration has measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ _INT4_MAX, _INT4_MIN = 7.0, -8.0
 _HALF_MAX = 65504.0
 _SHRINKAGES = tuple(1 - step / 20 for step in range(11))
 _ROWS_AT_ONCE = 1024
+"""Rows of a matrix that are quantized at a time, as that takes several fp32 copies of them."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,7 @@ def quantize_weight(
     """
     if precision == "int4":
         return _to_int4(weight, importance, block)
-    most = _FP8_MAX if precision == "fp8" else _INT8_MAX
-    scale = _scale(weight.float().abs().amax(1), most, most)
-    values = weight.float() / scale.float().unsqueeze(1)
-    if precision == "fp8":
-        return QuantizedWeight(values.clamp(-most, most).to(torch.float8_e4m3fn), scale)
-    return QuantizedWeight(values.round().clamp(-most, most).to(torch.int8), scale)
+    return _joined([_to_eight_bits(rows.float(), precision) for rows in weight.split(_ROWS_AT_ONCE)])
 
 
 def int4_block(widths: Iterable[int]) -> int:
@@ -90,18 +86,26 @@ def int4_block(widths: Iterable[int]) -> int:
     raise ValueError(f"widths of {sorted(set(every))} inputs are not all multiples of {INT4_BLOCKS[-1]}")
 
 
+def _to_eight_bits(rows: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    most = _FP8_MAX if precision == "fp8" else _INT8_MAX
+    scale = _scale(rows.abs().amax(1), most, most)
+    values = rows / scale.float().unsqueeze(1)
+    if precision == "fp8":
+        return values.clamp_(-most, most).to(torch.float8_e4m3fn), scale
+    return values.round_().clamp_(-most, most).to(torch.int8), scale
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]], block: int = 0) -> QuantizedWeight:
+    """Joins the values and scales of some rows each."""
+    return QuantizedWeight(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), block)
+
+
 def _to_int4(weight: Tensor, importance: Tensor | None, block: int) -> QuantizedWeight:
     if weight.shape[1] % block:
         raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {block}")
     importance = torch.ones(weight.shape[1]) if importance is None else importance.float().cpu()
-    parts = [_int4_rows(rows, importance.reshape(1, -1, block)) for rows in _blocks(weight, block)]
-    return QuantizedWeight(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), block)
-
-
-def _blocks(weight: Tensor, block: int) -> Iterator[Tensor]:
-    """Yields fp32 [rows, K / block, block], some rows at a time because the search holds several copies of them."""
-    for rows in weight.split(_ROWS_AT_ONCE):
-        yield rows.float().reshape(len(rows), -1, block)
+    rows_of_blocks = (rows.float().reshape(len(rows), -1, block) for rows in weight.split(_ROWS_AT_ONCE))
+    return _joined([_int4_rows(rows, importance.reshape(1, -1, block)) for rows in rows_of_blocks], block)
 
 
 def _int4_rows(rows: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,7 @@ def build_engines(request: BuildRequest, notify: Notify = print) -> list[Path]:
             precision,
             target,
             sizes,
-            foreseen(part, sizes, model),
+            foreseen(part, sizes, model, precision.built),
             compiled,
             hash_weights(request.model / part) if precision.built in PACKED_PRECISIONS else "",
             graph_hash(part, precision.built, model),

@@ -13,6 +13,7 @@ from litevlm_ros.engines.plan_archive import PlanKey
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import VISION
+from litevlm_ros.precision import PACKED_PRECISIONS
 
 MOST_PROMPT = 2048
 """The most new tokens of one call. Longer prompts are read in parts."""
@@ -77,8 +78,11 @@ def next_size(count: int, sizes: Sequence[int]) -> int:
     return min(size for size in sizes if size >= count)
 
 
-def foreseen(part: str, sizes: Sizes, model: ModelConfig) -> tuple[PlanKey, ...]:
-    """Returns the plans that the engine of `part` (VISION or TEXT) is built with."""
+def foreseen(part: str, sizes: Sizes, model: ModelConfig, precision: str) -> tuple[PlanKey, ...]:
+    """Returns the plans that the engine of `part` (VISION or TEXT) is built with.
+
+    A head that `precision` packs needs none.
+    """
     if part == VISION:
         rows = [tiles * (1 + model.vision.grid**2) for tiles in tile_counts(sizes.max_tiles)]
         return tuple(PlanKey(block, count) for block in ("patches", "qkv", "mlp", "projector") for count in rows)
@@ -86,7 +90,7 @@ def foreseen(part: str, sizes: Sizes, model: ModelConfig) -> tuple[PlanKey, ...]
     return (
         *(PlanKey("qkv", count) for count in new),
         *(PlanKey("mlp", count) for count in sorted({*new, *logit_rows()})),
-        *(PlanKey("head", count) for count in logit_rows()),
+        *(PlanKey("head", count) for count in (() if precision in PACKED_PRECISIONS else logit_rows())),
     )
 
 

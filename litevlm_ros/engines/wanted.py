@@ -70,8 +70,10 @@ class WantedEngine:
         if sidecar.precision_built != self.precision.built:
             return f"it was built in {sidecar.precision_built}"
         limits = (sidecar.max_prompt, sidecar.max_context, sidecar.max_tiles)
-        if limits != self.limits or sidecar.plans != tuple(map(str, self.keys)):
+        if limits != self.limits:
             return "it was built for another max_tiles or max_context"
+        if sidecar.plans != tuple(map(str, self.keys)):
+            return "this version builds it with other plans"
         if self.compiled and not sidecar.compiled:
             return "its kernels are not compiled yet"
         if sidecar.calibration and recalibrate:

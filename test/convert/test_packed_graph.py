@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,48 +28,54 @@ from litevlm_ros.lab.world.render import render  # noqa: E402
 from litevlm_ros.lab.world.scene import generate  # noqa: E402
 from litevlm_ros.model_directory import PARTS, TEXT, VISION  # noqa: E402
 from litevlm_ros.pipeline import Pipeline  # noqa: E402
-from litevlm_ros.precision import PACKED_PRECISIONS  # noqa: E402
+from litevlm_ros.precision import PACKED_PRECISIONS, WORD_TABLES  # noqa: E402
 from litevlm_ros.runtime.onnx.session import session_options  # noqa: E402
 from litevlm_ros.types import View  # noqa: E402
 
-WIDTH = 256
+WIDTH, WORDS = 256, 64
 QUESTIONS = ("What do you see?", "Is there a car?", "What is the weather?", "How many vehicles are there?")
 
 
-class TwoLayers(nn.Module):
-    """A layer with a bias, and one that shares its weight with a table, as an output projection does."""
+class SmallModel(nn.Module):
+    """A layer with a bias, one that is not packed, and a table whose weight the head shares if it is `tied`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tied: bool = True) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.table = nn.Embedding(64, WIDTH)
+        self.table = nn.Embedding(WORDS, WIDTH)
         self.layer = nn.Linear(WIDTH, WIDTH)
-        self.head = nn.Linear(WIDTH, 64, bias=False)
-        self.head.weight = self.table.weight
+        self.plain = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.head = nn.Linear(WIDTH, WORDS, bias=False)
+        if tied:
+            self.head.weight = self.table.weight
         with torch.no_grad():
             self.layer.weight[3] = 0
             self.layer.weight[4] *= 1e-5
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(torch.relu(self.layer(self.table(ids))))
+        result: torch.Tensor = self.head(self.plain(torch.relu(self.layer(self.table(ids)))))
         return result
 
 
-def stored(module: TwoLayers, precision: str) -> dict[str, StoredWeight]:
-    halves: dict[str, StoredWeight] = {name: parameter.detach().half() for name, parameter in module.named_parameters()}
-    return halves | {"layer.weight": quantize_weight(module.layer.weight.detach(), precision)}
+def stored(module: SmallModel, precision: str) -> dict[str, StoredWeight]:
+    packed = {"layer.weight": precision, "table.weight": "int8", "head.weight": "int8"}
+    return {
+        name: quantize_weight(parameter.detach(), packed[name]) if name in packed else parameter.detach().half()
+        for name, parameter in module.named_parameters()
+    }
 
 
-def save(module: TwoLayers, weights: Mapping[str, StoredWeight], file: Path) -> Path:
+def save(module: SmallModel, weights: Mapping[str, StoredWeight], file: Path) -> Path:
     graph = export_graph(module, (torch.arange(5),), ({0: "S"},), ["ids"], ["y"], PACKED_OPSET)
     store_packed(graph, module, weights)
     save_graph(graph, file)
     return file
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("precision", PACKED_PRECISIONS)
-def test_onnx_runtime_computes_with_the_rounded_numbers(precision: str, tmp_path: Path) -> None:
-    module = TwoLayers().eval()
+def test_onnx_runtime_computes_with_the_rounded_numbers(precision: str, tied: bool, tmp_path: Path) -> None:
+    module = SmallModel(tied).eval()
     with torch.no_grad():
         exact = module(torch.arange(9)).numpy()
     weights = stored(module, precision)
@@ -83,19 +90,22 @@ def test_onnx_runtime_computes_with_the_rounded_numbers(precision: str, tmp_path
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("precision", "bits"), [("fp8", 8), ("int8", 8), ("int4", 4)])
-def test_the_file_holds_few_bits_and_tied_weights_once(precision: str, bits: int, tmp_path: Path) -> None:
-    module = TwoLayers().eval()
+def test_the_file_holds_few_bits_and_tied_weights_once(precision: str, bits: int, tied: bool, tmp_path: Path) -> None:
+    module = SmallModel(tied).eval()
     file = save(module, stored(module, precision), tmp_path / "g.onnx")
-    weights = WIDTH * WIDTH * bits / 8 + 2 * 64 * WIDTH
+    weights = WIDTH * WIDTH * (bits / 8 + 2) + (1 if tied else 2) * WORDS * WIDTH
     assert weights < file.stat().st_size < weights + 6000
     names = {tensor.name for tensor in onnx.load(file).graph.initializer}
-    assert {f"layer.weight.{precision}", "layer.weight.scale", "table.weight.fp16", "layer.bias"} <= names
-    assert not {"layer.weight", "table.weight", "head.weight"} & names
+    assert {f"layer.weight.{precision}", "layer.weight.scale", "plain.weight.fp16", "layer.bias"} <= names
+    assert {"table.weight.int8", "table.weight.scale"} <= names
+    assert ({"head.weight.int8", "head.weight.scale"} <= names) is not tied
+    assert not {"layer.weight", "plain.weight", "table.weight", "head.weight"} & names
 
 
 def test_a_weight_that_the_graph_lacks_is_named() -> None:
-    module = TwoLayers().eval()
+    module = SmallModel().eval()
     graph = export_graph(module, (torch.arange(5),), ({0: "S"},), ["ids"], ["y"], PACKED_OPSET)
     del graph.graph.initializers["layer.weight"]
     with pytest.raises(EngineError, match=r"no weight layer\.weight to pack"):
@@ -121,12 +131,19 @@ def test_graphs_and_engines_hold_the_same_bytes(
     precision: str, exported: Callable[[str], tuple[ExportedGraph, ...]]
 ) -> None:
     for part, graph in zip((VISION, TEXT), exported(precision), strict=True):
-        tensors = {tensor.name: tensor for tensor in onnx.load(graph.file).graph.initializer}
-        arrays = pack(part, DEMO_MODEL, precision, None)
-        packed = [name for name in arrays if name.endswith((f".{precision}", ".scale"))]
-        assert len(packed) == 2 * graph.packed
-        for name in packed:
-            assert tensors[name].raw_data == arrays[name].tobytes(), name
+        assert same_bytes(graph, pack(part, DEMO_MODEL, precision, None)) == 2 * graph.packed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+def test_a_head_of_its_own_is_in_the_graph_as_in_the_engine(
+    precision: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    (graph,) = export_graphs(models["original"], tmp_path, {TEXT: precision})
+    arrays = pack(TEXT, models["original"], precision, None)
+    assert {f"{table}.int8" for table in WORD_TABLES} < set(arrays)
+    assert same_bytes(graph, arrays) == 2 * graph.packed
 
 
 @pytest.mark.slow
@@ -136,6 +153,15 @@ def test_the_demo_model_still_sees(precision: str, exported: Callable[[str], tup
     expected = answers(DEMO_MODEL)
     same = np.mean([a == b for a, b in zip(answers(exported(precision)[0].file.parent), expected, strict=True)])
     assert same >= 0.75
+
+
+def same_bytes(graph: ExportedGraph, arrays: Mapping[str, Any]) -> int:
+    """Checks that a graph has the packed tensors of `arrays` byte for byte, and returns how many there are."""
+    tensors = {tensor.name: tensor for tensor in onnx.load(graph.file).graph.initializer}
+    packed = [name for name in arrays if name.endswith((*(f".{each}" for each in PACKED_PRECISIONS), ".scale"))]
+    for name in packed:
+        assert tensors[name].raw_data == arrays[name].tobytes(), name
+    return len(packed)
 
 
 def answers(model: Path) -> list[str]:

@@ -21,7 +21,7 @@ from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
 from litevlm_ros.errors import CheckpointError  # noqa: E402
 from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
 from litevlm_ros.model_directory import PARTS, TEXT, VISION  # noqa: E402
-from litevlm_ros.precision import PACKED_PRECISIONS  # noqa: E402
+from litevlm_ros.precision import PACKED_PRECISIONS, WORD_TABLES  # noqa: E402
 
 LOADERS = {VISION: load_vision_encoder, TEXT: load_text_decoder}
 
@@ -51,25 +51,42 @@ def test_everything_is_there(part: str, precision: str) -> None:
     arrays = pack(part, DEMO_MODEL, precision, None)
     packed = 0
     for name, parameter in LOADERS[part](DEMO_MODEL).named_parameters():
-        exact = parameter.detach()
+        exact, packing = parameter.detach(), "int8" if name in WORD_TABLES else precision
         if f"{name}.scale" in arrays:
             packed += 1
-            assert torch.equal(unpacked(arrays, name), quantize_weight(exact, precision, block=BLOCK).restored()), name
+            assert torch.equal(unpacked(arrays, name), quantize_weight(exact, packing, block=BLOCK).restored()), name
             assert name not in arrays
             scale = arrays.pop(f"{name}.scale")
             assert scale.dtype == np.float16
             outputs, inputs = exact.shape
-            assert scale.shape == ((outputs, inputs / BLOCK) if precision == "int4" else (outputs,))
-            values = arrays.pop(f"{name}.{precision}")
-            assert values.shape == (outputs, inputs // 2 if precision == "int4" else inputs)
-            assert values.dtype == (np.int8 if precision == "int8" else np.uint8)
+            assert scale.shape == ((outputs, inputs / BLOCK) if packing == "int4" else (outputs,))
+            values = arrays.pop(f"{name}.{packing}")
+            assert values.shape == (outputs, inputs // 2 if packing == "int4" else inputs)
+            assert values.dtype == (np.int8 if packing == "int8" else np.uint8)
         else:
             found = arrays.pop(name)
             wide = "norm" in name or name.endswith((".ls1", ".ls2")) or name == "positions"
             assert found.dtype == (np.float32 if wide else np.float16), name
             assert torch.equal(torch.tensor(found), exact if wide else exact.half()), name
     assert arrays == {}
-    assert packed == (4 * 4 if part == TEXT else 6 * 4 + 2)
+    assert packed == (4 * 4 + 1 if part == TEXT else 6 * 4 + 2)
+
+
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+@pytest.mark.parametrize("name", ["original", "original-tied"])
+def test_tables_of_words_are_int8(name: str, precision: str, models: dict[str, Path]) -> None:
+    arrays = pack(TEXT, models[name], precision, None)
+    parameters = dict(load_text_decoder(models[name]).named_parameters())
+    tables = [table for table in WORD_TABLES if table in parameters]
+    assert len(tables) == (1 if name == "original-tied" else 2)
+    stored = {each for each in arrays if each.startswith(("embed_tokens", "lm_head"))}
+    assert stored == {f"{table}.{kind}" for table in tables for kind in ("int8", "scale")}
+    for table in tables:
+        exact, found = parameters[table].detach(), unpacked(arrays, table)
+        scale = torch.tensor(arrays[f"{table}.scale"]).float()
+        assert bool((scale * 127 <= 1.001 * exact.abs().amax(1)).all()), "each row uses all of int8"
+        most = scale.unsqueeze(1) / 2 + exact.abs() / 2**11  # half a step, and fp16's own rounding
+        assert bool(((found - exact).abs() <= 1.001 * most).all())
 
 
 def test_four_bits_are_half_a_byte() -> None:

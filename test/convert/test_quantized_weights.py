@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is needed to convert models: pip install 'litevlm_ros[convert]'")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from litevlm_ros.convert.quantized_weights import (  # noqa: E402
     QuantizedWeight,
@@ -56,6 +61,42 @@ def test_each_row_keeps_its_own_scale(precision: str, most: float) -> None:
     exact = weight()
     relative = (quantize_weight(exact, precision).restored() - exact).norm(dim=1) / exact.norm(dim=1)
     assert float(relative.max()) < most
+
+
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+def test_rows_are_quantized_some_at_a_time_as_they_would_be_alone(precision: str) -> None:
+    exact = weight(rows=2500, inputs=128)
+    whole = quantize_weight(exact, precision)
+    parts = [quantize_weight(rows, precision) for rows in exact.split(700)]
+    assert torch.equal(bits(whole.values), torch.cat([bits(part.values) for part in parts]))
+    assert torch.equal(whole.scale, torch.cat([part.scale for part in parts]))
+
+
+@pytest.mark.parametrize("precision", PACKED_PRECISIONS)
+def test_no_copy_of_the_whole_is_made_in_fp32(precision: str) -> None:
+    """The table of words of a model of 1B is 0.5 GB in fp32, and several copies of it would not fit on a board."""
+    exact = weight(rows=5000, inputs=128).half()
+    with LargestFloats() as made:
+        quantize_weight(exact, precision)
+    assert 128 < made.numbers <= exact.numel() / 4
+
+
+class LargestFloats(TorchDispatchMode):
+    """Notes how many numbers the largest fp32 tensor has that torch makes meanwhile."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls `func`."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+def bits(values: torch.Tensor) -> torch.Tensor:
+    return values.view(torch.uint8)
 
 
 def test_importance_moves_the_error_to_where_it_matters_less() -> None:

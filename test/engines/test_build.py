@@ -99,7 +99,7 @@ def test_engines_and_sidecars_have_the_documented_names(built: Path) -> None:
 def test_every_foreseen_plan_is_in_the_file_and_no_weights(part: str, built: Path) -> None:
     file = built / f"{part}_fp16.engine"
     archive = PlanArchive.open(file)
-    keys = foreseen(part, Sizes(2, 64), ModelConfig.from_directory(built))
+    keys = foreseen(part, Sizes(2, 64), ModelConfig.from_directory(built), "fp16")
     assert tuple(archive.keys) == keys
     assert EngineSidecar.read(file).plans == tuple(map(str, keys))
     assert archive.graphs.keys() == {*(key.block for key in keys), "attention"}
@@ -144,7 +144,8 @@ def test_every_reason_to_build_again_is_named(model: Path, monkeypatch: pytest.M
         ({"compute_capabilities": ["8.6"]}, "it was built for compute capability 8.6, not 8.9"),
         ({"weights_sha256": "0"}, "the weights have changed"),
         ({"graph_sha256": "0"}, "this version draws another graph"),
-        ({"plans": ["mlp-1"]}, "another max_tiles or max_context"),
+        ({"plans": ["mlp-1"]}, "this version builds it with other plans"),
+        ({"max_prompt": 8}, "another max_tiles or max_context"),
         ({"engine_sha256": "0"}, "is damaged"),
         ({"format": 99}, "cannot be used"),
     ):

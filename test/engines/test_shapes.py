@@ -65,12 +65,14 @@ def test_the_next_size_is_the_smallest_that_holds_the_count() -> None:
         next_size(5, (1, 2, 4))
 
 
-def test_every_block_is_foreseen_for_each_size(model: ModelConfig) -> None:
-    vision = foreseen(VISION, Sizes(3, 512), model)
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
+def test_every_block_is_foreseen_for_each_size(precision: str, model: ModelConfig) -> None:
+    vision = foreseen(VISION, Sizes(3, 512), model, precision)
     assert vision[:3] == (PlanKey("patches", 17), PlanKey("patches", 34), PlanKey("patches", 51))
-    text = foreseen(TEXT, Sizes(3, 512), model)
+    text = foreseen(TEXT, Sizes(3, 512), model, precision)
     assert_foreseen(vision, dict.fromkeys(("patches", "qkv", "mlp", "projector"), (17, 34, 51)))
-    assert_foreseen(text, {"qkv": prompt_rows(512), "mlp": prompt_rows(512), "head": logit_rows()})
+    head = {} if precision == "int4" else {"head": logit_rows()}
+    assert_foreseen(text, {"qkv": prompt_rows(512), "mlp": prompt_rows(512), **head})
 
 
 def assert_foreseen(keys: Sequence[PlanKey], expected: Mapping[str, Sequence[int]]) -> None:

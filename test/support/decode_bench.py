@@ -57,7 +57,7 @@ class DecodeBench:
         self.layers, self.biases, table = [], [], []
         for layer in range(config.num_layers):
             matrices, values, scales = zip(
-                *(self._matrix(random, shape) for shape in self.shapes.matrices()), strict=True
+                *(self._matrix(random, shape, stored) for shape in self.shapes.matrices()), strict=True
             )
             bias = 0.2 * random.standard_normal(self.shapes.qkv_width)
             bias_words: Any = to_words(bias, "bf16") if computed == "bf16" else bias.astype(np.float32)
@@ -66,10 +66,10 @@ class DecodeBench:
             self.layers.append(LayerWeights(matrices, wide_bias.astype(np.float64), *map(np.float64, norms)))
             self.biases.append(bias_words)
             places = [bias_words, *norms, *self.cache[layer]]
-            table.append([*values, 0, *scales, *map(self._address, places)])
-        words = to_words(random.standard_normal((self.shapes.padded, config.hidden_size)) / 11, computed)
-        self.embedding = from_words(words, computed).astype(np.float64)
-        table[0][4] = self._address(words)
+            table.append([*values, 0, *scales, 0, *map(self._address, places)])
+        words = WeightFormat(stored.words)
+        self.embedding, *addresses = self._matrix(random, (self.shapes.padded, config.hidden_size), words)
+        table[0][4], table[0][9] = addresses
         self.visual_words = to_words(random.standard_normal((VISUAL, config.hidden_size)), visual)
         self.visual = from_words(self.visual_words, visual).astype(np.float64)
         self.final_norm = (1 + 0.1 * random.standard_normal(config.hidden_size)).astype(np.float32)
@@ -83,14 +83,14 @@ class DecodeBench:
         self.logits = np.full((ROWS, self.shapes.padded), NOT_A_NUMBER, np.uint16)
         self.table = np.array(table, np.uint64)
 
-    def _matrix(self, random: Any, shape: tuple[int, int]) -> tuple[Any, int, int]:
+    def _matrix(self, random: Any, shape: tuple[int, int], stored: WeightFormat) -> tuple[Any, int, int]:
         """The numbers of a matrix, and the addresses of what is stored of it: values, and scales or 0."""
         weight = random.standard_normal(shape) / shape[1] ** 0.5
-        if not self.stored.packing:
+        if not stored.packing:
             words = to_words(weight, self.computed)
             return from_words(words, self.computed).astype(np.float64), self._address(words), 0
-        values, scales = packed(weight, self.stored)
-        return restored(values, scales, self.stored.packing), self._address(values), self._address(scales)
+        values, scales = packed(weight, stored)
+        return restored(values, scales, stored.packing), self._address(values), self._address(scales)
 
     def _address(self, array: Any) -> int:
         self._kept.append(array)
@@ -106,7 +106,8 @@ class DecodeBench:
         given = {
             **dict.fromkeys((each.name for each in fields(Step)), 0),
             **{name.removesuffix("_words"): getattr(self, name) for name in names},
-            **{"layers": self.table, "embedding": int(self.table[0, 4]), "eps": self.config.rms_norm_eps},
+            **{"layers": self.table, "embedding": int(self.table[0, 4]), "word_scales": int(self.table[0, 9])},
+            "eps": self.config.rms_norm_eps,
             **{"best": best, "best_at": best_at},
             **changes,
         }

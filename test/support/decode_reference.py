@@ -225,6 +225,10 @@ class _Memory:
         return from_words(self.view(address, shape, np.uint16), computed).astype(np.float64)
 
 
+_PACKINGS = {"Plain": "", "Fp8": "fp8", "Int8": "int8", "Int4": "int4"}
+"""Types of stored.cuh → packings."""
+
+
 def run_step(check_range: Callable[[int, int], None], macros: Mapping[str, str], blocks: int, argument: bytes) -> None:
     """Does what the kernel with these macros does with the structure `argument`, at addresses of the host's memory.
 
@@ -243,18 +247,19 @@ def run_step(check_range: Callable[[int, int], None], macros: Mapping[str, str],
         memory.view(address, (ROWS * blocks,), np.uint32)[:] = 0xABABABAB
     fresh, valid = memory.view(step.lengths, (2,), np.int32).tolist()
     assert 1 <= fresh <= int(macros["TOKENS"])
-    table = memory.view(step.layers, (shapes.layers, 14), np.uint64).tolist()
-    packing = {"Plain": "", "Fp8": "fp8", "Int8": "int8", "Int4": "int4"}[macros["FORMAT"]]
+    table = memory.view(step.layers, (shapes.layers, 15), np.uint64).tolist()
+    packing = _PACKINGS[macros["FORMAT"]]
+    stored = _PACKINGS[macros["WORD_FORMAT"]], computed
     layers = [_layer(memory, shapes, row, packing, int(macros["GROUP"]), computed) for row in table]
     cached = [
         [memory.view(address, (valid, shapes.kv_heads, shapes.head_dim), np.uint16) for address in row[-2:]]
         for row in table
     ]
     past = [tuple(from_words(each[: valid - fresh], computed).astype(np.float64) for each in both) for both in cached]
-    head = memory.numbers(table[0][4], (shapes.padded, shapes.hidden), computed)
+    head = _words(memory, shapes, (table[0][4], table[0][9]), slice(0, shapes.padded), *stored)
     ids = memory.view(step.ids, (fresh,), np.int64)
     result = decode(
-        shapes, layers, past, _embedded(memory, shapes, step, ids, computed),  # type: ignore[arg-type]
+        shapes, layers, past, _embedded(memory, shapes, step, ids, *stored),  # type: ignore[arg-type]
         memory.view(step.positions, (fresh,), np.int64),
         memory.view(step.frequencies, (shapes.head_dim // 2,), np.float32),
         memory.numbers(step.final_norm, (shapes.hidden,), "fp32"), head, step.eps, rounding(computed),
@@ -287,22 +292,33 @@ def _layer(
         shape = (rows, columns // group) if packing == "int4" else (rows,)
         matrices.append(restored(stored, memory.view(scales, shape, np.float16), packing))
     wide = "fp32" if computed == "fp16" else "bf16"
-    bias = memory.numbers(row[9], (shapes.qkv_width,), wide)
-    norms = (memory.numbers(address, (shapes.hidden,), "fp32") for address in row[10:12])
+    bias = memory.numbers(row[10], (shapes.qkv_width,), wide)
+    norms = (memory.numbers(address, (shapes.hidden,), "fp32") for address in row[11:13])
     return LayerWeights(matrices, bias, *norms)
 
 
-def _embedded(memory: _Memory, shapes: Shapes, step: Step, ids: npt.NDArray[np.int64], computed: str) -> Floats:
+def _words(memory: _Memory, shapes: Shapes, table: tuple[int, int], some: slice, packing: str, computed: str) -> Floats:
+    """Some rows of a table of words, whose values and scales, if it is packed, lie at the addresses `table`."""
+    values, scales = table
+    count, width = some.stop - some.start, shapes.hidden
+    assert bool(scales) == bool(packing)
+    if not packing:
+        return memory.numbers(values + 2 * width * some.start, (count, width), computed)
+    stored = memory.view(values + width * some.start, (count, width), np.uint8)
+    return restored(stored, memory.view(scales + 2 * some.start, (count,), np.float16), packing)
+
+
+def _embedded(
+    memory: _Memory, shapes: Shapes, step: Step, ids: npt.NDArray[np.int64], packing: str, computed: str
+) -> Floats:
     visual = "bf16" if step.visual_is_bf16 else "fp16"
-    rows = []
-    for one in ids.tolist():
-        table, row, kind = (
-            (step.visual, one - shapes.vocabulary, visual)
-            if one >= shapes.vocabulary
-            else (step.embedding, one, computed)
-        )
-        rows.append(memory.numbers(table + 2 * shapes.hidden * row, (shapes.hidden,), kind))
-    return np.stack(rows)
+    table, words, width = (step.embedding, step.word_scales), shapes.vocabulary, shapes.hidden
+    return np.concatenate([
+        memory.numbers(step.visual + 2 * width * (one - words), (1, width), visual)
+        if one >= words
+        else _words(memory, shapes, table, slice(one, one + 1), packing, computed)
+        for one in ids.tolist()
+    ])  # fmt: skip
 
 
 def _masks(memory: _Memory, shapes: Shapes, step: Step) -> tuple[Any, Any, float]:

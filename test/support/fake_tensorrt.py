@@ -83,7 +83,7 @@ def write_engines(model: Path, directory: Path, precision: str = "fp16", **chang
         graphs = {block.name: block.serialized() for block in block_graphs(part, precision, config)}
         plans = {
             key: (plan_of(graphs[key.block], key), b"")
-            for key in foreseen(part, Sizes(MOST_TILES, MOST_PROMPT), config)
+            for key in foreseen(part, Sizes(MOST_TILES, MOST_PROMPT), config, precision)
         }
         write_archive(file, part, precision, graphs, plans, _packed(part, model, precision))
         facts: dict[str, Any] = {

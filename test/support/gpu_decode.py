@@ -180,12 +180,13 @@ class Benches:
             for layer in range(shapes.layers)
         ]
 
-    def _random_table(self, name: str, computed: str) -> tuple[int, Any]:
-        """The words of the embedding, which is the head too: their address, and float64."""
+    def _random_table(self, name: str, computed: str, packing: str) -> tuple[StoredWeight, Any]:
+        """The words of the embedding, which is the head too: as it lies in device memory, and in float64."""
         shapes = Shapes.of(MODELS[name])
         table = self._normal(7, shapes.padded, shapes.hidden) / shapes.hidden**0.5
-        table[shapes.vocabulary :] = 0
-        return self._numbers(table, computed)
+        if not packing:
+            table[shapes.vocabulary :] = 0  # a row of zeros has no scale
+        return self._matrix(table, computed, WeightFormat(packing))
 
     def _upload(self, tensor: Any) -> int:
         array = tensor.contiguous().cpu().numpy()
@@ -239,9 +240,9 @@ class Benches:
             runs.append(RunWeights({"post_norm": norms[1][0]}, lambda: None, of_names))
             reference.append(LayerWeights([wide for _, wide in pairs], wide_bias, norms[0][1], norms[1][1]))
         final_norm, wide_final_norm = floats(1 + 0.1 * self._normal(300, shapes.hidden))
-        table_address, table = self._table(name, computed)
-        runs.append(RunWeights({"norm": final_norm, "head": table_address}, lambda: None))
-        weights: Any = TextWeights(runs, None, table_address)  # type: ignore[arg-type]
+        words, table = self._table(name, computed, stored.words)
+        runs.append(RunWeights({"norm": final_norm}, lambda: None, {"head": words}))
+        weights: Any = TextWeights(runs, None, words)  # type: ignore[arg-type]
         buffers = TextBuffers(config, CAPACITY, 64, VISUAL, device, memory)
         self._compiled[name, form].result()
         kernels = DecodeKernels(device, config, computed, stored, self._kept)

@@ -21,6 +21,7 @@ from litevlm_ros.runtime.tensorrt.kernels.decode import (
     decode_obstacle,
     units_of_mlp,
 )
+from litevlm_ros.runtime.tensorrt.kernels.head import head_macros
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, compile_with_log, read_source
 from litevlm_ros.runtime.tensorrt.kernels.pixels import pixel_macros
 from litevlm_ros.runtime.tensorrt.kernels.rows import row_macros
@@ -78,6 +79,7 @@ def launcher_macros(model: ModelConfig, computed: str) -> Mapping[str, Mapping[s
     numbers = NUMBER_MACROS[computed]
     return {
         "finite.cu": numbers,
+        "head.cu": head_macros(model.text, computed),
         "pixels.cu": pixel_macros(model.vision, computed),
         "rows.cu": row_macros(model.text, computed),
         "text.cu": text_macros(model.text, computed),

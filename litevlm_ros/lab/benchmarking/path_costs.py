@@ -8,7 +8,8 @@ memory and to write its results there, once; what an L2 cache saves is left out.
 - Before prefill and vision, a kernel unpacks each block's weights: it reads the stored bytes and writes fp16, which the
   products then read. fp16 and bf16 weights are read as they are.
 - Attention reads queries, keys and values and writes its result, but no scores.
-- The head, the embedding and the patch embedding are fp16 in every precision.
+- The head and the embedding are read as they are stored, too: in int8 where the layers are packed. The patch embedding
+  is fp16 in every precision.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
 from litevlm_ros.engines.vision_blocks import patch_width
 from litevlm_ros.lab.benchmarking.boards import Rates
-from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES, Cost
+from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES, Cost, word_bytes
 from litevlm_ros.model_config import ModelConfig, TextConfig
 from litevlm_ros.precision import PACKED_PRECISIONS
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES as _FLOAT
@@ -65,7 +66,7 @@ def prefill_path(model: ModelConfig, new: int, past: int = 0, precision: str = "
 
     All of it is read in one call.
     """
-    text = model.text
+    text, words = model.text, word_bytes(precision)
 
     def attention_half() -> Path:
         return (
@@ -89,11 +90,11 @@ def prefill_path(model: ModelConfig, new: int, past: int = 0, precision: str = "
         )
 
     return (
-        _moving(new * text.hidden_size * (_HALF + _FLOAT)),
+        _moving(new * text.hidden_size * (words + _FLOAT)),
         *(text.num_layers - 1) * (*attention_half(), *mlp_half(new)),
         *(*attention_half(), *mlp_half(1)),  # the last layer goes on with the last token alone
         _add_and_normalise(1, text),
-        _product(1, text.hidden_size, padded_vocabulary(text)),
+        _product(1, text.hidden_size, padded_vocabulary(text), stored=words),
     )
 
 
@@ -112,7 +113,8 @@ def step_path(model: ModelConfig, new: int, past: int, precision: str = "fp16") 
         ),
         _product(new, inner, width, stored=stored, result=_FLOAT, added=residual),
     )
-    return (*text.num_layers * layer, _product(new, width, padded_vocabulary(text), added=residual))
+    head = _product(new, width, padded_vocabulary(text), stored=word_bytes(precision), added=residual)
+    return (*text.num_layers * layer, head)
 
 
 def _moving(size: float) -> Cost:

@@ -17,7 +17,7 @@ from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
 from litevlm_ros.engines.vision_blocks import patch_width
 from litevlm_ros.lab.benchmarking.roofline import WEIGHT_BYTES
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.precision import PACKED_PRECISIONS, UNPACKED_MATRICES
+from litevlm_ros.precision import PACKED_PRECISIONS, WORD_TABLES, stored_in
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES as _FLOAT
 from litevlm_ros.runtime.tensorrt.numbers import NUMBER_BYTES as _HALF
 from litevlm_ros.runtime.tensorrt.text_buffers import rows_of_cache
@@ -56,21 +56,31 @@ def model_memory(
     }
 
 
-def _is_packed(parameter: BlockParameter, precision: str) -> bool:
-    matrix = len(parameter.shape) == 2 and parameter.tensor.type != FLOAT
-    return precision in PACKED_PRECISIONS and matrix and parameter.name not in UNPACKED_MATRICES
+def _packing(parameter: BlockParameter, precision: str) -> str:
+    """Returns the packed precision in which an engine of `precision` stores a parameter; '' for numbers."""
+    if precision not in PACKED_PRECISIONS or len(parameter.shape) != 2 or parameter.tensor.type == FLOAT:
+        return ""
+    stored = stored_in(parameter.name, precision)
+    return stored if stored in PACKED_PRECISIONS else ""
 
 
 def _stored(parameter: BlockParameter, precision: str) -> float:
     """Returns the bytes of a parameter in device memory."""
-    if _is_packed(parameter, precision):
-        return WEIGHT_BYTES[precision] * prod(parameter.shape)
+    packing = _packing(parameter, precision)
+    if packing:
+        return WEIGHT_BYTES[packing] * prod(map(int, parameter.tensor.shape))
     return parameter_bytes(parameter)
 
 
 def _scratch(runs: Iterable[Iterable[BlockParameter]], precision: str) -> int:
-    """Returns the bytes into which the largest block of a part is unpacked; 0 if nothing is packed."""
-    return max(sum(parameter_bytes(each) for each in run if _is_packed(each, precision)) for run in runs)
+    """Returns the bytes into which the largest block of a part is unpacked; 0 if nothing is.
+
+    Tables of words are not: blocks read them as they are stored.
+    """
+    return max(
+        sum(parameter_bytes(each) for each in run if _packing(each, precision) and each.name not in WORD_TABLES)
+        for run in runs
+    )
 
 
 def _vision_activations(model: ModelConfig, tiles: int) -> int:

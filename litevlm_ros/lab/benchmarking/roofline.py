@@ -10,11 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.precision import PACKED_PRECISIONS, WORD_PRECISION
 
 WEIGHT_BYTES = {"fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
-"""Bytes of one weight of a linear layer; int4 has an fp16 scale for each block of 128. The output projection, which is
-the embedding table too, stays fp16, and so do keys, values and activations."""
+"""Bytes of one weight of a linear layer. INT4 has an fp16 scale for each block of 128; the scales of fp8 and int8, one
+for each output, are left out. Keys, values and activations are fp16 in every precision, and so is the patch
+embedding."""
 _HALF = 2
+
+
+def word_bytes(precision: str) -> float:
+    """Returns the bytes of one weight of the tables of words, the embedding and the head, in engines of `precision`."""
+    return WEIGHT_BYTES[WORD_PRECISION if precision in PACKED_PRECISIONS else precision]
 
 
 # --- costs
@@ -41,7 +48,7 @@ def vision_cost(model: ModelConfig, tiles: int, precision: str = "fp16") -> Cost
     projector = vision.projector_size * text.hidden_size + text.hidden_size**2
     attention = vision.num_layers * 4 * rows**2 * width
     return Cost(
-        bytes=WEIGHT_BYTES[precision] * layers + _HALF * (patches + projector),
+        bytes=WEIGHT_BYTES[precision] * (layers + projector) + _HALF * patches,
         flops=tiles * (2 * rows * (layers + patches) + attention + 2 * vision.tokens_per_tile * projector),
     )
 
@@ -52,7 +59,7 @@ def prefill_cost(model: ModelConfig, tokens: int, precision: str = "fp16") -> Co
     layers, head = _text_weights(model)
     attention = text.num_layers * 2 * tokens**2 * text.num_heads * text.head_dim  # half of the scores are masked
     return Cost(
-        bytes=WEIGHT_BYTES[precision] * layers + _HALF * head + tokens * _row_bytes(model),
+        bytes=WEIGHT_BYTES[precision] * layers + word_bytes(precision) * head + tokens * _row_bytes(model),
         flops=2 * tokens * layers + attention + 2 * head,
     )
 
@@ -63,7 +70,7 @@ def decode_cost(model: ModelConfig, context: int, precision: str = "fp16") -> Co
     layers, head = _text_weights(model)
     attention = text.num_layers * 4 * context * text.num_heads * text.head_dim
     return Cost(
-        bytes=WEIGHT_BYTES[precision] * layers + _HALF * head + context * _row_bytes(model),
+        bytes=WEIGHT_BYTES[precision] * layers + word_bytes(precision) * head + context * _row_bytes(model),
         flops=2 * (layers + head) + attention,
     )
 

@@ -165,7 +165,8 @@ class _Loading:
         buffers = TextBuffers(config, capacity, most_new, capacity, self.device, memory)
         attention = TextAttention(self.device, memory, plans, config, computed, buffers.cache_rows)
         self.resources.callback(attention.close)
-        blocks = TextBlocks(config, plans, check, self.device, memory, scratch, computed)
+        head_is_packed = bool(weights.head.packing)
+        blocks = TextBlocks(config, plans, check, self.device, memory, scratch, computed, head_is_packed=head_is_packed)
         self.resources.callback(blocks.close)
         layers = TextLayers(
             config, blocks, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16

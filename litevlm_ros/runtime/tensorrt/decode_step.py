@@ -21,7 +21,7 @@ from litevlm_ros.runtime.tensorrt.weights import RunWeights, TextWeights
 
 _INT_BYTES = 4
 _MATRICES = ("qkv_weight", "o_proj", "gate_up", "down")
-"""The matrices of a layer in the order of `enum Product` in stream.cuh."""
+"""The matrices of a layer in the order of `enum Product` in share.cuh."""
 
 
 def layer_matrices(weights: TextWeights) -> Iterator[StoredWeight]:
@@ -99,7 +99,8 @@ class DecodeSteps:
         at, buffers, head = self._at, self._buffers, self._weights.runs[-1]
         return Step(
             layers=at["layers"],
-            embedding=self._weights.embedding,
+            embedding=self._weights.embedding.values,
+            word_scales=self._weights.embedding.scales,
             visual=buffers.visual,
             final_norm=head.addresses["norm"],
             frequencies=buffers.frequencies,
@@ -124,19 +125,18 @@ class DecodeSteps:
         )
 
     def _layers(self) -> Iterator[tuple[int, ...]]:
-        """Yields `struct Layer` of stream.cuh for each layer."""
+        """Yields `struct Layer` of share.cuh for each layer."""
         runs = iter(self._weights.runs)
-        head = self._weights.runs[-1].addresses["head"]
+        head = self._weights.head
         for index in range(self._config.num_layers):
             qkv, mlp = next(runs), next(runs)
             yield _layer(qkv, mlp, head, self._buffers.keys(index), self._buffers.values(index))
 
 
-def _layer(qkv: RunWeights, mlp: RunWeights, head: int, keys: int, values: int) -> tuple[int, ...]:
-    matrices = [{**qkv.stored, **mlp.stored}[name] for name in _MATRICES]
+def _layer(qkv: RunWeights, mlp: RunWeights, head: StoredWeight, keys: int, values: int) -> tuple[int, ...]:
+    matrices = [*({**qkv.stored, **mlp.stored}[name] for name in _MATRICES), head]
     return (
         *(matrix.values for matrix in matrices),
-        head,
         *(matrix.scales for matrix in matrices),
         qkv.addresses["qkv_bias"],
         qkv.addresses["input_norm"],

@@ -8,6 +8,7 @@ from math import prod
 
 from litevlm_ros.checkpoint.files import StoredTensor
 from litevlm_ros.engines.block_parameters import BlockParameter
+from litevlm_ros.precision import WORD_PRECISION, WORD_TABLES
 from litevlm_ros.runtime.tensorrt.kernels.weights import KINDS, VALUES_A_WORD, WeightKernels
 
 _WORD_BYTES = 16
@@ -34,14 +35,25 @@ class StoredWeight:
         kernels.unpack(self.packing, self.values, self.scales, target, words=self.words, words_a_scale=words_a_scale)
 
 
+def is_unpacked(parameter: BlockParameter, weight: StoredWeight) -> bool:
+    """Tells whether a kernel unpacks `weight` before its block runs. Blocks read tables of words as they are stored."""
+    return bool(weight.packing) and parameter.name not in WORD_TABLES
+
+
+def scales_of(name: str) -> str:
+    """Returns the name of a packed weight's scales, in an engine file and where a block reads it as it is stored."""
+    return f"{name}.scale"
+
+
 def packing_of(name: str, tensors: Mapping[str, StoredTensor]) -> str:
     """Returns the packing of a parameter among an engine file's `tensors`, '' if it is stored as numbers."""
-    return next((each for each in VALUES_A_WORD if f"{name}.{each}" in tensors), "")
+    packings = (WORD_PRECISION,) if name in WORD_TABLES else VALUES_A_WORD
+    return next((each for each in packings if f"{name}.{each}" in tensors), "")
 
 
 def tensor_names(name: str, packing: str) -> tuple[str, ...]:
     """Returns the names of a parameter's tensors in an engine file: its values, and its scales if it has any."""
-    return (f"{name}.{packing}", f"{name}.scale") if packing else (name,)
+    return (f"{name}.{packing}", scales_of(name)) if packing else (name,)
 
 
 def fits(parameter: BlockParameter, packing: str, found: Mapping[str, StoredTensor]) -> bool:

@@ -1,5 +1,7 @@
 """The blocks of the text decoder as cuDNN's matrix products with kernels of this package between them.
 
+The product with a head that is packed is a kernel of this package, too.
+
 They compute what the graphs of `engines/text_blocks.py` say. TensorRT-RTX 1.4 takes 22 µs of an H100 for gate and up of
 448 rows where cuDNN takes 14, and so on: a layer needs a quarter less time. They are ready at once, for cuDNN has these
 products compiled, and each of them takes no device memory, where a plan of TensorRT-RTX takes 73 MB.
@@ -7,6 +9,7 @@ products compiled, and each of them takes no device memory, where a plan of Tens
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
@@ -14,9 +17,11 @@ from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.cudnn_product import CudnnProduct
+from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
 from litevlm_ros.runtime.tensorrt.memory import Room, aligned, places
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
+from litevlm_ros.runtime.tensorrt.packed_weights import scales_of
 
 
 class _ProductBlock(Block):
@@ -83,21 +88,50 @@ class MlpProducts(_ProductBlock):
         self._down.enqueue(at["active"], addresses["down"], addresses["change"])
 
 
-class HeadProducts(_ProductBlock):
+class _Head(_ProductBlock):
     """The block 'head': the last layer's sum and change → the logits of the rows whose logits are asked for."""
 
-    def __init__(
-        self, cudnn: Cudnn, kernels: RowKernels, config: TextConfig, computed: str, rows: int, scratch: Room
-    ) -> None:
-        """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
+    def __init__(self, kernels: RowKernels, config: TextConfig, rows: int, scratch: Room) -> None:
+        """Raises EngineError if there is no room."""
         width = config.hidden_size
         sizes = {"total": FLOAT_BYTES * rows * width, "normalised": NUMBER_BYTES * rows * width}
         super().__init__(kernels, rows, scratch, sizes)
-        self._product = CudnnProduct(cudnn, rows, width, padded_vocabulary(config), computed, result=computed)
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
         """See Block."""
         at = self._places()
         added = addresses["sum"], addresses["change"], addresses["norm"], at["total"]
         self._kernels.add_and_normalise(*added, at["normalised"], self._rows)
-        self._product.enqueue(at["normalised"], addresses["head"], addresses["logits"])
+        self._multiply(at["normalised"], addresses)
+
+    @abstractmethod
+    def _multiply(self, normalised: int, addresses: Mapping[str, int]) -> None:
+        """Enqueues the product of `normalised` rows and the head."""
+
+
+class HeadProducts(_Head):
+    """The block 'head' with a head of numbers."""
+
+    def __init__(
+        self, cudnn: Cudnn, kernels: RowKernels, config: TextConfig, computed: str, rows: int, scratch: Room
+    ) -> None:
+        """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
+        super().__init__(kernels, config, rows, scratch)
+        outputs = padded_vocabulary(config)
+        self._product = CudnnProduct(cudnn, rows, config.hidden_size, outputs, computed, result=computed)
+
+    def _multiply(self, normalised: int, addresses: Mapping[str, int]) -> None:
+        self._product.enqueue(normalised, addresses["head"], addresses["logits"])
+
+
+class PackedHead(_Head):
+    """The block 'head' with a head in int8, whose scales lie at the address `scales_of("head")`."""
+
+    def __init__(self, product: HeadKernel, kernels: RowKernels, config: TextConfig, rows: int, scratch: Room) -> None:
+        """Raises EngineError if there is no room."""
+        super().__init__(kernels, config, rows, scratch)
+        self._product = product
+
+    def _multiply(self, normalised: int, addresses: Mapping[str, int]) -> None:
+        scales = addresses[scales_of("head")]
+        self._product.multiply(normalised, addresses["head"], scales, addresses["logits"], self._rows)

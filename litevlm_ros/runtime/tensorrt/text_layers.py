@@ -69,7 +69,8 @@ class TextLayers:
         qkv, mlp, head = (self._blocks.block(*each) for each in (("qkv", new), ("mlp", new), ("head", logits)))
         last_mlp = self._blocks.block("mlp", logits)
         attention = self._attention.make(new)
-        embed = partial(kernels.embed, inputs.ids, self._weights.embedding, buffers.visual, at["sum"], new)
+        words = self._weights.embedding
+        embed = partial(kernels.embed, inputs.ids, words.values, words.scales, buffers.visual, at["sum"], new)
         yield partial(embed, visual_is_bf16=self._visual_is_bf16)
         yield partial(kernels.rotations, inputs.positions, buffers.frequencies, at["rotations"], new)
         change = at["zeros"]  # which nobody writes

@@ -48,7 +48,7 @@ class WeightLoading:
     ) -> None:
         """`parameters` may come several times, and `purpose` is for the memory's accounts. Raises EngineError."""
         self.addresses: dict[str, int] = {}
-        """The parameters that are loaded as blocks read them, by name."""
+        """The parameters that are loaded as numbers, by name."""
         self.packed: dict[str, StoredWeight] = {}
         """The parameters that are loaded packed, by name."""
         self.is_packed = archive.precision in VALUES_A_WORD
@@ -102,12 +102,11 @@ class WeightLoading:
     def load_packed(self) -> None:
         """Loads all parameters from the engine file. Raises EngineError if they are not there."""
         tensors: dict[str, StoredTensor] = {}
+        sizes: dict[str, int] = {}
         for parameter in self._parameters.values():
-            tensors |= self._packed_tensors(parameter)
-        sizes = {
-            name: parameter_bytes(self._parameters[name]) if name in self._parameters else each.length
-            for name, each in tensors.items()
-        }
+            found = self._packed_tensors(parameter)
+            tensors |= found
+            sizes |= {name: _loaded_bytes(parameter, name, each) for name, each in found.items()}
         slots = Slots(self._memory, self._purpose, sizes)
         transfers: list[Transfer] = []
         for name, each in tensors.items():
@@ -129,6 +128,10 @@ class WeightLoading:
             upload.close()
         if bad:
             raise self._refused("some of its weights are not finite")
+
+    def stored(self, name: str) -> StoredWeight:
+        """Returns the parameter `name` as it was loaded."""
+        return self.packed.get(name) or StoredWeight(self.addresses[name])
 
     def _converted(self, name: str, tensors: Iterable[StoredTensor]) -> Iterable[Transfer]:
         """Yields the transfers of tensors that lie one behind the other in parameter `name`."""
@@ -160,6 +163,13 @@ class WeightLoading:
     def _refused(self, reason: str) -> EngineError:
         file = self._archive.file
         return EngineError(f"{file} cannot be used ({reason}); build it again with `{rebuild_command(file)}`")
+
+
+def _loaded_bytes(parameter: BlockParameter, name: str, tensor: StoredTensor) -> int:
+    """Returns the bytes in device memory of the tensor `name` of a parameter, which has as many rows as its input."""
+    if name == parameter.name:
+        return parameter_bytes(parameter)
+    return tensor.length // parameter.shape[0] * int(parameter.tensor.shape[0])
 
 
 def parameter_bytes(parameter: BlockParameter) -> int:

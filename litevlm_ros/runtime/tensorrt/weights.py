@@ -2,7 +2,7 @@
 
 fp16 and bf16 engines read them from the checkpoint's safetensors files, others from the engine file, which holds them
 packed (convert/packed_weights.py). Packed weights stay packed in device memory: before each run of a block, kernels
-unpack the matrices of that run into a buffer that all runs share.
+unpack the matrices of that run into a buffer that all runs share. Tables of words are read as they are stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.weights import WeightKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, aligned
-from litevlm_ros.runtime.tensorrt.packed_weights import StoredWeight
+from litevlm_ros.runtime.tensorrt.packed_weights import StoredWeight, is_unpacked, scales_of
 from litevlm_ros.runtime.tensorrt.weight_loading import WeightLoading, parameter_bytes
 
 
@@ -28,8 +28,9 @@ from litevlm_ros.runtime.tensorrt.weight_loading import WeightLoading, parameter
 class RunWeights:
     """The weights of one run of a block.
 
-    `addresses` maps the names in `BlockGraph.weights` to device memory. `unpack` enqueues kernels that fill those of
-    packed weights, to be called before the block and after the one before it; it does nothing for fp16 and bf16.
+    `addresses` maps the names in `BlockGraph.weights` to device memory. A packed table of words is there as it is
+    stored, and its scales have the name of `scales_of`. `unpack` enqueues kernels that fill those of other packed
+    weights, to be called before the block and after the one before it; it does nothing for fp16 and bf16.
     `stored` maps the same names to the weights as they stay in device memory.
     """
 
@@ -52,12 +53,12 @@ class PartWeights:
 
 
 class TextWeights(PartWeights):
-    """`embedding` is the address of the words' table [padded vocabulary, H] in the computed type."""
+    """`embedding` and `head` are the words' tables [padded vocabulary, H]: numbers of the computed type, or int8."""
 
-    def __init__(self, runs: Sequence[RunWeights], kernels: WeightKernels, embedding: int) -> None:
+    def __init__(self, runs: Sequence[RunWeights], kernels: WeightKernels, embedding: StoredWeight) -> None:
         """As for PartWeights."""
         super().__init__(runs, kernels)
-        self.embedding = embedding
+        self.embedding, self.head = embedding, runs[-1].stored["head"]
 
 
 def load_vision_weights(
@@ -92,14 +93,14 @@ def load_text_weights(
         else:
             loading.load_checkpoint(*check_text(config_dir / TEXT, model.text))
         unpacked = _weights_of_runs("text weights", runs, loading, memory)
-        return TextWeights(unpacked, loading.kernels, loading.addresses[EMBEDDING])
+        return TextWeights(unpacked, loading.kernels, loading.stored(EMBEDDING))
 
 
 def _weights_of_runs(
     purpose: str, runs: Sequence[Sequence[BlockParameter]], loading: WeightLoading, memory: DeviceMemory
 ) -> tuple[RunWeights, ...]:
     """Returns the weights of each run, which are loaded. All runs unpack into the same memory."""
-    packed = [[each for each in run if each.name in loading.packed] for run in runs]
+    packed = [[each for each in run if is_unpacked(each, loading.stored(each.name))] for run in runs]
     size = max(sum(aligned(parameter_bytes(each)) for each in run) for run in packed)
     scratch = memory.allocate(f"{purpose}, unpacked", size) if size else 0
     return tuple(_weights_of_run(run, loading, scratch) for run in runs)
@@ -108,14 +109,16 @@ def _weights_of_runs(
 def _weights_of_run(run: Sequence[BlockParameter], loading: WeightLoading, scratch: int) -> RunWeights:
     addresses, stored, work = {}, {}, []
     for parameter in run:
-        name, packed = parameter.tensor.name, loading.packed.get(parameter.name)
-        if packed is None:
-            addresses[name] = loading.addresses[parameter.name]
-            stored[name] = StoredWeight(addresses[name])
+        name, weight = parameter.tensor.name, loading.stored(parameter.name)
+        stored[name] = weight
+        if is_unpacked(parameter, weight):
+            addresses[name] = scratch
+            work.append((weight, scratch))
+            scratch += aligned(parameter_bytes(parameter))
             continue
-        addresses[name], stored[name] = scratch, packed
-        work.append((packed, scratch))
-        scratch += aligned(parameter_bytes(parameter))
+        addresses[name] = weight.values
+        if weight.packing:
+            addresses[scales_of(name)] = weight.scales
 
     def unpack() -> None:
         for packed, target in work:

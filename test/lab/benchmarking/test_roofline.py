@@ -14,11 +14,19 @@ def test_weights_are_those_of_internvl2_1b() -> None:
     assert decode_cost(INTERNVL2_1B, 0).bytes / 2 == pytest.approx(494e6, rel=0.01)
 
 
-def test_quantized_layers_are_smaller_and_the_head_is_not() -> None:
-    head = 2 * 151655 * 896
-    half, fp8, int4 = (decode_cost(INTERNVL2_1B, 0, name).bytes - head for name in ("fp16", "fp8", "int4"))
-    assert fp8 == half / 2
+def test_the_head_is_int8_beside_all_packed_layers() -> None:
+    head = 151655 * 896
+    half = decode_cost(INTERNVL2_1B, 0).bytes - 2 * head
+    fp8, int8, int4 = (decode_cost(INTERNVL2_1B, 0, name).bytes - head for name in ("fp8", "int8", "int4"))
+    assert fp8 == int8 == half / 2
     assert int4 == pytest.approx(half / 4 * (1 + 1 / 32))
+    more, less = (prefill_cost(INTERNVL2_1B, 100, name).bytes for name in ("fp16", "fp8"))
+    assert more - less == half / 2 + head
+
+
+def test_the_patch_embedding_alone_stays_fp16_in_vision() -> None:
+    half, fp8 = (vision_cost(INTERNVL2_1B, 1, name).bytes for name in ("fp16", "fp8"))
+    assert 2 * fp8 - half == 2 * 3 * 14**2 * 1024
 
 
 def test_a_prompt_computes_what_its_tokens_would_one_by_one() -> None:

@@ -20,10 +20,11 @@ from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnRefusal
 from litevlm_ros.runtime.tensorrt.device import CudaDevice, CudaGraph
+from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
-from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, QkvProducts
+from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, PackedHead, QkvProducts
 
 CONFIG = TextConfig(96, 160, 2, 6, 2, 16, 1e-6, 1e6, 100, True, 1024)
 MODEL = ModelConfig(VisionConfig(64, 128, 2, 4, 56, 14), CONFIG, "internvl2_5", True, 12)
@@ -88,25 +89,45 @@ def test_wrong_products_are_noticed(bench: Bench, name: str, kind: Any) -> None:
     assert "nonsense" in verdict(bench, name, kind, 3, "fp16")
 
 
-@pytest.mark.parametrize("computed", ["fp16", "bf16"])
-@pytest.mark.parametrize("rows", ROWS)
-def test_logits_are_what_numpy_computes(bench: Bench, rows: int, computed: str) -> None:
+def hold_logits(bench: Bench, block: Block, rows: int, computed: str, given: dict[str, Any], head: Any) -> None:
+    """Runs a block 'head' on rows and what is `given` of the head, whose numbers are `head` [V, H] in float64."""
     rng = np.random.default_rng(rows)
     total, change = (rng.standard_normal((rows, CONFIG.hidden_size)).astype(np.float32) for _ in range(2))
     norm = rng.standard_normal(CONFIG.hidden_size).astype(np.float32)
-    head = to_words(rng.standard_normal((padded_vocabulary(CONFIG), CONFIG.hidden_size)), computed)
-    with bench.device:
-        given = {"sum": total, "change": change, "norm": norm, "head": head}
-        addresses = {name: bench.upload(array) for name, array in given.items()}
-        addresses["logits"] = bench.memory.allocate("test", 2 * rows * len(head))
-        bench.block(HeadProducts, rows, computed).enqueue(addresses)
-        bench.device.wait()
-        words = bench.memory.read(addresses["logits"], (rows, len(head)), np.uint16)
+    every = {"sum": total, "change": change, "norm": norm, **given}
+    addresses = {name: bench.upload(array) for name, array in every.items()}
+    addresses["logits"] = bench.memory.allocate("test", 2 * rows * len(head))
+    block.enqueue(addresses)
+    bench.device.wait()
+    words = bench.memory.read(addresses["logits"], (rows, len(head)), np.uint16)
     wide = (total + change).astype(np.float64)
     normalised = wide / np.sqrt(np.square(wide).mean(-1, keepdims=True) + CONFIG.rms_norm_eps) * norm
-    expected = normalised @ from_words(head, computed).astype(np.float64).T
+    expected = normalised @ head.T
     error = np.linalg.norm(from_words(words, computed) - expected) / np.linalg.norm(expected)
     assert error < {"fp16": 1e-3, "bf16": 8e-3}[computed]
+
+
+@pytest.mark.parametrize("computed", ["fp16", "bf16"])
+@pytest.mark.parametrize("rows", ROWS)
+def test_logits_are_what_numpy_computes(bench: Bench, rows: int, computed: str) -> None:
+    shape = padded_vocabulary(CONFIG), CONFIG.hidden_size
+    head = to_words(np.random.default_rng(1).standard_normal(shape), computed)
+    with bench.device:
+        block = bench.block(HeadProducts, rows, computed)
+        hold_logits(bench, block, rows, computed, {"head": head}, from_words(head, computed).astype(np.float64))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 16])
+def test_logits_by_a_packed_head_are_what_numpy_computes(bench: Bench, rows: int) -> None:
+    rng, shape = np.random.default_rng(2), (padded_vocabulary(CONFIG), CONFIG.hidden_size)
+    head, scales = rng.integers(-127, 128, shape).astype(np.int8), rng.uniform(0.5, 1, shape[0]).astype(np.float16)
+    with bench.device:
+        kernels, product = RowKernels(bench.device, CONFIG, "fp16"), HeadKernel(bench.device, CONFIG, "fp16")
+        block = PackedHead(product, kernels, CONFIG, rows, bench.scratch)
+        wide = head * scales.astype(np.float64)[:, None]
+        hold_logits(bench, block, rows, "fp16", {"head": head, "head.scale": scales}, wide)
+        kernels.close()
+        product.close()
 
 
 @pytest.mark.parametrize("rows", [1, 40])

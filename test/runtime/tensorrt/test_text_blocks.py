@@ -20,7 +20,7 @@ from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.plans import PlanBlock
-from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, QkvProducts
+from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, PackedHead, QkvProducts
 from litevlm_ros.runtime.tensorrt.text_blocks import TextBlocks
 
 CONFIG = TextConfig(96, 160, 2, 6, 2, 16, 1e-6, 1e6, 100, True, 1024)
@@ -50,7 +50,7 @@ class Plans:
 
 
 class Bench:
-    def __init__(self, fake: FakeCudnn | None) -> None:
+    def __init__(self, fake: FakeCudnn | None, *, head_is_packed: bool = False) -> None:
         self.fake = fake
         self.device, self.plans = CudaDevice(), Plans()
         with self.device:
@@ -58,7 +58,9 @@ class Bench:
             scratch = Room(self.device, self.memory, "working memory")
             check = BlockCheck(TEXT, block_graphs(TEXT, "fp16", MODEL), MODEL, "fp16", self.device, self.memory)
             plans: Any = self.plans
-            self.blocks = TextBlocks(CONFIG, plans, check, self.device, self.memory, scratch, "fp16")
+            self.blocks = TextBlocks(
+                CONFIG, plans, check, self.device, self.memory, scratch, "fp16", head_is_packed=head_is_packed
+            )
 
     def block(self, name: str, rows: int) -> Block:
         with self.device:
@@ -85,6 +87,17 @@ def bench(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def test_cudnn_computes_all_blocks_in_all_sizes(bench: Bench, name: str, rows: int) -> None:
     assert isinstance(bench.block(name, rows), KINDS[name])
     assert not bench.plans.made, "a plan would take memory that nobody uses"
+
+
+def test_a_packed_head_needs_neither_cudnn_nor_a_plan(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cudnn.remove(monkeypatch)
+    bench = Bench(None, head_is_packed=True)
+    head = bench.block("head", 16)
+    assert isinstance(head, PackedHead)
+    assert bench.block("head", 16) is head
+    assert not bench.plans.made
+    assert isinstance(bench.block("mlp", 16), PlanStandIn)
+    bench.close()
 
 
 def test_a_block_is_made_once_while_somebody_keeps_it(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 
@@ -31,10 +32,11 @@ from litevlm_ros.engines.plan_archive import PlanArchive, write_archive  # noqa:
 from litevlm_ros.errors import CheckpointError, EngineError  # noqa: E402
 from litevlm_ros.model_config import ModelConfig  # noqa: E402
 from litevlm_ros.model_directory import TEXT, VISION  # noqa: E402
-from litevlm_ros.precision import computed_in  # noqa: E402
+from litevlm_ros.precision import WORD_TABLES, computed_in  # noqa: E402
 from litevlm_ros.runtime.tensorrt import weight_upload  # noqa: E402
 from litevlm_ros.runtime.tensorrt.device import CudaDevice  # noqa: E402
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory  # noqa: E402
+from litevlm_ros.runtime.tensorrt.packed_weights import scales_of  # noqa: E402
 from litevlm_ros.runtime.tensorrt.weight_upload import Transfer, pieces  # noqa: E402
 from litevlm_ros.runtime.tensorrt.weights import load_text_weights, load_vision_weights  # noqa: E402
 
@@ -116,8 +118,13 @@ def found_and_expected(
     for wanted, run in zip(runs, weights.runs, strict=True):
         run.unpack()
         gpu.device.wait()
-        assert run.addresses.keys() == {each.tensor.name for each in wanted}
+        read_as_stored = {
+            each.tensor.name for each in wanted if each.name in WORD_TABLES and run.stored["head"].packing
+        }
+        assert run.addresses.keys() == {each.tensor.name for each in wanted} | {*map(scales_of, read_as_stored)}
         for each in wanted:
+            if each.tensor.name in read_as_stored:
+                continue
             expected = torch.zeros(tuple(map(int, each.tensor.shape)), dtype=TORCH[each.tensor.type])
             values = exact(each.name, parameters[each.name].detach())
             expected[tuple(map(slice, values.shape))] = values.to(expected.dtype)
@@ -142,10 +149,10 @@ def test_blocks_get_the_parameters_that_torch_loads(
     assert seen | table == set(dict(module.named_parameters()))
     if part == TEXT:
         kind = "float16" if precision == "fp16" else "bfloat16"
-        found = gpu.read(weights.embedding, (104, 48), kind)
+        found = gpu.read(weights.embedding.values, (104, 48), kind)
         assert torch.equal(found[:97], module.embed_tokens.weight.detach().to(TORCH[kind]))
         assert not found[97:].any()
-        assert (weights.embedding == weights.runs[-1].addresses["head"]) == (name == "tied")
+        assert (weights.embedding == weights.head) == (name == "tied")
     assert len(gpu.cuda.live) == 1, "staging buffers are freed"
     assert list(gpu.memory.by_purpose()) == [f"{'vision' if part == VISION else 'text'} weights"]
     weights.close()
@@ -154,6 +161,39 @@ def test_blocks_get_the_parameters_that_torch_loads(
 def packed_archive(part: str, precision: str, model: Path, file: Path) -> Any:
     write_archive(file, part, precision, {}, {}, pack(part, model, precision, None))
     return PlanArchive.open(file)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "int4"])
+@pytest.mark.parametrize("name", ["original", "tied"])
+def test_tables_of_words_are_read_as_int8(
+    name: str, precision: str, gpu: Gpu, models: dict[str, Path], tmp_path: Path
+) -> None:
+    packed = packed_archive(TEXT, precision, models[name], tmp_path / "weights.engine")
+    weights = load(gpu, TEXT, models[name], packed)
+    parameters = dict(load_text_decoder(models[name]).named_parameters())
+    for table, key in ((weights.embedding, "embed_tokens.weight"), (weights.head, "lm_head.weight")):
+        expected = quantize_weight(parameters.get(key, parameters["embed_tokens.weight"]).detach(), "int8")
+        assert table.packing == "int8"
+        with gpu.device:
+            values = gpu.memory.read(table.values, (104, 48), np.int8)
+            scales = gpu.memory.read(table.scales, (104,), np.float16)
+        np.testing.assert_array_equal(values[:97], expected.values)
+        np.testing.assert_array_equal(scales[:97], expected.scale)
+        assert not values[97:].any()
+        assert not scales[97:].any()
+    assert (weights.embedding == weights.head) == (name == "tied")
+    head = weights.runs[-1]
+    assert (head.addresses["head"], head.addresses["head.scale"]) == (weights.head.values, weights.head.scales)
+    weights.close()
+
+
+def test_a_table_of_words_in_another_packing_is_refused(gpu: Gpu, models: dict[str, Path], tmp_path: Path) -> None:
+    packed = packed_archive(TEXT, "fp8", models["tied"], tmp_path / "weights.engine")
+    tensors = {name.replace("embed_tokens.weight.int8", "embed_tokens.weight.fp8"): each
+               for name, each in packed.packed.items()}  # fmt: skip
+    other = archive(TEXT, "fp8", packed.file, tensors)
+    with pytest.raises(EngineError, match=r"embed_tokens\.weight is missing"):
+        load(gpu, TEXT, models["tied"], other)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8"])
@@ -182,7 +222,11 @@ def test_packed_weights_are_unpacked_for_each_run(
     used = gpu.memory.by_purpose()
     label = "vision weights" if part == VISION else "text weights"
     largest = max(
-        sum(2 * prod(each.shape) for each in run if f"{each.name}.scale" in packed.packed)
+        sum(
+            2 * prod(each.shape)
+            for each in run
+            if f"{each.name}.scale" in packed.packed and each.name not in WORD_TABLES
+        )
         for run in runs_of(part, model, precision)
     )
     assert largest <= used[f"{label}, unpacked"] < largest + 2048, "one buffer for all runs"

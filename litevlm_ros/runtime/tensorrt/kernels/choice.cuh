@@ -41,8 +41,13 @@ struct LogitOutput {
     const Step &step;
     const int fresh;
     const float penalty;
+    float2 scales;
     Best best[HALVES];
-    __device__ void prepare(int) {}
+    __device__ void prepare(int tile)
+    {
+        const int row = TILE * tile + 2 * place_of();
+        scales = two_scales<Words>(layers()[0], HEAD, row, row + 1);
+    }
     __device__ void take(int tile, const float (&sum)[4])
     {
 #pragma unroll
@@ -50,7 +55,7 @@ struct LogitOutput {
             const int token = token_of(half), at = TILE * tile + 2 * place_of();
             if (token >= fresh)
                 continue;
-            const unsigned two = pack(sum[2 * half], sum[2 * half + 1]);
+            const unsigned two = pack(sum[2 * half] * scales.x, sum[2 * half + 1] * scales.y);
             *(unsigned *)(step.logits + (size_t)token * ROWS_OF_HEAD + at) = two;
 #pragma unroll
             for (int i = 0; i < 2; ++i)
@@ -68,7 +73,7 @@ __device__ void choose_in_block(const Step &step, Place &place, int fresh)
 {
     const int lane = thread() % 32, warp = thread() / 32;
     LogitOutput logits = {step, fresh, step.penalised ? *step.penalty : 1};
-    product<Plain, HEAD>(
+    product<Words, HEAD>(
         place, 0, fresh, normalised(), NORMAL_PITCH,
         [&] { normalise(step, step.final_norm, 2 * LAYERS, fresh, count(step, DOWN_THERE), BLOCKS * LAYERS); }, logits);
     Best *of_warps = (Best *)room();  // [TOKENS, WARPS]

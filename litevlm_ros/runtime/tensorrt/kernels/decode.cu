@@ -9,6 +9,7 @@
 //   HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INNER, LAYERS, VOCABULARY, ROWS_OF_HEAD   the model's shapes
 //   TOKENS               the most new tokens: 1, or up to 16
 //   FORMAT, GROUP        how the layers' weights are stored (stored.cuh), and the inputs that share a scale of Int4
+//   WORD_FORMAT          how the embedding and the head are stored
 //   TEAMS, TEAM          the teams of blocks, and the blocks of a team
 //   WARPS                warps of a block that compute; one more copies weights
 //   SHARED_BYTES         shared memory of a block

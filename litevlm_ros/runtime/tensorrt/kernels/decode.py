@@ -12,6 +12,7 @@ from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.text_blocks import padded_vocabulary
 from litevlm_ros.errors import EngineError
 from litevlm_ros.model_config import TextConfig
+from litevlm_ros.precision import WORD_PRECISION
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
 from litevlm_ros.runtime.tensorrt.kernels.cooperative import CooperativeKernel
@@ -60,6 +61,11 @@ class WeightFormat:
     packing: str = ""
     block: int = 0
 
+    @property
+    def words(self) -> str:
+        """The packing of the tables of words beside such layers."""
+        return WORD_PRECISION if self.packing else ""
+
     def __str__(self) -> str:
         return f"int4 in blocks of {self.block}" if self.block else self.packing or "16 bits"
 
@@ -77,11 +83,13 @@ class Step:
     """The argument of the kernel, `struct Step` of step.cuh: addresses in device memory, and then numbers.
 
     The comments there say what each address holds. `allowed`, `penalised` and `penalty` are 0 where nothing is masked
-    or penalised. `steps` and `ring` are 0 unless the kernel is to make the next token the next step's input.
+    or penalised, and `word_scales` is 0 where words are stored as numbers. `steps` and `ring` are 0 unless the kernel
+    is to make the next token the next step's input.
     """
 
     layers: int
     embedding: int
+    word_scales: int
     visual: int
     final_norm: int
     frequencies: int
@@ -109,7 +117,7 @@ class Step:
         return STEP_LAYOUT.pack(*astuple(self))
 
 
-STEP_LAYOUT = struct.Struct("<20Qfii4x")
+STEP_LAYOUT = struct.Struct("<21Qfii4x")
 """The layout of Step."""
 
 
@@ -151,6 +159,7 @@ def decode_macros(
         **NUMBER_MACROS[computed],
         **{name: f"{number}" for name, number in numbers.items()},
         "FORMAT": _FORMATS[stored.packing],
+        "WORD_FORMAT": _FORMATS[stored.words],
     }
 
 

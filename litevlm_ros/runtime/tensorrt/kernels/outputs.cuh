@@ -8,7 +8,7 @@ struct QkvOutput {
     __device__ void prepare(int tile)
     {
         const int row = row_of(QKV, head, tile, 2 * place_of());
-        scales = two_scales(layer, QKV, row, row + 1);
+        scales = two_scales<Stored>(layer, QKV, row, row + 1);
         biases = {from_wide(layer.qkv_bias[row]), from_wide(layer.qkv_bias[row + 1])};
     }
     __device__ void take(int tile, const float (&sum)[4])
@@ -29,7 +29,7 @@ struct ActiveOutput {
     __device__ void prepare(int tile)
     {
         const int row = row_of(GATE_UP, 0, tile, 2 * place_of());
-        scales = two_scales(layer, GATE_UP, row, row + 1);
+        scales = two_scales<Stored>(layer, GATE_UP, row, row + 1);
     }
     __device__ void take(int tile, const float (&sum)[4])
     {
@@ -55,7 +55,7 @@ template <int PRODUCT> struct SumOutput {
     __device__ void prepare(int tile)
     {
         const int row = TILE * tile + 2 * place_of();
-        scales = two_scales(layer, PRODUCT, row, row + 1);
+        scales = two_scales<Stored>(layer, PRODUCT, row, row + 1);
 #pragma unroll
         for (int half = 0; half < HALVES; ++half) {
             sums[half] = {0, 0};

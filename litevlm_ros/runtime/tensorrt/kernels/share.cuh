@@ -6,7 +6,8 @@
 //
 // Rows of weights are cut into tiles of 8, which the blocks of a team take in turn. The tiles of the head are everybody's.
 
-typedef FORMAT Stored;  // of the layers; the head is Plain
+typedef FORMAT Stored;      // of the layers
+typedef WORD_FORMAT Words;  // of the embedding and the head
 
 enum Product { QKV, O_PROJ, GATE_UP, DOWN, HEAD };
 enum {
@@ -22,7 +23,7 @@ enum {
 // The weights of a layer, and behind them the head's. Scales are fp16, for each row or for each group of a row.
 struct Layer {
     const void *weights[PRODUCTS + 1];
-    const unsigned short *scales[PRODUCTS];
+    const unsigned short *scales[PRODUCTS + 1];
     const wide *qkv_bias;
     const float *input_norm, *post_norm;
     number *keys, *values;

@@ -2,7 +2,8 @@
 
 struct Step {
     const Layer *layers;
-    const number *embedding;           // [ROWS_OF_HEAD, HIDDEN]
+    const void *embedding;             // [ROWS_OF_HEAD, HIDDEN], in Words
+    const unsigned short *word_scales; // [ROWS_OF_HEAD], if Words have scales
     const unsigned short *visual;      // [rows, HIDDEN], the rows of ids from VOCABULARY on
     const float *final_norm;
     const float *frequencies;          // [HEAD_DIM / 2]
@@ -51,19 +52,26 @@ __device__ float *sum_of(const Step &step, int turn, int token, int at)
     return step.sums + (turn % 3 * 16 + token) * HIDDEN + at;
 }
 
-__device__ float2 two_scales(const Layer &layer, int product, int row, int other)
+template <class Format> __device__ float2 two_scales(const Layer &layer, int product, int row, int other)
 {
-    if (!Stored::HAS_SCALES)
+    if (!Format::HAS_SCALES)
         return {1, 1};
     const unsigned short *scales = layer.scales[product];
-    return {from_half(scales[row]) * Stored::UNIT, from_half(scales[other]) * Stored::UNIT};
+    return {from_half(scales[row]) * Format::UNIT, from_half(scales[other]) * Format::UNIT};
+}
+
+// Rounds as weights.cu does when it unpacks.
+__device__ float embedded_word(const Step &step, long long id, int at)
+{
+    const float value = Words::value_at(step.embedding, (size_t)id * HIDDEN + at);
+    return Words::HAS_SCALES ? from_number(to_number(value * from_half(step.word_scales[id]))) : value;
 }
 
 __device__ float embedded(const Step &step, int token, int at)
 {
     const long long id = step.ids[token];
     if (id < VOCABULARY)
-        return from_number(step.embedding[(size_t)id * HIDDEN + at]);
+        return embedded_word(step, id, at);
     const unsigned short number = step.visual[(size_t)(id - VOCABULARY) * HIDDEN + at];
     return step.visual_is_bf16 ? from_bf16(number) : from_half(number);
 }

@@ -1,7 +1,7 @@
 // Weights as they are stored, in words of one row, and as the pairs of numbers that products take.
 //
 // Each format says how many VALUES a word holds, and unpacks them to VALUES / 2 pairs. `arrange` makes the pairs of what is
-// multiplied by them, so that equal columns meet.
+// multiplied by them, so that equal columns meet. In formats of tables of words, `value_at` reads one value.
 
 // Pairs are neighbours.
 template <int WORDS> __device__ void arrange_neighbours(const uint4 (&words)[WORDS], unsigned (&pairs)[4 * WORDS])
@@ -21,6 +21,7 @@ struct Plain {
     {
         pairs[0] = word.x, pairs[1] = word.y, pairs[2] = word.z, pairs[3] = word.w;
     }
+    static __device__ float value_at(const void *values, size_t at) { return from_number(((const number *)values)[at]); }
 };
 
 // The rest computes in fp16 only.
@@ -60,6 +61,7 @@ struct Int8 {
             pairs[i] = add_two(two, 0xe480e480);  // -1152 = -(1024 + 128)
         }
     }
+    static __device__ float value_at(const void *values, size_t at) { return ((const signed char *)values)[at]; }
 };
 
 // Integers from -8 to 7, two a byte, each group of them with a scale of its own.

@@ -21,11 +21,11 @@ __device__ constexpr int scale_pitch_of(int product)
     return Stored::HAS_GROUPS ? (most_steps<Stored>(product) * STEP_COLUMNS / GROUP + 4) / 2 * 4 : 0;
 }
 
-// A slot has room for a tile of the head, or about as many bytes of a layer's tiles.
+// A slot has room for a tile of numbers as wide as the model, or about as many bytes of other tiles.
 __device__ constexpr int whole_tiles(int bytes) { return bytes * ((tile_bytes<Plain>(HEAD) + bytes / 2) / bytes); }
 
 enum {
-    PIECE_BYTES = larger(larger(whole_tiles(tile_bytes<Stored>(QKV)), tile_bytes<Plain>(HEAD)),
+    PIECE_BYTES = larger(larger(whole_tiles(tile_bytes<Stored>(QKV)), whole_tiles(tile_bytes<Words>(HEAD))),
                          larger(tile_bytes<Stored>(O_PROJ), tile_bytes<Stored>(DOWN)))
 };
 
@@ -138,5 +138,5 @@ __device__ void copy_weights()
         for (int product = GATE_UP; product <= DOWN; ++product)
             copy_product<Stored>(place, layer, product, 0);
     }
-    copy_product<Plain>(place, 0, HEAD, 0);
+    copy_product<Words>(place, 0, HEAD, 0);
 }

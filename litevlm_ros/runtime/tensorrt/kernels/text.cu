@@ -11,16 +11,27 @@
 //   CHOOSE_THREADS     threads that look for the largest logit, a power of two
 
 // Writes the row of each token: from `table` [vocabulary, width], or for ids from `vocabulary` on from `visual` [rows,
-// width], which is bf16 if `visual_is_bf16` and fp16 otherwise. `residual` is fp32 [tokens, width]. One block a token.
-extern "C" __global__ void embed(const long long *ids, const number *table, const unsigned short *visual,
-                                 float *residual, int width, int vocabulary, int visual_is_bf16)
+// width], which is bf16 if `visual_is_bf16` and fp16 otherwise. The table holds numbers, or int8 with fp16 `scales`
+// [vocabulary] unless those are null. `residual` is fp32 [tokens, width]. One block a token.
+extern "C" __global__ void embed(const long long *ids, const void *table, const unsigned short *scales,
+                                 const unsigned short *visual, float *residual, int width, int vocabulary,
+                                 int visual_is_bf16)
 {
     const long long id = ids[blockIdx.x];
     float *to = residual + (size_t)blockIdx.x * width;
-    const bool word = id < vocabulary;
-    const unsigned short *from = word ? table + (size_t)id * width : visual + (size_t)(id - vocabulary) * width;
-    for (int i = threadIdx.x; i < width; i += blockDim.x)
-        to[i] = word ? from_number(from[i]) : visual_is_bf16 ? from_bf16(from[i]) : from_half(from[i]);
+    if (id >= vocabulary) {
+        const unsigned short *from = visual + (size_t)(id - vocabulary) * width;
+        for (int i = threadIdx.x; i < width; i += blockDim.x)
+            to[i] = visual_is_bf16 ? from_bf16(from[i]) : from_half(from[i]);
+    } else if (scales) {
+        const signed char *from = (const signed char *)table + (size_t)id * width;
+        for (int i = threadIdx.x; i < width; i += blockDim.x)
+            to[i] = from_number(to_number(from[i] * from_half(scales[id])));
+    } else {
+        const number *from = (const number *)table + (size_t)id * width;
+        for (int i = threadIdx.x; i < width; i += blockDim.x)
+            to[i] = from_number(from[i]);
+    }
 }
 
 // Writes the cosines and then the sines of each token's angles: `table` fp32 [tokens, 2 * half]. One block a token.

@@ -13,7 +13,7 @@ MOST_CHOOSE_THREADS = 1024
 _WORD_NUMBERS = 8
 
 _KINDS = {
-    "embed": "PPPPiii",
+    "embed": "PPPPPiii",
     "rotations": "PPPi",
     "rotate_and_append": "PPPPPPi",
     "gather_rows": "PPPPPii",
@@ -68,10 +68,16 @@ class TextKernels:
         self._choose_threads = _choose_threads(config)
         self._module = KernelModule(device, "text.cu", _KINDS, text_macros(config, computed))
 
-    def embed(self, ids: int, table: int, visual: int, residual: int, count: int, *, visual_is_bf16: bool) -> None:
-        """Writes `residual` fp32 [S, H] from int64 `ids` [S], the embedding `table` and the `visual` tokens."""
+    def embed(
+        self, ids: int, table: int, scales: int, visual: int, residual: int, count: int, *, visual_is_bf16: bool
+    ) -> None:
+        """Writes `residual` fp32 [S, H] from int64 `ids` [S], the embedding `table` [V, H] and the `visual` tokens.
+
+        The table holds numbers and `scales` is 0, or it holds int8 and `scales` is the address of fp16 [V].
+        """
+        addresses = ids, table, scales, visual, residual
         numbers = self._config.hidden_size, self._config.vocab_size, int(visual_is_bf16)
-        self._module.launch("embed", (count, 1), (_THREADS, 1, 1), ids, table, visual, residual, *numbers)
+        self._module.launch("embed", (count, 1), (_THREADS, 1, 1), *addresses, *numbers)
 
     def rotations(self, positions: int, frequencies: int, table: int, count: int) -> None:
         """Writes `table` fp32 [S, D] from int64 `positions` [S] and fp32 `frequencies` [D / 2]."""

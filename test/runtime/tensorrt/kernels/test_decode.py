@@ -62,6 +62,7 @@ def test_macros_are_those_of_model_format_and_gpu() -> None:
         "NUMBER_IS_HALF": "1", "HIDDEN": "896", "HEADS": "14", "KV_HEADS": "2", "HEAD_DIM": "64", "INNER": "4864",
         "LAYERS": "24", "VOCABULARY": "151655", "ROWS_OF_HEAD": "151656", "TOKENS": "8", "WARPS": "14",
         "TEAMS": "15", "TEAM": "8", "GROUP": "64", "SHARED_BYTES": "231424", "FORMAT": "Int4",
+        "WORD_FORMAT": "Int8",
     }  # fmt: skip
     assert decode_macros(TEXT, "bf16", PLAIN, 1, Teams(8, 1), 101376)["FORMAT"] == "Plain"
 

@@ -14,6 +14,8 @@ from litevlm_ros.runtime.tensorrt.kernels.text import rotary_grid, text_macros
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 RANDOM = np.random.default_rng(7)
+NO_SCALES = None
+"""The address of what a kernel does not need."""
 
 
 def shapes(heads: int, kv_heads: int, head_dim: int, vocabulary: int = 64) -> TextConfig:
@@ -30,7 +32,10 @@ def run(
     config: TextConfig | None = None,
 ) -> None:
     source = with_macros(read_source("text.cu"), text_macros(config or shapes(2, 1, 8), computed))
-    typed = [("P", each.ctypes.data) if isinstance(each, np.ndarray) else ("i", each) for each in arguments]
+    typed = [
+        ("P", each.ctypes.data) if isinstance(each, np.ndarray) else ("P", 0) if each is NO_SCALES else ("i", each)
+        for each in arguments
+    ]
     run_kernel(source, name, grid, block, typed)
 
 
@@ -41,8 +46,18 @@ def test_words_and_visual_tokens_become_rows(visual_is_bf16: bool) -> None:
     given = to_words(visual, computed)
     rows = from_words(given, computed)
     ids, residual = np.array([3, 10, 9, 13, 0]), np.full((5, 24), np.nan, np.float32)
-    run("embed", (5,), (8,), ids, table, given, residual, 24, 10, int(visual_is_bf16))
+    run("embed", (5,), (8,), ids, table, NO_SCALES, given, residual, 24, 10, int(visual_is_bf16))
     np.testing.assert_array_equal(residual, np.stack([table[3], rows[0], table[9], rows[3], table[0]]))
+
+
+def test_words_in_int8_are_multiplied_by_their_scales_and_rounded_as_numbers() -> None:
+    table = RANDOM.integers(-127, 128, (10, 24)).astype(np.int8)
+    scales = RANDOM.uniform(0.001, 0.01, 10).astype(np.float16)
+    visual = RANDOM.standard_normal((4, 24)).astype(np.float16)
+    ids, residual = np.array([3, 10, 9]), np.full((3, 24), np.nan, np.float32)
+    run("embed", (3,), (8,), ids, table, scales, visual, residual, 24, 10, 0)
+    words = (table * scales.astype(np.float32)[:, None]).astype(np.float16)
+    np.testing.assert_array_equal(residual, np.stack([words[3], visual[0], words[9]]))
 
 
 def test_angles_are_those_of_the_positions() -> None:
