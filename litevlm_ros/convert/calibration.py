@@ -7,10 +7,12 @@ on the linear layers collect the mean square of each input.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -50,39 +52,55 @@ def data_for(precision: str, calibration: Calibration | None) -> CalibrationData
 class _InputSquares:
     """The sum of the squares of each of the K inputs of a linear layer, fp32 [K], over `rows` rows."""
 
-    total: Tensor = field(default_factory=lambda: torch.zeros(0))
+    total: Tensor
     rows: int = 0
 
     def add(self, inputs: Tensor) -> None:
         """Adds `inputs` [..., K]."""
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        squares = rows.square().sum(0).cpu()
-        self.total = self.total + squares if self.rows else squares
+        # In place: small tensors that stay, between large ones that go, would leave holes in the heap.
+        self.total += rows.square().sum(0).cpu()
         self.rows += len(rows)
 
 
 def measure_importance(part: str, model: Path, data: CalibrationData) -> dict[str, Tensor]:
     """Returns the mean square of each input, fp32 [K], of each linear layer of `part` (VISION or TEXT), by module name.
 
-    Raises CheckpointError if the weights of the model directory `model` cannot be loaded.
+    One part at a time is in memory, in fp32, and none is left. Raises CheckpointError if the weights of the model
+    directory `model` cannot be loaded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = ModelConfig.from_directory(model)
-    vision = load_vision_encoder(model).to(device)
     tiles = [make_tiles(image, 1, config.vision.image_size, config.use_thumbnail) for image in data.images]
-    with torch.inference_mode(), device:  # the modules make tensors of their own
-        if part != TEXT:
-            with _measured(vision) as importance:
-                for pixels in tiles:
-                    vision(torch.tensor(pixels))
-            return importance
+    visual, importance = _encode_pictures(model, tiles, device)
+    # PyTorch keeps what it frees on a GPU, and a board's GPU has the memory that packing needs next.
+    torch.cuda.empty_cache()
+    if part == TEXT:
+        prompts = [data.prompt(index, len(pixels)) for index, pixels in enumerate(tiles)]
+        importance = _answer_prompts(model, prompts, visual, device)
+        torch.cuda.empty_cache()
+    return importance
+
+
+def _encode_pictures(
+    model: Path, tiles: Sequence[npt.NDArray[np.uint8]], device: torch.device
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Returns the visual tokens [rows, hidden] of each picture's tiles, and the importance in the vision encoder."""
+    vision = load_vision_encoder(model).to(device)
+    with torch.inference_mode(), device, _measured(vision) as importance:  # the modules make tensors of their own
         visual = [vision(torch.tensor(pixels)).flatten(0, 1) for pixels in tiles]
-        del vision
-        text = load_text_decoder(model).to(device)
-        with _measured(text) as importance:
-            for index, (tokens, pixels) in enumerate(zip(visual, tiles, strict=True)):
-                _answer(text, data.prompt(index, len(pixels)), tokens)
-        return importance
+    return visual, importance
+
+
+def _answer_prompts(
+    model: Path, prompts: Sequence[list[int]], visual: Sequence[Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Returns the importance in the text decoder, which reads each prompt with the visual tokens of its picture."""
+    text = load_text_decoder(model).to(device)
+    with torch.inference_mode(), device, _measured(text) as importance:
+        for prompt, tokens in zip(prompts, visual, strict=True):
+            _answer(text, prompt, tokens)
+    return importance
 
 
 def _answer(text: Qwen2Decoder, prompt: list[int], visual: Tensor) -> None:
@@ -109,7 +127,7 @@ def _measured(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     handles = []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
-            found = squares.setdefault(name, _InputSquares())
+            found = squares.setdefault(name, _InputSquares(torch.zeros(layer.in_features, device="cpu")))
             handles.append(layer.register_forward_pre_hook(lambda _, inputs, found=found: found.add(inputs[0])))
     try:
         yield importance

@@ -97,8 +97,8 @@ def _export_packed(
     started = time.monotonic()
     file = output / graph_name(part, precision)
     data = data_for(precision, calibration)
+    stored = dict(stored_weights(part, model, precision, data))
     module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
-    stored = dict(stored_weights(part, module, model, precision, data))
     round_weights(module, stored)
     compare: Callable[[Path], float]
     if isinstance(module, InternVisionEncoder):

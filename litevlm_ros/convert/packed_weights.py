@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from litevlm_ros.convert.calibration import CalibrationData, measure_importance
-from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
+from litevlm_ros.convert.checkpoint import holds, stored_text_decoder, stored_vision_encoder
 from litevlm_ros.convert.quantized_weights import QuantizedWeight, int4_block, is_quantizable, quantize_weight
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import VISION
@@ -46,9 +46,8 @@ def pack(part: str, model: Path, precision: str, data: CalibrationData | None) -
 
     Raises CheckpointError, also for numbers beyond fp16's range.
     """
-    module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
     arrays: Arrays = {}
-    for name, stored in stored_weights(part, module, model, precision, data):
+    for name, stored in stored_weights(part, model, precision, data):
         if isinstance(stored, QuantizedWeight):
             arrays |= _packed(name, stored)
         else:
@@ -57,23 +56,26 @@ def pack(part: str, model: Path, precision: str, data: CalibrationData | None) -
 
 
 def stored_weights(
-    part: str, module: nn.Module, model: Path, precision: str, data: CalibrationData | None
+    part: str, model: Path, precision: str, data: CalibrationData | None
 ) -> Iterator[tuple[str, StoredWeight]]:
-    """Yields each parameter of `module`, the fp32 part of a model directory, by name and as it is stored.
+    """Yields each parameter of `part` of a model directory by name and as it is stored.
 
-    Arguments and errors are those of `pack`. Of tied weights there is one, by its first name.
+    Arguments and errors are those of `pack`. Of tied weights there is one, by its first name. Parameters are read one
+    at a time, so what is yielded takes more memory than anything else; only calibration has the whole part in fp32.
     """
+    parameters = stored_vision_encoder(model) if part == VISION else stored_text_decoder(model)
+    parameters.check(torch.float32)
     importance = measure_importance(part, model, data) if data else {}
+    module = parameters.module
     packed = _packed_matrices(module, precision)
     block = int4_block(width for stored, width in packed.values() if stored == "int4")
-    for name, parameter in module.named_parameters():
+    for name in parameters.shapes:
         owner = name.rpartition(".")[0]
-        layer, values = module.get_submodule(owner), parameter.detach()
-        if not isinstance(layer, (nn.Linear, nn.Embedding)):
-            yield name, values
+        values = parameters.read(name)
+        if not isinstance(module.get_submodule(owner), (nn.Linear, nn.Embedding)):
+            yield name, values.to(torch.float32, copy=True)
             continue
-        half = values.half()
-        if not half.isfinite().all():
+        if not holds(torch.half, values):
             raise CheckpointError(
                 f"{name} in {model / part} holds numbers beyond fp16's range, in which packed weights are computed "
                 "with; use `--precision bf16`"
@@ -81,7 +83,7 @@ def stored_weights(
         if name in packed:
             yield name, quantize_weight(values, packed[name][0], importance.get(owner), block)
         else:
-            yield name, half
+            yield name, values.to(torch.half, copy=True)
 
 
 def _packed_matrices(module: nn.Module, precision: str) -> dict[str, tuple[str, int]]:

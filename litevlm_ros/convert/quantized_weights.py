@@ -10,8 +10,9 @@ output, as in AWQ's clipping (arXiv 2306.00978), where calibration has measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ _INT8_MAX = 127.0
 _INT4_MAX, _INT4_MIN = 7.0, -8.0
 _HALF_MAX = 65504.0
 _SHRINKAGES = tuple(1 - step / 20 for step in range(11))
-_ROWS_AT_ONCE = 1024
-"""Rows of a matrix that are quantized at a time, as that takes several fp32 copies of them."""
+_ROWS_AT_ONCE = 256
+"""Rows of a matrix that are quantized at a time. That takes several fp32 copies of them, which a CPU's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,22 @@ def quantize_weight(
     For int4, `importance` [K] is that of the inputs, and `block` of them share a scale. Raises ValueError if K is not a
     multiple of `block`.
     """
+    outputs, inputs = weight.shape
+    quantize: Callable[[Tensor], tuple[Tensor, Tensor]]
     if precision == "int4":
-        return _to_int4(weight, importance, block)
-    return _joined([_to_eight_bits(rows.float(), precision) for rows in weight.split(_ROWS_AT_ONCE)])
+        if inputs % block:
+            raise ValueError(f"{inputs} inputs are not a multiple of {block}")
+        importance = torch.ones(inputs) if importance is None else importance.float().cpu()
+        quantize = partial(_to_int4, importance=importance, block=block)
+        scales: tuple[int, ...] = (outputs, inputs // block)
+    else:
+        quantize, block, scales = partial(_to_eight_bits, precision=precision), 0, (outputs,)
+    values = weight.new_empty(weight.shape, dtype=torch.float8_e4m3fn if precision == "fp8" else torch.int8)
+    scale = weight.new_empty(scales, dtype=torch.half)
+    for start in range(0, outputs, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        values[rows], scale[rows] = quantize(weight[rows].float())
+    return QuantizedWeight(values, scale, block)
 
 
 def int4_block(widths: Iterable[int]) -> int:
@@ -95,20 +109,9 @@ def _to_eight_bits(rows: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     return values.round_().clamp_(-most, most).to(torch.int8), scale
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor]], block: int = 0) -> QuantizedWeight:
-    """Joins the values and scales of some rows each."""
-    return QuantizedWeight(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), block)
-
-
-def _to_int4(weight: Tensor, importance: Tensor | None, block: int) -> QuantizedWeight:
-    if weight.shape[1] % block:
-        raise ValueError(f"{weight.shape[1]} inputs are not a multiple of {block}")
-    importance = torch.ones(weight.shape[1]) if importance is None else importance.float().cpu()
-    rows_of_blocks = (rows.float().reshape(len(rows), -1, block) for rows in weight.split(_ROWS_AT_ONCE))
-    return _joined([_int4_rows(rows, importance.reshape(1, -1, block)) for rows in rows_of_blocks], block)
-
-
-def _int4_rows(rows: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
+def _to_int4(rows: Tensor, importance: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    importance = importance.reshape(1, -1, block)
+    rows = rows.reshape(len(rows), -1, block)
     largest = rows.abs().amax(-1, keepdim=True)
     best_error = torch.full_like(largest, torch.inf)
     best_scale = torch.ones_like(largest)

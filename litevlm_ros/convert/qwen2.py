@@ -62,20 +62,7 @@ class Qwen2Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the logits fp32 [K, V] of normalised hidden states [K, hidden]."""
-        return self.lm_head(hidden)[:, : self.config.vocab_size].float()
-
-    def pad_vocabulary(self, multiple: int) -> None:
-        """Appends zero rows to the head (and to the embedding, if tied) up to a multiple of `multiple`.
-
-        The logits are cut back to the vocabulary. TensorRT aligns the columns of a matrix product to 8: for a head with
-        an odd vocabulary, such as Qwen2's 151655, it would keep a padded copy of 272 MB beside the embedding, which is
-        the same table.
-        """
-        tied = self.lm_head.weight is self.embed_tokens.weight
-        missing = -self.config.vocab_size % multiple
-        self.lm_head.weight = nn.Parameter(functional.pad(self.lm_head.weight, (0, 0, 0, missing)))
-        if tied:
-            self.embed_tokens.weight = self.lm_head.weight
+        return self.lm_head(hidden).float()
 
     def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
         """Looks ids up in the embedding table, those from the vocabulary size on in `visual_tokens`: [S, hidden]."""

@@ -28,7 +28,14 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.machine import find_device, format_capability
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import engine_name, runtime_cache_directory, sidecar_file, weight_bytes
+from litevlm_ros.model_directory import (
+    PARTS,
+    VISION,
+    engine_name,
+    runtime_cache_directory,
+    sidecar_file,
+    weight_bytes,
+)
 from litevlm_ros.precision import PACKED_PRECISIONS, choose_precision, describe_packing
 from litevlm_ros.types import Notify
 
@@ -124,8 +131,7 @@ def _compiles_ahead(target: Target, notify: Notify) -> bool:
 
 def _build(missing: Sequence[WantedEngine], request: BuildRequest, model: ModelConfig, notify: Notify) -> None:
     """Builds engines. Kernels of all of them are compiled at the same time, beside everything else."""
-    packed = (wanted.part for wanted in missing if wanted.precision.built in PACKED_PRECISIONS)
-    needed = build_memory(max((weight_bytes(request.model / part) for part in packed), default=0))
+    needed = _needed_memory(missing, request)
     if request.check_memory:
         check_memory(needed)
     with contextlib.ExitStack() as stack:
@@ -133,9 +139,21 @@ def _build(missing: Sequence[WantedEngine], request: BuildRequest, model: ModelC
         stack.enter_context(explaining_full_disk(request.output))
         request.output.mkdir(parents=True, exist_ok=True)
         begun = [_begin(wanted, request, model, compiler) for wanted in missing]
-        for wanted, each in zip(missing, begun, strict=True):
+        for wanted in missing:
             with explaining_full_disk(request.output / wanted.file):
-                _finish(wanted, each, request, notify)
+                _finish(wanted, begun.pop(0), request, notify)
+
+
+def _needed_memory(missing: Sequence[WantedEngine], request: BuildRequest) -> int:
+    """Returns the bytes of memory that building the engines takes at most besides compiling kernels."""
+    sizes = {part: weight_bytes(request.model / part) for part in PARTS}
+    packed = [wanted for wanted in missing if wanted.precision.built in PACKED_PRECISIONS]
+    calibrated = [wanted for wanted in packed if wanted.precision.built == "int4" and request.calibration]
+    # The text decoder is calibrated with visual tokens of the vision encoder.
+    computed = {part for wanted in calibrated for part in (VISION, wanted.part)}
+    return build_memory(
+        max((sizes[wanted.part] for wanted in packed), default=0), max((sizes[part] for part in computed), default=0)
+    )
 
 
 def _begin(wanted: WantedEngine, request: BuildRequest, model: ModelConfig, compiler: KernelCompiler | None) -> _Begun:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from package_files import DEMO_MODEL
+from resident_memory import growth
+from shared_files import made_once
 
 torch = pytest.importorskip("torch", reason="torch is needed to convert models: pip install 'litevlm_ros[convert]'")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from litevlm_ros.convert import calibration, packed_weights  # noqa: E402
 from litevlm_ros.convert.calibration import measure_importance  # noqa: E402
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder  # noqa: E402
 from litevlm_ros.convert.packed_weights import pack  # noqa: E402
 from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
 from litevlm_ros.errors import CheckpointError  # noqa: E402
 from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
-from litevlm_ros.model_directory import PARTS, TEXT, VISION  # noqa: E402
+from litevlm_ros.model_directory import PARTS, TEXT, VISION, weight_bytes  # noqa: E402
 from litevlm_ros.precision import PACKED_PRECISIONS, WORD_TABLES  # noqa: E402
 
 LOADERS = {VISION: load_vision_encoder, TEXT: load_text_decoder}
@@ -113,3 +118,48 @@ def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:
     save_file(tensors | {key: torch.full_like(tensors[key], 7e4, dtype=torch.float32)}, file)
     with pytest.raises(CheckpointError, match=r"layers\.2\.down\.weight.*--precision bf16"):
         pack(TEXT, model, "int8", None)
+
+
+@pytest.fixture(scope="module")
+def thin() -> Path:
+    """Two layers of InternVL2-1B in fp16: 54 MB of vision encoder, and more of text decoder."""
+    pytest.importorskip("transformers", reason="the model is made by transformers")
+    from random_internvl import write_random_internvl
+
+    return made_once("thin_internvl", lambda root: write_random_internvl(root / "model", "thin")) / "model"
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int4"])
+@pytest.mark.parametrize("part", PARTS)
+def test_packing_takes_little_more_than_its_result(part: str, precision: str, thin: Path) -> None:
+    """An fp32 module would take twice the checkpoint, and its packed weights come on top."""
+    checkpoint = weight_bytes(thin / part)
+    assert checkpoint > 50e6, "smaller ones drown in what the allocator keeps"
+    pack(part, DEMO_MODEL, precision, None)  # PyTorch loads parts of itself, once
+    assert growth(lambda: pack(part, thin, precision, None)) < 1.8 * checkpoint
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_calibration_has_one_part_in_memory_and_frees_it_before_packing(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def alone(load: Any) -> Any:
+        def loading(model: Path) -> Any:
+            assert not any(module() for module in loaded)
+            loaded.append(weakref.ref(module := load(model)))
+            return module
+
+        return loading
+
+    def quantize(*arguments: Any) -> Any:
+        assert not any(module() for module in loaded)
+        return quantize_weight(*arguments)
+
+    for name, load in (("load_vision_encoder", load_vision_encoder), ("load_text_decoder", load_text_decoder)):
+        monkeypatch.setattr(calibration, name, alone(load))
+    monkeypatch.setattr(packed_weights, "quantize_weight", quantize)
+    data = calibration_data(DEMO_MODEL)
+    pack(part, DEMO_MODEL, "int4", replace(data, images=data.images[:1]))
+    assert len(loaded) == (1 if part == VISION else 2)

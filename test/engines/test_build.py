@@ -25,7 +25,7 @@ from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import ConfigError, EngineError, OutputError
 from litevlm_ros.machine import Device
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import PARTS, TEXT, VISION, runtime_cache_directory, sidecar_file
+from litevlm_ros.model_directory import PARTS, TEXT, VISION, runtime_cache_directory, sidecar_file, weight_bytes
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -270,9 +270,35 @@ def test_an_orins_engines_are_left_to_an_orin(model: Path) -> None:
 
 
 def test_too_little_memory_is_said_before_the_build(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "build_memory", lambda packed: 1 << 60)
+    monkeypatch.setattr(build, "build_memory", lambda packed, calibrated: 1 << 60)
     with pytest.raises(EngineError, match="add swap"):
         build_engines(request(model, force=True), lambda line: None)
+
+
+def test_the_memory_check_knows_what_is_packed_and_what_is_calibrated(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision, text = (weight_bytes(model / part) for part in PARTS)
+    asked: list[tuple[int, int]] = []
+
+    def build_memory(packed: int, calibrated: int) -> int:
+        asked.append((packed, calibrated))
+        return 1 << 60
+
+    monkeypatch.setattr(build, "build_memory", build_memory)
+    for precisions, expected in (
+        ({VISION: "fp16", TEXT: "fp16"}, (0, 0)),
+        ({VISION: "fp8", TEXT: "fp16"}, (vision, 0)),
+        ({VISION: "fp8", TEXT: "int8"}, (max(vision, text), 0)),
+        ({VISION: "int4", TEXT: "fp8"}, (max(vision, text), vision)),
+        ({TEXT: "int4"}, (text, max(vision, text))),
+    ):
+        with pytest.raises(EngineError, match="add swap"):
+            build_engines(request(model, precisions=precisions, calibration=lambda: None, force=True), print)
+        assert asked.pop() == expected, precisions
+    with pytest.raises(EngineError, match="add swap"):
+        build_engines(request(model, precisions={TEXT: "int4"}, force=True), print)
+    assert asked == [(text, 0)], "without pictures nothing is calibrated"
 
 
 # --- kernels, with a GPU that compiles nothing

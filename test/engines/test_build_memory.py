@@ -32,7 +32,12 @@ def test_a_build_that_does_not_fit_is_refused_with_the_swap_that_is_missing() ->
 
 def test_plans_take_little_and_packing_grows_with_the_weights() -> None:
     assert build_memory(0) == 1 << 30
-    assert 5e9 < build_memory(988_000_000) < 6e9
+    assert 1.6e9 < build_memory(988_000_000) < 2e9, "fits beside a system on a board of 8 GB"
+
+
+def test_calibration_takes_more_than_packing_and_is_over_before_it() -> None:
+    assert 3.3e9 < build_memory(988_000_000, 988_000_000) < 4e9
+    assert build_memory(988_000_000, 617_000_000) == build_memory(0, 617_000_000)
 
 
 def test_processes_fit_into_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
