@@ -29,7 +29,7 @@ from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.machine import Device
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import PARTS, TEXT, VISION, engine_name
-from litevlm_ros.runtime.tensorrt import engine_files
+from litevlm_ros.runtime.tensorrt import block_race, engine_files
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
 VERSION = "10.3.0"
@@ -58,6 +58,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, *, rtx: bool = Fals
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
     fake_cudnn.install(monkeypatch, cuda)
+    monkeypatch.setattr(block_race, "LEAST_ROWS", 1 << 30)  # the time of a fake GPU says nothing
     device = Device("Fake GPU", (9, 0), cuda.total, integrated=False)
     for user in (fingerprint, engine_files, target):
         monkeypatch.setattr(user, "find_device", lambda index=0: device)

@@ -245,4 +245,6 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which)
 
 template <class T> T __ldcg(const T *at) { return *at; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline float __expf(float value) { return expf(value); }
+inline float __fdividef(float value, float by) { return value / by; }
 inline float rsqrtf(float value) { return 1 / sqrtf(value); }

@@ -64,7 +64,7 @@ def run_kernel(
     launch = getattr(compile_kernels(source, _launchers(source)), f"launch_{name}")
     launch.restype = ctypes.c_bool
     sizes = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
-    they_meet = ctypes.c_bool("_sync" in _body(source, name))
+    they_meet = ctypes.c_bool(name in _that_meet(source))
     assert launch(sizes, they_meet, *(_TYPES[kind](value) for kind, value in arguments)), f"{name} waits for ever"
 
 
@@ -80,6 +80,14 @@ def _launchers(source: str) -> str:
     return launchers
 
 
-def _body(source: str, name: str) -> str:
-    """Returns the source from the kernel's name to the next kernel."""
-    return source.partition(f"void {name}(")[2].partition("__global__")[0]
+def _that_meet(source: str) -> set[str]:
+    """Returns the kernels and functions in which the threads of a warp or a block meet, or that call such functions."""
+    bodies = re.findall(
+        r"__(?:device|global)__ (?:constexpr )?[\w &*]+?(\w+)\((.*?)(?=__(?:device|global)__ |\Z)", source, re.S
+    )
+    meeting, before = {"__syncthreads"}, 0
+    while before < len(meeting):
+        before = len(meeting)
+        calls = re.compile(r"_sync\(|\b(?:" + "|".join(meeting) + r")\b")
+        meeting |= {name for name, body in bodies if calls.search(body)}
+    return meeting

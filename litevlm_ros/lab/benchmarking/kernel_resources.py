@@ -28,6 +28,7 @@ from litevlm_ros.runtime.tensorrt.kernels.rows import row_macros
 from litevlm_ros.runtime.tensorrt.kernels.selection import SELECTION_MACROS
 from litevlm_ros.runtime.tensorrt.kernels.teams import divided
 from litevlm_ros.runtime.tensorrt.kernels.text import text_macros
+from litevlm_ros.runtime.tensorrt.kernels.vision_rows import vision_row_macros
 from litevlm_ros.runtime.tensorrt.kernels.weights import WEIGHT_MACROS
 
 _ENTRY = re.compile(
@@ -78,6 +79,7 @@ def launcher_macros(model: ModelConfig, computed: str) -> Mapping[str, Mapping[s
     """
     numbers = NUMBER_MACROS[computed]
     return {
+        "bias.cu": numbers,
         "finite.cu": numbers,
         "head.cu": head_macros(model.text, computed),
         "pixels.cu": pixel_macros(model.vision, computed),
@@ -85,6 +87,7 @@ def launcher_macros(model: ModelConfig, computed: str) -> Mapping[str, Mapping[s
         "text.cu": text_macros(model.text, computed),
         "tiling.cu": {},
         "token_selection.cu": SELECTION_MACROS,
+        "vision_rows.cu": vision_row_macros(model.vision, computed),
         "weights.cu": {**numbers, **WEIGHT_MACROS},
     }
 

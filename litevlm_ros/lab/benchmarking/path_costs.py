@@ -62,7 +62,7 @@ def vision_path(model: ModelConfig, tiles: int, precision: str = "fp16") -> Path
 
 
 def prefill_path(model: ModelConfig, new: int, past: int = 0, precision: str = "fp16") -> Path:
-    """Returns the path of `new` tokens behind `past` cache rows, with logits of the last, by `product_blocks.py`.
+    """Returns the path of `new` tokens behind `past` cache rows, with logits of the last, by `text_products.py`.
 
     All of it is read in one call.
     """

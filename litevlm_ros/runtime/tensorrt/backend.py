@@ -21,6 +21,7 @@ from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.kv_cache import context_capacity
 from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
+from litevlm_ros.runtime.tensorrt.block_race import BlockRace
 from litevlm_ros.runtime.tensorrt.decode_choice import choose_decode_steps
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.engine_files import EngineFile, find_engine
@@ -37,6 +38,7 @@ from litevlm_ros.runtime.tensorrt.text_layers import TextLayers
 from litevlm_ros.runtime.tensorrt.text_programs import BlockPrograms
 from litevlm_ros.runtime.tensorrt.token_selection import DeviceTokenSelector
 from litevlm_ros.runtime.tensorrt.vision import TensorRTVisionEncoder
+from litevlm_ros.runtime.tensorrt.vision_blocks import VisionBlocks
 from litevlm_ros.runtime.tensorrt.weights import load_text_weights, load_vision_weights
 
 LIBRARIES = "plans and libraries"
@@ -121,7 +123,7 @@ class _Loading:
         _LOGGER.info("%s: %s of %s free before loading", self.device.name, gigabytes(free), gigabytes(total))
         memory = DeviceMemory(self.device)
         self.resources.callback(memory.free)
-        scratch = Room(self.device, memory, "plans' working memory")
+        scratch = Room(self.device, memory, "blocks' working memory")
         vision = self._vision(memory, scratch)
         text = self._text(memory, scratch, capacity, visual_is_bf16=vision.dtype == "bf16")
         self.resources.callback(self.device.wait)  # for decode steps that ran ahead of the last answer
@@ -139,13 +141,16 @@ class _Loading:
     def _vision(self, memory: DeviceMemory, scratch: Room) -> TensorRTVisionEncoder:
         sidecar = self.files[VISION].sidecar
         computed = computed_in(sidecar.precision_built)
-        archive, plans, _ = self._plans(VISION, memory, scratch)
+        archive, plans, check = self._plans(VISION, memory, scratch)
         weights = load_vision_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         attention = VisionAttention(self.device, memory, plans, self.model.vision, computed)
         self.resources.callback(attention.close)
+        race = self._race(VISION, check)
+        blocks = VisionBlocks(self.model, plans, check, race, self.device, memory, scratch, computed)
+        self.resources.callback(blocks.close)
         encoder = TensorRTVisionEncoder(
-            self.model, plans, weights, attention, self.device, memory,
+            self.model, blocks, weights, attention, self.device, memory,
             precision=sidecar.precision_built, computed=computed, max_tiles=sidecar.max_tiles,
         )  # fmt: skip
         self.resources.callback(encoder.close)
@@ -166,7 +171,10 @@ class _Loading:
         attention = TextAttention(self.device, memory, plans, config, computed, buffers.cache_rows)
         self.resources.callback(attention.close)
         head_is_packed = bool(weights.head.packing)
-        blocks = TextBlocks(config, plans, check, self.device, memory, scratch, computed, head_is_packed=head_is_packed)
+        race = self._race(TEXT, check)
+        blocks = TextBlocks(
+            config, plans, check, race, self.device, memory, scratch, computed, head_is_packed=head_is_packed
+        )
         self.resources.callback(blocks.close)
         layers = TextLayers(
             config, blocks, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
@@ -188,6 +196,9 @@ class _Loading:
         )  # fmt: skip
         self.resources.callback(decoder.close)
         return decoder
+
+    def _race(self, part: str, check: BlockCheck) -> BlockRace:
+        return BlockRace(check, KeptFiles(self.files[part].path), self.device)
 
     def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans, BlockCheck]:
         archive = PlanArchive.open(self.files[part].path)

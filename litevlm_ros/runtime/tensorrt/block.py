@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from litevlm_ros.engines.block_graph import UNIT
+from litevlm_ros.runtime.tensorrt.memory import Room, aligned, places
 from litevlm_ros.runtime.tensorrt.program import Piece
 from litevlm_ros.runtime.tensorrt.weights import RunWeights
 
@@ -33,3 +34,15 @@ class Block(ABC):
             self.enqueue(every)
 
         return enqueue
+
+
+class ScratchBlock(Block):
+    """A block of several kernels, between which values lie in working memory that all blocks share."""
+
+    def __init__(self, rows: int, scratch: Room, sizes: Mapping[str, int]) -> None:
+        """`sizes` are the bytes of those values by name. Raises EngineError if there is no room."""
+        self._rows, self._scratch, self._sizes = rows, scratch, sizes
+        scratch.at_least(sum(map(aligned, sizes.values())))
+
+    def _places(self) -> Mapping[str, int]:
+        return places(self._scratch.address, self._sizes)

@@ -7,8 +7,9 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +63,8 @@ class BlockCheck:
         reference = self._references.get(name)
         if reference is None:
             return ""
-        graph = self._graphs[name]
         shown = edges(rows)
-        found, given = self._run(graph, rows, shown, block)
+        found, given = self._run(self._graphs[name], rows, shown, block)
         expected = reference(given)
         worst = max(relative_error(found[output], expected[output]) for output in found)
         if worst <= TOLERANCES[self._computed]:
@@ -72,10 +72,14 @@ class BlockCheck:
         how = f"the relative error is {worst:.1e}" if math.isfinite(worst) else "some numbers are not finite"
         return f"it computes nonsense in {self._computed}: {how}"
 
-    def _run(
-        self, graph: BlockGraph, rows: int, shown: Sequence[int], block: Block
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Runs a block. Returns the rows `shown` of its outputs, and of its activations with all its weights."""
+    @contextlib.contextmanager
+    def sample(self, name: str, rows: int) -> Iterator[dict[str, int]]:
+        """Yields addresses for a run of the block `name` of so many rows, by the names of its graph.
+
+        Its inputs hold sample numbers. All work is done, and the memory freed, when the context ends. Raises
+        EngineError if there is no room.
+        """
+        graph = self._graphs[name]
         inputs = (*graph.activations, *graph.weights)
         sizes = {wide: self._reach(inputs, rows, wide=wide) for wide in (True, False)}
         outputs = {tensor.name: _BYTES[tensor.type == FLOAT] * _numbers(tensor, rows) for tensor in graph.outputs}
@@ -85,18 +89,27 @@ class BlockCheck:
             self._memory.fill(at["wide"], sizes[True], (_FLOAT_SCALE * self._period()).astype(np.float32))
             self._memory.fill(at["narrow"], sizes[False], self._numbers.period)
             self._memory.write(at[UNIT], np.ones(1, np.float32))
-            addresses, given = {name: at[name] for name in outputs}, {}
+            addresses = {output: at[output] for output in outputs}
             for index, tensor in enumerate(inputs):
-                wide = tensor.type == FLOAT
-                start = index * _SHIFT
-                addresses[tensor.name] = at[UNIT] if tensor.name == UNIT else at["wide" if wide else "narrow"] + start
-                given[tensor.name] = self._values(tensor, start // _BYTES[wide], shown)
-            given[UNIT] = np.ones((1, 1))
-            block.enqueue(addresses)
-            found = {tensor.name: self._read(tensor, at[tensor.name], shown) for tensor in graph.outputs}
+                place = at["wide" if tensor.type == FLOAT else "narrow"] + index * _SHIFT
+                addresses[tensor.name] = at[UNIT] if tensor.name == UNIT else place
+            yield addresses
         finally:
             self._device.wait()
             self._memory.release(base)
+
+    def _run(
+        self, graph: BlockGraph, rows: int, shown: Sequence[int], block: Block
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Runs a block. Returns the rows `shown` of its outputs, and of its activations with all its weights."""
+        given = {
+            tensor.name: self._values(tensor, index * _SHIFT // _BYTES[tensor.type == FLOAT], shown)
+            for index, tensor in enumerate((*graph.activations, *graph.weights))
+        }
+        given[UNIT] = np.ones((1, 1))
+        with self.sample(graph.name, rows) as addresses:
+            block.enqueue(addresses)
+            found = {tensor.name: self._read(tensor, addresses[tensor.name], shown) for tensor in graph.outputs}
         return found, given
 
     def _reach(self, inputs: Sequence[BlockTensor], rows: int, *, wide: bool) -> int:
@@ -174,4 +187,5 @@ def vision_references(config: VisionConfig) -> dict[str, Reference]:
 
 
 def _numbers(tensor: BlockTensor, rows: int) -> int:
-    return math.prod(rows if size == ROWS else int(size) for size in tensor.shape)
+    """Returns the numbers of a tensor. One that has fewer rows than the inputs is taken to have as many."""
+    return math.prod(rows if isinstance(size, str) else size for size in tensor.shape)

@@ -40,6 +40,11 @@ class Libraries:
         libraries._users += 1
         return libraries
 
+    @property
+    def cudnn_version(self) -> str:
+        """The version of cuDNN; '' if it is missing."""
+        return self._cudnn.version if self._cudnn is not None else ""
+
     def give_back(self) -> None:
         """Unloads them after the last user. No kernel may be running."""
         self._users -= 1

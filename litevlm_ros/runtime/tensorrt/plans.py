@@ -69,6 +69,10 @@ class BlockPlans:
             _LOGGER.debug("%s: %s ready in %.2f s", self._archive.file.name, key, time.monotonic() - started)
         return block
 
+    def holds(self, name: str, rows: int) -> bool:
+        """Tells whether the engine file has a plan of the block `name` for so many rows, which need not be built."""
+        return PlanKey(name, rows) in self._archive.keys
+
     def close(self) -> None:
         """Frees all blocks. None of them may be running."""
         for block in list(self._blocks.values()):

@@ -1,4 +1,4 @@
-"""The text decoder's blocks: by cuDNN's products where they are right on this GPU, else by TensorRT's plans.
+"""The text decoder's blocks: by cuDNN's products where they are right and fast on this GPU, else by TensorRT's plans.
 
 A head that is packed is multiplied by a kernel of this package on every GPU.
 """
@@ -6,19 +6,19 @@ A head that is packed is multiplied by a kernel of this package on every GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from weakref import WeakValueDictionary
 
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.block import Block
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
+from litevlm_ros.runtime.tensorrt.block_choice import BlockChoice
+from litevlm_ros.runtime.tensorrt.block_race import BlockRace
 from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
-from litevlm_ros.runtime.tensorrt.libraries import Libraries
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
-from litevlm_ros.runtime.tensorrt.plans import BlockPlans, PlanBlock
-from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, PackedHead, QkvProducts
+from litevlm_ros.runtime.tensorrt.plans import BlockPlans
+from litevlm_ros.runtime.tensorrt.text_products import HeadProducts, MlpProducts, PackedHead, QkvProducts
 
 _BY_PRODUCTS: Mapping[str, Callable[[Cudnn, RowKernels, TextConfig, str, int, Room], Block]] = {
     "qkv": QkvProducts,
@@ -35,6 +35,7 @@ class TextBlocks:
         config: TextConfig,
         plans: BlockPlans,
         check: BlockCheck,
+        race: BlockRace,
         device: CudaDevice,
         memory: DeviceMemory,
         scratch: Room,
@@ -43,40 +44,28 @@ class TextBlocks:
         head_is_packed: bool,
     ) -> None:
         """`computed` is 'fp16' or 'bf16', and `scratch` the working memory of blocks. Raises EngineError."""
-        self._config, self._computed = config, computed
-        self._plans, self._check, self._scratch = plans, check, scratch
-        self._kernels = RowKernels(device, config, computed)
-        self._libraries = Libraries.borrow(device, memory)
+        self._config, self._scratch = config, scratch
+        kernels = self._kernels = RowKernels(device, config, computed)
         self._head = HeadKernel(device, config, computed) if head_is_packed else None
-        self._made: WeakValueDictionary[tuple[str, int], Block] = WeakValueDictionary()
+        self._choice = BlockChoice(
+            "the text decoder's",
+            lambda cudnn, name, rows: _BY_PRODUCTS[name](cudnn, kernels, config, computed, rows, scratch),
+            plans,
+            check,
+            race,
+            device,
+            memory,
+        )
 
     def block(self, name: str, rows: int) -> Block:
-        """Returns the block `name` for so many rows; further calls return the same while somebody keeps it.
-
-        Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
-        """
-
-        def by_cudnn(cudnn: Cudnn) -> Block:
-            return _BY_PRODUCTS[name](cudnn, self._kernels, self._config, self._computed, rows, self._scratch)
-
-        def by_engine() -> Block:
-            return self._plans.block(name, rows)
-
-        def check(block: Block) -> str:
-            return "" if isinstance(block, PlanBlock) else self._check.wrong(name, rows, block)
-
-        block = self._made.get((name, rows))
-        if block is None and name == "head" and self._head is not None:
-            block = PackedHead(self._head, self._kernels, self._config, rows, self._scratch)
-            self._made[name, rows] = block
-        elif block is None:
-            what = f"the text decoder's block {name} of {rows} rows"
-            block = self._made[name, rows] = self._libraries.make(what, by_cudnn, by_engine, check)
-        return block
+        """Returns the block `name` for so many rows, as `BlockChoice.block` does. Raises EngineError."""
+        if name == "head" and self._head is not None:
+            return PackedHead(self._head, self._kernels, self._config, rows, self._scratch)
+        return self._choice.block(name, rows)
 
     def close(self) -> None:
         """Frees kernels, and gives the libraries back. No block may be running."""
         self._kernels.close()
         if self._head is not None:
             self._head.close()
-        self._libraries.give_back()
+        self._choice.close()

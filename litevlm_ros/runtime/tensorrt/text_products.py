@@ -14,30 +14,17 @@ from collections.abc import Mapping
 
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
 from litevlm_ros.model_config import TextConfig
-from litevlm_ros.runtime.tensorrt.block import Block
+from litevlm_ros.runtime.tensorrt.block import ScratchBlock
 from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.cudnn_product import CudnnProduct
 from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
-from litevlm_ros.runtime.tensorrt.memory import Room, aligned, places
+from litevlm_ros.runtime.tensorrt.memory import Room
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
 from litevlm_ros.runtime.tensorrt.packed_weights import scales_of
 
 
-class _ProductBlock(Block):
-    """A block whose values between products lie in working memory that all blocks share."""
-
-    def __init__(self, kernels: RowKernels, rows: int, scratch: Room, sizes: Mapping[str, int]) -> None:
-        """`sizes` are the bytes of those values by name. Raises EngineError if there is no room."""
-        self._kernels, self._rows = kernels, rows
-        self._scratch, self._sizes = scratch, sizes
-        scratch.at_least(sum(map(aligned, sizes.values())))
-
-    def _places(self) -> Mapping[str, int]:
-        return places(self._scratch.address, self._sizes)
-
-
-class QkvProducts(_ProductBlock):
+class QkvProducts(ScratchBlock):
     """The block 'qkv': the sum and its last change → their sum, and queries, keys and values, not yet rotated."""
 
     def __init__(
@@ -45,7 +32,8 @@ class QkvProducts(_ProductBlock):
     ) -> None:
         """Raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room."""
         width, packed = config.hidden_size, qkv_width(config)
-        super().__init__(kernels, rows, scratch, {"normalised": NUMBER_BYTES * rows * width})
+        super().__init__(rows, scratch, {"normalised": NUMBER_BYTES * rows * width})
+        self._kernels = kernels
         self._product = CudnnProduct(cudnn, rows, width, packed, computed, result=computed)
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
@@ -57,7 +45,7 @@ class QkvProducts(_ProductBlock):
         self._kernels.add_bias(qkv, addresses["qkv_bias"], self._rows)
 
 
-class MlpProducts(_ProductBlock):
+class MlpProducts(ScratchBlock):
     """The block 'mlp': the rest of a layer behind its attention, output projection and MLP."""
 
     def __init__(
@@ -71,7 +59,8 @@ class MlpProducts(_ProductBlock):
             "gate_up": 2 * NUMBER_BYTES * rows * inner,
             "active": NUMBER_BYTES * rows * inner,
         }
-        super().__init__(kernels, rows, scratch, sizes)
+        super().__init__(rows, scratch, sizes)
+        self._kernels = kernels
         # What is added to the sum over the layers is fp32: one MLP of a real model may pass fp16's largest number.
         self._o_proj = CudnnProduct(cudnn, rows, mixed, width, computed, result="fp32")
         self._gate_up = CudnnProduct(cudnn, rows, width, 2 * inner, computed, result=computed)
@@ -88,14 +77,15 @@ class MlpProducts(_ProductBlock):
         self._down.enqueue(at["active"], addresses["down"], addresses["change"])
 
 
-class _Head(_ProductBlock):
+class _Head(ScratchBlock):
     """The block 'head': the last layer's sum and change → the logits of the rows whose logits are asked for."""
 
     def __init__(self, kernels: RowKernels, config: TextConfig, rows: int, scratch: Room) -> None:
         """Raises EngineError if there is no room."""
         width = config.hidden_size
         sizes = {"total": FLOAT_BYTES * rows * width, "normalised": NUMBER_BYTES * rows * width}
-        super().__init__(kernels, rows, scratch, sizes)
+        super().__init__(rows, scratch, sizes)
+        self._kernels = kernels
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
         """See Block."""

@@ -71,7 +71,7 @@ class BlockPrograms:
         return self._step
 
     def forget_graphs(self) -> None:
-        """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""
+        """Has all programs recorded anew, as blocks' working memory has moved. None of them may be running."""
         for program in self._programs():
             program.forget_graph()
 

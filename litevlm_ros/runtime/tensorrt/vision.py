@@ -21,9 +21,9 @@ from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelMod
 from litevlm_ros.runtime.tensorrt.kernels.pixels import PixelKernels
 from litevlm_ros.runtime.tensorrt.memory import BlockPool, DeviceMemory, Room, aligned, places
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES, NUMBER_BYTES
-from litevlm_ros.runtime.tensorrt.plans import BlockPlans
 from litevlm_ros.runtime.tensorrt.preprocessing import DeviceTiles
 from litevlm_ros.runtime.tensorrt.program import Piece, Program
+from litevlm_ros.runtime.tensorrt.vision_blocks import VisionBlocks
 from litevlm_ros.runtime.tensorrt.weights import PartWeights
 
 MOST_PROGRAMS = 4
@@ -66,7 +66,7 @@ class TensorRTVisionEncoder:
     def __init__(
         self,
         model: ModelConfig,
-        plans: BlockPlans,
+        blocks: VisionBlocks,
         weights: PartWeights,
         attention: VisionAttention,
         device: CudaDevice,
@@ -84,7 +84,7 @@ class TensorRTVisionEncoder:
         self.dtype = computed
         """The type of visual tokens, 'fp16' or 'bf16'."""
         self._config, self._precision = config, precision
-        self._plans, self._weights, self._attention = plans, weights, attention
+        self._blocks, self._weights, self._attention = blocks, weights, attention
         self._device = device
         self._tile = (config.image_size, config.image_size, 3)
         self._tile_bytes = int(np.prod(self._tile))
@@ -145,7 +145,7 @@ class TensorRTVisionEncoder:
         return tokens
 
     def forget_graphs(self) -> None:
-        """Has all programs recorded anew, as plans' working memory has moved. None of them may be running."""
+        """Has all programs recorded anew, as blocks' working memory has moved. None of them may be running."""
         for program, _ in self._programs.values():
             program.forget_graph()
 
@@ -216,7 +216,7 @@ class TensorRTVisionEncoder:
         """Yields the parts of the program for so many tiles, whose activations lie `at` these addresses."""
         rows, runs = tiles * self._tile_rows, iter(self._weights.runs)
         patches, qkv, mlp, projector = (
-            self._plans.block(name, rows) for name in ("patches", "qkv", "mlp", "projector")
+            self._blocks.block(name, rows) for name in ("patches", "qkv", "mlp", "projector")
         )
         attention = self._attention.make(tiles)
         change = at["zeros"]

@@ -24,7 +24,7 @@ from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
-from litevlm_ros.runtime.tensorrt.product_blocks import HeadProducts, MlpProducts, PackedHead, QkvProducts
+from litevlm_ros.runtime.tensorrt.text_products import HeadProducts, MlpProducts, PackedHead, QkvProducts
 
 CONFIG = TextConfig(96, 160, 2, 6, 2, 16, 1e-6, 1e6, 100, True, 1024)
 MODEL = ModelConfig(VisionConfig(64, 128, 2, 4, 56, 14), CONFIG, "internvl2_5", True, 12)

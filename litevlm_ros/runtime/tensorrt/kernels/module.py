@@ -96,6 +96,14 @@ def _log(nvrtc: Any, program: Any) -> str:
     return text.decode(errors="replace").strip(" \0\n")
 
 
+_THREADS = 256
+
+
+def flat(threads: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Returns the grid and the block of at least so many threads, for kernels that need no more than a number."""
+    return (-(-threads // _THREADS), 1), (_THREADS, 1, 1)
+
+
 class KernelModule:
     """The kernels of one source, loaded on a device and launched on its stream."""
 

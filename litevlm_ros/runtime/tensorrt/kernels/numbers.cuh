@@ -100,6 +100,10 @@ __device__ bool is_finite(float value)
     return (one.bits & 0x7f800000) != 0x7f800000;
 }
 
+// Returns `value` / (1 + exp(-`slope`)). Exact functions would take longer than a kernel waits for its numbers, and these are
+// off by far less than a rounding to 16 bits.
+__device__ float gated(float value, float slope) { return __fdividef(value, 1 + __expf(-slope)); }
+
 // As many values as a Word holds numbers: 8 for uint4, 2 for unsigned. A thread moves them a Word at a time, and their
 // addresses are aligned to a Word.
 template <class Word, class Value> union Group {

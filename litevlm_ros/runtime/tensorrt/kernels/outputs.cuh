@@ -37,12 +37,12 @@ struct ActiveOutput {
         for (int half = 0; half < HALVES; ++half) {
             const float one = sum[2 * half] * scales.x, other = sum[2 * half + 1] * scales.y;
             const float up = __shfl_xor_sync(ALL, one, 2), other_up = __shfl_xor_sync(ALL, other, 2);
-            const unsigned two = pack(silu(one) * up, silu(other) * other_up), next = __shfl_xor_sync(ALL, two, 1);
+            const unsigned two = pack(gated(one, one) * up, gated(other, other) * other_up);
+            const unsigned next = __shfl_xor_sync(ALL, two, 1);
             if (token_of(half) < fresh && place_of() == 0)
                 hand(ACTIVE, active() + token_of(half) * ACTIVE_PITCH + 4 * tile, {two, next});
         }
     }
-    static __device__ float silu(float gate) { return gate / (1 + expf(-gate)); }
 };
 
 // The team's part of the sum of the turn that follows `turn`. One team adds the sum so far once, and clears the sum after.

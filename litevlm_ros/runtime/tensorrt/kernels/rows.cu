@@ -1,9 +1,9 @@
-// What the text decoder does with whole rows between the products of a block: the sum over the layers and its norm, the
-// bias of queries, keys and values, and the gate of the MLP. Rows are aligned to 16 bytes. All arithmetic is fp32.
+// What the text decoder does with whole rows between the products of a block: the sum over the layers and its norm, and the
+// gate of the MLP. Rows are aligned to 16 bytes. All arithmetic is fp32.
 //
 // rows.py defines these macros of a model's shapes, in words of 16 bytes:
 //   SUM_WORDS              width of the sum, 4 floats each
-//   QKV_WORDS, GATE_WORDS  widths of queries, keys and values together, and of the gate, 8 numbers each
+//   GATE_WORDS             width of the gate, 8 numbers each
 //   NORM_THREADS           threads that normalise a row, whole warps
 //   NORM_STEPS             words of a row that a thread normalises, at most
 
@@ -52,20 +52,6 @@ extern "C" __global__ void add_and_normalise(const float4 *total, const float4 *
     }
 }
 
-// Adds `bias` [8 * QKV_WORDS] to each of the `rows` of `numbers`. One thread for each word.
-extern "C" __global__ void add_bias(number *numbers, const wide *bias, int rows)
-{
-    const unsigned word = blockIdx.x * blockDim.x + threadIdx.x;
-    if (word >= (unsigned)rows * QKV_WORDS)
-        return;
-    number *at = numbers + 8 * (size_t)word;
-    Group<uint4, number> eight = read_group<uint4>(at);
-    const Group<uint4, wide> more = read_group<uint4>(bias + 8 * (word % QKV_WORDS));
-    for (int i = 0; i < 8; ++i)
-        eight.each[i] = to_number(from_number(eight.each[i]) + from_wide(more.each[i]));
-    write_group(at, eight);
-}
-
 // Writes `active` [rows, 8 * GATE_WORDS] = silu(gate) * up; `both` holds a row's gate, and then its up. One thread for
 // each word of `active`.
 extern "C" __global__ void silu_gate(const number *both, number *active, int rows)
@@ -78,7 +64,7 @@ extern "C" __global__ void silu_gate(const number *both, number *active, int row
     const Group<uint4, number> ups = read_group<uint4>(from + 8 * GATE_WORDS);
     for (int i = 0; i < 8; ++i) {
         const float gate = from_number(gates.each[i]);
-        gates.each[i] = to_number(gate / (1 + expf(-gate)) * from_number(ups.each[i]));
+        gates.each[i] = to_number(gated(gate, gate) * from_number(ups.each[i]));
     }
     write_group(active + 8 * (size_t)word, gates);
 }

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule
+from litevlm_ros.runtime.tensorrt.kernels.bias import BiasKernels
+from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat
 
-_KINDS = {"add_and_normalise": "PPPPPf", "add_bias": "PPi", "silu_gate": "PPi"}
+_KINDS = {"add_and_normalise": "PPPPPf", "silu_gate": "PPi"}
 _WORD_FLOATS = 4
 _WORD_NUMBERS = 8
 _WARP = 32
 _MOST_THREADS = 1024
 _NORM_STEPS = 2
 """Words of a row that a thread normalises if the row is short enough: blocks of 1792 rows fit on an H100 at once."""
-_THREADS = 256
 
 
 def row_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
@@ -24,7 +24,6 @@ def row_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
     words, threads = config.hidden_size // _WORD_FLOATS, _norm_threads(config)
     shapes = {
         "SUM_WORDS": words,
-        "QKV_WORDS": qkv_width(config) // _WORD_NUMBERS,
         "GATE_WORDS": config.intermediate_size // _WORD_NUMBERS,
         "NORM_THREADS": threads,
         "NORM_STEPS": -(-words // threads),
@@ -49,8 +48,8 @@ class RowKernels:
         """Compiles and loads the kernels for numbers of type `computed`, 'fp16' or 'bf16'. Raises EngineError."""
         self._eps = config.rms_norm_eps
         self._norm_threads = _norm_threads(config)
-        self._qkv_words = qkv_width(config) // _WORD_NUMBERS
         self._gate_words = config.intermediate_size // _WORD_NUMBERS
+        self._qkv_width, self._bias = qkv_width(config), BiasKernels(device, computed)
         self._module = KernelModule(device, "rows.cu", _KINDS, row_macros(config, computed))
 
     def add_and_normalise(self, total: int, change: int, weight: int, sum: int, normalised: int, rows: int) -> None:
@@ -63,24 +62,17 @@ class RowKernels:
         self._module.launch("add_and_normalise", (rows, 1), (self._norm_threads, 1, 1), *addresses, self._eps)
 
     def add_bias(self, numbers: int, bias: int, rows: int) -> None:
-        """Adds `bias` [1, W] to `numbers` [rows, W] in place, in fp32, and rounds once.
-
-        The bias is fp32 if `computed` is 'fp16', and bf16 if it is 'bf16' (`engines.block_graph.wide_type`).
-        """
-        self._module.launch("add_bias", *_flat(rows * self._qkv_words), numbers, bias, rows)
+        """Adds `bias` [1, W] to `numbers` [rows, W], as `BiasKernels.add` does."""
+        self._bias.add(numbers, bias, rows, self._qkv_width)
 
     def silu_gate(self, both: int, active: int, rows: int) -> None:
         """Writes `active` [rows, I] = silu(gate) * up from `both` [rows, 2 I], which holds gate and then up of a row.
 
         silu(x) = x / (1 + exp(-x)) (arXiv 1702.03118). It is computed in fp32 and rounded once.
         """
-        self._module.launch("silu_gate", *_flat(rows * self._gate_words), both, active, rows)
+        self._module.launch("silu_gate", *flat(rows * self._gate_words), both, active, rows)
 
     def close(self) -> None:
         """Unloads the kernels. None of them may be running."""
+        self._bias.close()
         self._module.close()
-
-
-def _flat(threads: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
-    """Returns the grid and the block of at least so many threads."""
-    return (-(-threads // _THREADS), 1), (_THREADS, 1, 1)

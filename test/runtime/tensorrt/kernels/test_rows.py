@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 
-from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
@@ -48,8 +47,8 @@ def kernels(cuda: FakeCuda) -> Iterator[Rows]:
     kernels.close()
 
 
-def shapes(width: int = 64, inner: int = 64, head_dim: int = 16) -> TextConfig:
-    return TextConfig(width, inner, 2, 4, 2, head_dim, 1e-3, 1e6, 100, True, 1024)
+def shapes(width: int = 64, inner: int = 64) -> TextConfig:
+    return TextConfig(width, inner, 2, 4, 2, 16, 1e-3, 1e6, 100, True, 1024)
 
 
 def assert_rounded_once(words: Any, expected: Any, computed: str) -> None:
@@ -96,35 +95,6 @@ def test_a_sum_that_is_not_finite_shows_in_its_row_alone(kernels: Rows, computed
     assert not finite[1, 37]
     assert finite[[0, 2]].all()
     assert not np.isfinite(total[1, 37])
-
-
-@pytest.mark.parametrize("computed", TYPES)
-@pytest.mark.parametrize(("rows", "head_dim"), [(1, 8), (5, 16), (37, 64)])
-def test_biases_are_added_and_the_sum_is_rounded_once(kernels: Rows, rows: int, head_dim: int, computed: str) -> None:
-    config = shapes(head_dim=head_dim)
-    width = qkv_width(config)
-    words, bias = to_words(floats(rows + 1, width), computed), floats(1, width)
-    given = bias if computed == "fp16" else to_words(bias, "bf16")
-    wide = bias if computed == "fp16" else from_words(given, "bf16")
-    before = words.copy()
-    kernels.run("add_bias", config, computed, words, given, rows)
-    expected = from_words(before[:rows], computed) + wide
-    np.testing.assert_array_equal(words[:rows], to_words(expected, computed))
-    np.testing.assert_array_equal(words[rows], before[rows], "nothing is written behind the rows")
-
-
-@pytest.mark.parametrize("computed", TYPES)
-def test_a_bias_meets_what_is_not_finite(kernels: Rows, computed: str) -> None:
-    config = shapes()
-    numbers = np.zeros((3, qkv_width(config)), np.float32)
-    numbers[1, :3] = np.inf, -np.inf, 1
-    words = to_words(numbers, computed)
-    words[1, 3] = 0x7FFF  # not a number in either type
-    bias = np.zeros((1, qkv_width(config)), np.float32 if computed == "fp16" else np.uint16)
-    kernels.run("add_bias", config, computed, words, bias, 3)
-    found = from_words(words, computed)
-    np.testing.assert_array_equal(found[1, :4], [np.inf, -np.inf, 1, np.nan])
-    assert np.isfinite(found[[0, 2]]).all()
 
 
 def gated(kernels: Rows, gate: Any, up: Any, computed: str) -> Any:

@@ -1,0 +1,84 @@
+"""The comparison of a block by cuDNN's products with TensorRT's plan: which of them takes less time on this GPU.
+
+It depends on the GPU, on both libraries and on the number of rows. So it is measured when a size is first used, and the
+winner's name is kept beside the engine file.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from litevlm_ros.errors import EngineError
+from litevlm_ros.runtime.tensorrt.block import Block
+from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
+from litevlm_ros.runtime.tensorrt.device import CudaDevice, CudaGraph
+from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
+
+RACING = ("qkv", "mlp")
+"""The blocks that every layer runs. Whoever computes the others makes no difference that is worth a plan's memory."""
+LEAST_ROWS = 64
+"""Blocks of fewer rows are not compared: they wait for weights, whoever computes them."""
+
+_PLAN, _PRODUCTS = b"plan", b"products"
+_MARGIN = 0.97
+"""A plan takes memory, so it has to win by this factor."""
+_RUNS, _LAUNCHES = 8, 4
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class BlockRace:
+    """Compares the blocks of one part. The device must be current in every call."""
+
+    def __init__(self, check: BlockCheck, kept: KeptFiles, device: CudaDevice) -> None:
+        """`check` makes the sample numbers that blocks run on, and `kept` keeps winners."""
+        self._check, self._kept, self._device = check, kept, device
+
+    def plan_wins(
+        self, name: str, rows: int, cudnn_version: str, products: Block, make_plan: Callable[[], Block]
+    ) -> bool:
+        """Tells whether the plan of block `name` is to be used instead of `products`, which is ready.
+
+        It is not where there is no plan or no room for one, or where either cannot be timed.
+        """
+        if name not in RACING or rows < LEAST_ROWS:
+            return False
+        file = f"{name}-{rows}-cudnn-{cudnn_version}.winner"
+        winner = self._kept.read(file)
+        if winner not in (_PLAN, _PRODUCTS):
+            try:
+                plan_seconds, products_seconds = (self._seconds(name, rows, each) for each in (make_plan(), products))
+            except EngineError as error:
+                _LOGGER.debug("Block %s of %d rows is not compared with a plan: %s", name, rows, error)
+                return False
+            winner = _PLAN if plan_seconds < _MARGIN * products_seconds else _PRODUCTS
+            _LOGGER.info(
+                "Block %s of %d rows: TensorRT takes %.0f µs and cuDNN %.0f µs",
+                name, rows, 1e6 * plan_seconds, 1e6 * products_seconds,
+            )  # fmt: skip
+            self._kept.write(file, winner)
+        return winner == _PLAN
+
+    def _seconds(self, name: str, rows: int, block: Block) -> float:
+        """Returns the shortest time of a run, of several in a row on sample numbers. Raises EngineError."""
+        with self._check.sample(name, rows) as addresses:
+            block.enqueue(addresses)  # loads kernels, which a recording must not see
+            self._device.wait()
+
+            def record() -> None:
+                for _ in range(_RUNS):
+                    block.enqueue(addresses)
+
+            graph = CudaGraph(self._device, record)
+            try:
+                return min(self._launch(graph) for _ in range(1 + _LAUNCHES)) / _RUNS
+            finally:
+                graph.close()
+
+    def _launch(self, graph: CudaGraph) -> float:
+        started = time.perf_counter()
+        graph.launch()
+        self._device.wait()
+        return time.perf_counter() - started
