@@ -24,13 +24,13 @@ _MOST_BYTES = 2 << 20
 def run_kernel(
     source: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[tuple[str, int]]
 ) -> None:
-    """Runs a kernel of CUDA `source` to its end. Arguments are ('P', address) or ('i', number)."""
+    """Runs a kernel of CUDA `source` to its end. Arguments are ('P', address or 0) or ('i', number)."""
     with _device() as device:
         memory = DeviceMemory(device)
         function = _module(source).get_function(name).prepare("".join(kind for kind, _ in arguments))
         buffers, values = [], []
         for kind, value in arguments:
-            if kind == "P":
+            if kind == "P" and value:
                 before = _readable(value)
                 # Kernels read words of 16 bytes, or none where a test shifts an array by a byte.
                 address = memory.allocate(name, before.size + ALIGNMENT) + value % ALIGNMENT
