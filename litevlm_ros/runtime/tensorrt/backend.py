@@ -21,6 +21,7 @@ from litevlm_ros.precision import computed_in
 from litevlm_ros.runtime.kv_cache import context_capacity
 from litevlm_ros.runtime.tensorrt.attention import TextAttention, VisionAttention
 from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
+from litevlm_ros.runtime.tensorrt.block_choice import BlockChoice
 from litevlm_ros.runtime.tensorrt.block_race import BlockRace
 from litevlm_ros.runtime.tensorrt.decode_choice import choose_decode_steps
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
@@ -141,13 +142,12 @@ class _Loading:
     def _vision(self, memory: DeviceMemory, scratch: Room) -> TensorRTVisionEncoder:
         sidecar = self.files[VISION].sidecar
         computed = computed_in(sidecar.precision_built)
-        archive, plans, check = self._plans(VISION, memory, scratch)
+        archive, plans, choice = self._plans(VISION, memory, scratch)
         weights = load_vision_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         attention = VisionAttention(self.device, memory, plans, self.model.vision, computed)
         self.resources.callback(attention.close)
-        race = self._race(VISION, check)
-        blocks = VisionBlocks(self.model, plans, check, race, self.device, memory, scratch, computed)
+        blocks = VisionBlocks(self.model, choice, self.device, scratch, computed)
         self.resources.callback(blocks.close)
         encoder = TensorRTVisionEncoder(
             self.model, blocks, weights, attention, self.device, memory,
@@ -160,7 +160,7 @@ class _Loading:
     def _text(self, memory: DeviceMemory, scratch: Room, capacity: int, *, visual_is_bf16: bool) -> TensorRTTextDecoder:
         sidecar, config = self.files[TEXT].sidecar, self.model.text
         computed = computed_in(sidecar.precision_built)
-        archive, plans, check = self._plans(TEXT, memory, scratch)
+        archive, plans, choice = self._plans(TEXT, memory, scratch)
         weights = load_text_weights(self.config.model_dir, self.model, archive, self.device, memory)
         self.resources.callback(weights.close)
         kernels = TextKernels(self.device, config, computed)
@@ -171,10 +171,7 @@ class _Loading:
         attention = TextAttention(self.device, memory, plans, config, computed, buffers.cache_rows)
         self.resources.callback(attention.close)
         head_is_packed = bool(weights.head.packing)
-        race = self._race(TEXT, check)
-        blocks = TextBlocks(
-            config, plans, check, race, self.device, memory, scratch, computed, head_is_packed=head_is_packed
-        )
+        blocks = TextBlocks(config, choice, self.device, scratch, computed, head_is_packed=head_is_packed)
         self.resources.callback(blocks.close)
         layers = TextLayers(
             config, blocks, weights, attention, kernels, buffers, self.device, memory, visual_is_bf16=visual_is_bf16
@@ -197,16 +194,16 @@ class _Loading:
         self.resources.callback(decoder.close)
         return decoder
 
-    def _race(self, part: str, check: BlockCheck) -> BlockRace:
-        return BlockRace(check, KeptFiles(self.files[part].path), self.device)
-
-    def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans, BlockCheck]:
+    def _plans(self, part: str, memory: DeviceMemory, scratch: Room) -> tuple[PlanArchive, BlockPlans, BlockChoice]:
         archive = PlanArchive.open(self.files[part].path)
         graphs, computed = block_graphs(part, archive.precision, self.model), computed_in(archive.precision)
         check = BlockCheck(part, graphs, self.model, computed, self.device, memory)
         plans = BlockPlans(archive, self.device, scratch, check)
         self.resources.callback(plans.close)
-        return archive, plans, check
+        race = BlockRace(check, KeptFiles(self.files[part].path), self.device)
+        choice = BlockChoice(f"the {part.replace('_', ' ')}'s", plans, check, race, self.device, memory)
+        self.resources.callback(choice.close)
+        return archive, plans, choice
 
 
 def _capacity(config: PipelineConfig, model: ModelConfig, file: EngineFile) -> int:

@@ -14,12 +14,6 @@ from litevlm_ros.runtime.tensorrt.libraries import Libraries
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory
 from litevlm_ros.runtime.tensorrt.plans import BlockPlans, PlanBlock
 
-MakeProducts = Callable[[Cudnn, str, int], Block]
-"""A function from cuDNN, a block's name and its rows to the block by products.
-
-It raises CudnnRefusal if cuDNN does not compute it, and EngineError if there is no room.
-"""
-
 
 class BlockChoice:
     """Makes and checks the blocks of one part. The device must be current in every call."""
@@ -27,7 +21,6 @@ class BlockChoice:
     def __init__(
         self,
         owner: str,
-        products: MakeProducts,
         plans: BlockPlans,
         check: BlockCheck,
         race: BlockRace,
@@ -35,19 +28,17 @@ class BlockChoice:
         memory: DeviceMemory,
     ) -> None:
         """`owner` names the part in messages, such as "the text decoder's"."""
-        self._owner, self._products, self._plans = owner, products, plans
+        self._owner, self._plans = owner, plans
         self._check, self._race = check, race
         self._libraries = Libraries.borrow(device, memory)
         self._made: WeakValueDictionary[tuple[str, int], Block] = WeakValueDictionary()
 
-    def block(self, name: str, rows: int) -> Block:
+    def block(self, name: str, rows: int, products: Callable[[Cudnn], Block]) -> Block:
         """Returns the block `name` for so many rows; further calls return the same while somebody keeps it.
 
-        Raises EngineError if neither cuDNN nor TensorRT computes it right, or if there is no room.
+        `products` makes it from cuDNN's products, and raises CudnnRefusal if cuDNN does not compute them. Raises
+        EngineError if neither cuDNN nor TensorRT computes the block right, or if there is no room.
         """
-
-        def by_cudnn(cudnn: Cudnn) -> Block:
-            return self._products(cudnn, name, rows)
 
         def by_engine() -> Block:
             return self._plans.block(name, rows)
@@ -59,7 +50,7 @@ class BlockChoice:
         block = self._made.get((name, rows))
         if block is None:
             what = f"{self._owner} block {name} of {rows} rows"
-            block = self._libraries.make(what, by_cudnn, by_engine, check)
+            block = self._libraries.make(what, products, by_engine, check)
             if not isinstance(block, PlanBlock) and self._plans.holds(name, rows):
                 version = self._libraries.cudnn_version
                 if self._race.plan_wins(name, rows, version, block, by_engine):

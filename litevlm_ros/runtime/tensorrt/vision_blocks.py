@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping
 
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.runtime.tensorrt.block import Block
-from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
 from litevlm_ros.runtime.tensorrt.block_choice import BlockChoice
-from litevlm_ros.runtime.tensorrt.block_race import BlockRace
 from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.vision_rows import VisionRowKernels
-from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
-from litevlm_ros.runtime.tensorrt.plans import BlockPlans
+from litevlm_ros.runtime.tensorrt.memory import Room
 from litevlm_ros.runtime.tensorrt.vision_products import MlpProducts, PatchProducts, ProjectorProducts, QkvProducts
 
 _BY_PRODUCTS: Mapping[str, Callable[[Cudnn, VisionRowKernels, ModelConfig, str, int, Room], Block]] = {
@@ -28,33 +25,20 @@ class VisionBlocks:
     """Makes and checks blocks. The device must be current in every call."""
 
     def __init__(
-        self,
-        model: ModelConfig,
-        plans: BlockPlans,
-        check: BlockCheck,
-        race: BlockRace,
-        device: CudaDevice,
-        memory: DeviceMemory,
-        scratch: Room,
-        computed: str,
+        self, model: ModelConfig, choice: BlockChoice, device: CudaDevice, scratch: Room, computed: str
     ) -> None:
         """`computed` is 'fp16' or 'bf16', and `scratch` the working memory of blocks. Raises EngineError."""
-        kernels = self._kernels = VisionRowKernels(device, model.vision, computed)
-        self._choice = BlockChoice(
-            "the vision encoder's",
-            lambda cudnn, name, rows: _BY_PRODUCTS[name](cudnn, kernels, model, computed, rows, scratch),
-            plans,
-            check,
-            race,
-            device,
-            memory,
-        )
+        self._model, self._choice, self._scratch, self._computed = model, choice, scratch, computed
+        self._kernels = VisionRowKernels(device, model.vision, computed)
 
     def block(self, name: str, rows: int) -> Block:
         """Returns the block `name` for so many rows, as `BlockChoice.block` does. Raises EngineError."""
-        return self._choice.block(name, rows)
+
+        def products(cudnn: Cudnn) -> Block:
+            return _BY_PRODUCTS[name](cudnn, self._kernels, self._model, self._computed, rows, self._scratch)
+
+        return self._choice.block(name, rows, products)
 
     def close(self) -> None:
-        """Frees kernels, and gives the libraries back. No block may be running."""
+        """Frees kernels. No block may be running."""
         self._kernels.close()
-        self._choice.close()

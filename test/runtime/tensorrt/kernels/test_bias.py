@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
+from kernel_calls import call
 
-from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.bias import BiasKernels
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
@@ -22,13 +22,8 @@ SIZES = [(1, 8), (5, 64), (37, 320), (4, 1032)]
 def run(name: str, computed: str, words: Any, bias: Any) -> Any:
     """Runs a kernel on all but the last of the rows `words`, and returns the numbers of those."""
     given = bias if computed == "fp16" else to_words(bias, "bf16")
-    last, device = words[-1].copy(), CudaDevice()
-    with device:
-        kernels = BiasKernels(device, computed)
-        getattr(kernels, name)(words.ctypes.data, given.ctypes.data, len(words) - 1, words.shape[1])
-        device.wait()
-        kernels.close()
-    device.close()
+    last = words[-1].copy()
+    call(lambda device: BiasKernels(device, computed), name, words, given, len(words) - 1, words.shape[1])
     np.testing.assert_array_equal(words[-1], last, "nothing is written behind the rows")
     return from_words(words[:-1], computed)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
+from kernel_calls import call
 
 from litevlm_ros.model_config import TextConfig
-from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
@@ -23,28 +22,15 @@ TYPES = ("fp16", "bf16")
 
 
 class Rows:
-    """The kernels of rows.cu on a fake GPU, whose memory is the host's."""
-
-    def __init__(self) -> None:
-        self._device = CudaDevice()
+    """Calls the kernels."""
 
     def run(self, name: str, config: TextConfig, computed: str, *arguments: Any) -> None:
-        """Calls one method of RowKernels with the addresses of arrays."""
-        with self._device:
-            kernels = RowKernels(self._device, config, computed)
-            getattr(kernels, name)(*(each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments))
-            self._device.wait()
-            kernels.close()
-
-    def close(self) -> None:
-        self._device.close()
+        call(lambda device: RowKernels(device, config, computed), name, *arguments)
 
 
 @pytest.fixture
-def kernels(cuda: FakeCuda) -> Iterator[Rows]:
-    kernels = Rows()
-    yield kernels
-    kernels.close()
+def kernels(cuda: FakeCuda) -> Rows:
+    return Rows()
 
 
 def shapes(width: int = 64, inner: int = 64) -> TextConfig:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
+from kernel_calls import call
 
 from litevlm_ros.engines.vision_blocks import PROJECTOR_EPS
 from litevlm_ros.model_config import VisionConfig
-from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.vision_rows import VisionRowKernels
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 
@@ -23,28 +22,15 @@ WIDTHS = [8, 136, 256, 1024, 1160]
 
 
 class Rows:
-    """The kernels on a fake GPU, whose memory is the host's."""
-
-    def __init__(self) -> None:
-        self._device = CudaDevice()
+    """Calls the kernels."""
 
     def run(self, name: str, config: VisionConfig, computed: str, *arguments: Any) -> None:
-        """Calls one method of VisionRowKernels with the addresses of arrays."""
-        with self._device:
-            kernels = VisionRowKernels(self._device, config, computed)
-            getattr(kernels, name)(*(each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments))
-            self._device.wait()
-            kernels.close()
-
-    def close(self) -> None:
-        self._device.close()
+        call(lambda device: VisionRowKernels(device, config, computed), name, *arguments)
 
 
 @pytest.fixture
-def kernels(cuda: FakeCuda) -> Iterator[Rows]:
-    kernels = Rows()
-    yield kernels
-    kernels.close()
+def kernels(cuda: FakeCuda) -> Rows:
+    return Rows()
 
 
 def shapes(width: int = 64) -> VisionConfig:
