@@ -50,7 +50,8 @@ def choose_decode_steps(
             f"its layers hold weights in {' and in '.join(map(str, (stored, *others)))}, and they take one format"
         )
     elif {weights.embedding.packing, weights.head.packing} != {stored.words}:
-        obstacle = f"with layers in {stored}, they take tables of words in {stored.words or 'the same'}"
+        wanted = stored.words or "16 bits"
+        obstacle = f"with layers in {stored}, they take tables of words in {wanted}; build the engine again"
     else:
         obstacle = decode_obstacle(config, computed, stored, device.compute_capability)
     if obstacle:

@@ -96,6 +96,15 @@ def test_weights_of_several_formats(
     assert "its layers hold weights in int4 in blocks of 128 and in int4 in blocks of 64, and they take one" in message
 
 
+def test_tables_of_words_that_do_not_go_with_the_layers(
+    demo: Path, cuda: FakeCuda, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module.WeightFormat, "words", property(lambda stored: "fp8"))
+    used, message, _ = loaded(demo, **int4_engines(demo, tmp_path))
+    assert not used
+    assert "with layers in int4 in blocks of 64, they take tables of words in fp8; build the engine again" in message
+
+
 def test_an_old_gpu(demo: Path, cuda: FakeCuda, loaded: Any) -> None:
     cuda.compute_capability = 7, 5
     used, message, _ = loaded(demo)
