@@ -1,10 +1,9 @@
 """The blocks of the text decoder as cuDNN's matrix products with kernels of this package between them.
 
-The product with a head that is packed is a kernel of this package, too.
-
 They compute what the graphs of `engines/text_blocks.py` say. TensorRT-RTX 1.4 takes 22 µs of an H100 for gate and up of
 448 rows where cuDNN takes 14, and so on: a layer needs a quarter less time. They are ready at once, for cuDNN has these
-products compiled, and each of them takes no device memory, where a plan of TensorRT-RTX takes 73 MB.
+products compiled, and each of them takes no device memory, where a plan of TensorRT-RTX takes 73 MB. The product with
+a head that is packed is a kernel of this package, too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The blocks of the vision encoder as cuDNN's matrix products with kernels of this package between them.
 
 They compute what the graphs of `engines/vision_blocks.py` say. A plan of TensorRT-RTX 1.4 has what follows a product in
-the product's own kernel. cuDNN's plain products are so much faster that the kernels between them cost less than they
-save, and they take no device memory, where a plan of TensorRT-RTX takes 73 MB.
+the product's own kernel. cuDNN's plain products are faster than those, which pays for the kernels between them where
+rows are few. They round once, and take no device memory, where a plan of TensorRT-RTX takes 73 MB.
 """
 
 from __future__ import annotations
