@@ -13,6 +13,7 @@ from typing import Any
 
 from litevlm_ros.lab.benchmarking.boards import BOARDS
 from litevlm_ros.model_config import ModelConfig, TextConfig
+from litevlm_ros.runtime.tensorrt.kernels.bias import bias_macros
 from litevlm_ros.runtime.tensorrt.kernels.decode import (
     DECODE_SIZES,
     DECODE_SOURCES,
@@ -79,7 +80,7 @@ def launcher_macros(model: ModelConfig, computed: str) -> Mapping[str, Mapping[s
     """
     numbers = NUMBER_MACROS[computed]
     return {
-        "bias.cu": numbers,
+        "bias.cu": bias_macros(computed),
         "finite.cu": numbers,
         "head.cu": head_macros(model.text, computed),
         "pixels.cu": pixel_macros(model.vision, computed),

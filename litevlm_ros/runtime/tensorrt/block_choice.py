@@ -52,9 +52,7 @@ class BlockChoice:
             what = f"{self._owner} block {name} of {rows} rows"
             block = self._libraries.make(what, products, by_engine, check)
             if not isinstance(block, PlanBlock) and self._plans.holds(name, rows):
-                version = self._libraries.cudnn_version
-                if self._race.plan_wins(name, rows, version, block, by_engine):
-                    block = by_engine()
+                block = self._race.winner(name, rows, self._libraries.cudnn_version, block, by_engine)
             self._made[name, rows] = block
         return block
 

@@ -38,30 +38,34 @@ class BlockRace:
         """`check` makes the sample numbers that blocks run on, and `kept` keeps winners."""
         self._check, self._kept, self._device = check, kept, device
 
-    def plan_wins(
+    def winner(
         self, name: str, rows: int, cudnn_version: str, products: Block, make_plan: Callable[[], Block]
-    ) -> bool:
-        """Tells whether the plan of block `name` is to be used instead of `products`, which is ready.
+    ) -> Block:
+        """Returns the block `name` that is to be used: `products`, which is ready, or the plan that `make_plan` makes.
 
-        It is not where there is no plan or no room for one, or where either cannot be timed.
+        It is `products` where there is no room for a plan, or where either cannot be timed.
         """
         if name not in RACING or rows < LEAST_ROWS:
-            return False
+            return products
         file = f"{name}-{rows}-cudnn-{cudnn_version}.winner"
-        winner = self._kept.read(file)
-        if winner not in (_PLAN, _PRODUCTS):
-            try:
-                plan_seconds, products_seconds = (self._seconds(name, rows, each) for each in (make_plan(), products))
-            except EngineError as error:
-                _LOGGER.debug("Block %s of %d rows is not compared with a plan: %s", name, rows, error)
-                return False
-            winner = _PLAN if plan_seconds < _MARGIN * products_seconds else _PRODUCTS
-            _LOGGER.info(
-                "Block %s of %d rows: TensorRT takes %.0f µs and cuDNN %.0f µs",
-                name, rows, 1e6 * plan_seconds, 1e6 * products_seconds,
-            )  # fmt: skip
-            self._kept.write(file, winner)
-        return winner == _PLAN
+        kept = self._kept.read(file)
+        if kept == _PRODUCTS:
+            return products
+        try:
+            plan = make_plan()
+            if kept == _PLAN:
+                return plan
+            plan_seconds, products_seconds = (self._seconds(name, rows, each) for each in (plan, products))
+        except EngineError as error:
+            _LOGGER.debug("Block %s of %d rows is not compared with a plan: %s", name, rows, error)
+            return products
+        _LOGGER.info(
+            "Block %s of %d rows: TensorRT takes %.0f µs and cuDNN %.0f µs",
+            name, rows, 1e6 * plan_seconds, 1e6 * products_seconds,
+        )  # fmt: skip
+        plan_wins = plan_seconds < _MARGIN * products_seconds
+        self._kept.write(file, _PLAN if plan_wins else _PRODUCTS)
+        return plan if plan_wins else products
 
     def _seconds(self, name: str, rows: int, block: Block) -> float:
         """Returns the shortest time of a run, of several in a row on sample numbers. Raises EngineError."""

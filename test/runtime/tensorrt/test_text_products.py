@@ -9,58 +9,33 @@ from typing import Any
 import fake_cudnn
 import numpy as np
 import pytest
+from block_bench import MODEL, TEXT_CONFIG
 from fake_cuda import FakeCuda
-from fake_cudnn import FakeCudnn
+from product_bench import ProductBench
 
-from litevlm_ros.engines.graphs import block_graphs
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width
-from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.model_config import TextConfig
 from litevlm_ros.model_directory import TEXT
 from litevlm_ros.runtime.tensorrt.block import Block
-from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
-from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnRefusal
-from litevlm_ros.runtime.tensorrt.device import CudaDevice, CudaGraph
+from litevlm_ros.runtime.tensorrt.cudnn_library import CudnnRefusal
+from litevlm_ros.runtime.tensorrt.device import CudaGraph
 from litevlm_ros.runtime.tensorrt.kernels.head import HeadKernel
 from litevlm_ros.runtime.tensorrt.kernels.rows import RowKernels
-from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 from litevlm_ros.runtime.tensorrt.text_products import HeadProducts, MlpProducts, PackedHead, QkvProducts
 
-CONFIG = TextConfig(96, 160, 2, 6, 2, 16, 1e-6, 1e6, 100, True, 1024)
-MODEL = ModelConfig(VisionConfig(64, 128, 2, 4, 56, 14), CONFIG, "internvl2_5", True, 12)
+CONFIG = TEXT_CONFIG
 ROWS = (1, 3, 40)
 
 
-class Bench:
-    """A fake GPU with cuDNN on which blocks are made and run."""
-
-    def __init__(self, cudnn: FakeCudnn) -> None:
-        self.fake = cudnn
-        self.device = CudaDevice()
-        with self.device:
-            self.memory = DeviceMemory(self.device)
-            self.scratch = Room(self.device, self.memory, "working memory")
-            self.cudnn = Cudnn(self.device, self.memory)
-            self._kernels: list[RowKernels] = []
+class Bench(ProductBench):
+    """Makes the text decoder's blocks."""
 
     def block(self, kind: Any, rows: int, computed: str, config: TextConfig = CONFIG) -> Block:
-        self._kernels.append(RowKernels(self.device, config, computed))
-        block = kind(self.cudnn, self._kernels[-1], config, computed, rows, self.scratch)
+        kernels = self.keep(RowKernels(self.device, config, computed))
+        block = kind(self.cudnn, kernels, config, computed, rows, self.scratch)
         assert isinstance(block, Block)
         return block
-
-    def upload(self, array: np.ndarray[Any, Any]) -> int:
-        address = self.memory.allocate("test", array.nbytes)
-        self.memory.write(address, array)
-        return address
-
-    def close(self) -> None:
-        with self.device:
-            for kernels in self._kernels:
-                kernels.close()
-            self.cudnn.close()
-            self.memory.free()
-        self.device.close()
 
 
 @pytest.fixture
@@ -71,9 +46,8 @@ def bench(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def verdict(bench: Bench, name: str, kind: Any, rows: int, computed: str) -> str:
-    check = BlockCheck(TEXT, block_graphs(TEXT, computed, MODEL), MODEL, computed, bench.device, bench.memory)
     with bench.device:
-        return check.wrong(name, rows, bench.block(kind, rows, computed))
+        return bench.verdict(TEXT, MODEL, name, rows, bench.block(kind, rows, computed), computed)
 
 
 @pytest.mark.parametrize("computed", ["fp16", "bf16"])
@@ -122,12 +96,10 @@ def test_logits_by_a_packed_head_are_what_numpy_computes(bench: Bench, rows: int
     rng, shape = np.random.default_rng(2), (padded_vocabulary(CONFIG), CONFIG.hidden_size)
     head, scales = rng.integers(-127, 128, shape).astype(np.int8), rng.uniform(0.5, 1, shape[0]).astype(np.float16)
     with bench.device:
-        kernels, product = RowKernels(bench.device, CONFIG, "fp16"), HeadKernel(bench.device, CONFIG, "fp16")
+        kernels, product = (bench.keep(each(bench.device, CONFIG, "fp16")) for each in (RowKernels, HeadKernel))
         block = PackedHead(product, kernels, CONFIG, rows, bench.scratch)
         wide = head * scales.astype(np.float64)[:, None]
         hold_logits(bench, block, rows, "fp16", {"head": head, "head.scale": scales}, wide)
-        kernels.close()
-        product.close()
 
 
 @pytest.mark.parametrize("rows", [1, 40])

@@ -9,44 +9,32 @@ from typing import Any
 import fake_cudnn
 import numpy as np
 import pytest
+from block_bench import MODEL
 from fake_cuda import FakeCuda
-from fake_cudnn import FakeCudnn
+from product_bench import ProductBench
 
-from litevlm_ros.engines.graphs import block_graphs
 from litevlm_ros.engines.vision_blocks import PROJECTOR_EPS, patch_width
-from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import VISION
 from litevlm_ros.runtime.tensorrt.attention_reference import relative_error
 from litevlm_ros.runtime.tensorrt.block import Block
-from litevlm_ros.runtime.tensorrt.block_check import BlockCheck
-from litevlm_ros.runtime.tensorrt.cudnn_library import Cudnn, CudnnRefusal
-from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.cudnn_library import CudnnRefusal
 from litevlm_ros.runtime.tensorrt.kernels.vision_rows import VisionRowKernels
-from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.numbers import from_words, to_words
 from litevlm_ros.runtime.tensorrt.vision_products import MlpProducts, PatchProducts, ProjectorProducts, QkvProducts
 
-CONFIG = VisionConfig(64, 128, 2, 4, 56, 14)
-MODEL = ModelConfig(CONFIG, TextConfig(96, 160, 2, 6, 2, 16, 1e-6, 1e6, 100, True, 1024), "internvl2_5", True, 12)
+CONFIG = MODEL.vision
 TILE = 1 + CONFIG.grid**2
 TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2}
 RANDOM = np.random.default_rng(3)
 
 
-class Bench:
-    """A fake GPU with cuDNN on which blocks are made and run."""
-
-    def __init__(self, cudnn: FakeCudnn) -> None:
-        self.fake, self.device = cudnn, CudaDevice()
-        with self.device:
-            self.memory = DeviceMemory(self.device)
-            self.scratch = Room(self.device, self.memory, "working memory")
-            self.cudnn = Cudnn(self.device, self.memory)
-            self._kernels: list[VisionRowKernels] = []
+class Bench(ProductBench):
+    """Makes and runs the vision encoder's blocks."""
 
     def block(self, kind: Any, rows: int, computed: str, model: ModelConfig = MODEL) -> Block:
-        self._kernels.append(VisionRowKernels(self.device, model.vision, computed))
-        block = kind(self.cudnn, self._kernels[-1], model, computed, rows, self.scratch)
+        kernels = self.keep(VisionRowKernels(self.device, model.vision, computed))
+        block = kind(self.cudnn, kernels, model, computed, rows, self.scratch)
         assert isinstance(block, Block)
         return block
 
@@ -54,20 +42,10 @@ class Bench:
         """Runs a block on arrays. Returns the words of one of its outputs, or its floats if that is the sum."""
         kept = np.float32 if output == "sum" else np.uint16
         with self.device:
-            addresses = {name: self.memory.allocate("test", array.nbytes) for name, array in given.items()}
-            for name, array in given.items():
-                self.memory.write(addresses[name], array)
+            addresses = {name: self.upload(array) for name, array in given.items()}
             addresses[output] = self.memory.allocate("test", int(np.prod(shape)) * np.dtype(kept).itemsize)
             self.block(kind, rows, computed).enqueue(addresses)
             return self.memory.read(addresses[output], shape, kept)
-
-    def close(self) -> None:
-        with self.device:
-            for kernels in self._kernels:
-                kernels.close()
-            self.cudnn.close()
-            self.memory.free()
-        self.device.close()
 
 
 @pytest.fixture
@@ -78,9 +56,9 @@ def bench(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def verdict(bench: Bench, name: str, kind: Any, tiles: int, computed: str, model: ModelConfig = MODEL) -> str:
-    check = BlockCheck(VISION, block_graphs(VISION, computed, model), model, computed, bench.device, bench.memory)
+    rows = tiles * TILE
     with bench.device:
-        return check.wrong(name, tiles * TILE, bench.block(kind, tiles * TILE, computed, model))
+        return bench.verdict(VISION, model, name, rows, bench.block(kind, rows, computed, model), computed)
 
 
 @pytest.mark.parametrize("computed", ["fp16", "bf16"])

@@ -1,9 +1,7 @@
 // Biases of products, and what follows them in the same kernel.
 //
 // Rows hold words of 8 numbers, 16 bytes, to which they are aligned. A thread does the same word of some rows, so that it
-// reads the bias once and has several reads on their way. All arithmetic is fp32.
-
-enum { ROWS = 4 };
+// reads the bias once and has several reads on their way. bias.py defines their number, ROWS. All arithmetic is fp32.
 
 // Replaces the `rows` of `numbers` by of_number(number + bias).
 template <class OfNumber> __device__ void replace(number *numbers, const wide *bias, int rows, int words, OfNumber of_number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule
 
@@ -9,7 +11,12 @@ _KINDS = {"add_bias": "PPii", "gelu": "PPii"}
 _WORD_NUMBERS = 8
 _THREADS = 128
 _ROWS = 4
-"""The constant ROWS of bias.cu."""
+"""Rows of which a thread does the same word."""
+
+
+def bias_macros(computed: str) -> Mapping[str, str]:
+    """Returns the macros that bias.cu is compiled with. `computed` is 'fp16' or 'bf16'."""
+    return {**NUMBER_MACROS[computed], "ROWS": f"{_ROWS}"}
 
 
 class BiasKernels:
@@ -22,7 +29,7 @@ class BiasKernels:
 
     def __init__(self, device: CudaDevice, computed: str) -> None:
         """Compiles and loads the kernels for numbers of type `computed`, 'fp16' or 'bf16'. Raises EngineError."""
-        self._module = KernelModule(device, "bias.cu", _KINDS, NUMBER_MACROS[computed])
+        self._module = KernelModule(device, "bias.cu", _KINDS, bias_macros(computed))
 
     def add(self, numbers: int, bias: int, rows: int, width: int) -> None:
         """Adds the bias."""

@@ -1,9 +1,9 @@
 // Logits by a head in int8, which is read as it is stored: for prompts, and for steps where those are not one kernel.
 //
 // Each row of the head has an fp16 scale. A warp reads the rows of some words once for some rows of numbers, because memory
-// is what it waits for. head.py defines ROW_WORDS, the words of 16 bytes in a row of the head.
-
-enum { WORDS = 4, ROWS = 4 };
+// is what it waits for. head.py defines these macros:
+//   ROW_WORDS     words of 16 bytes in a row of the head
+//   WORDS, ROWS   rows of the head, and of numbers, that a warp multiplies
 
 // Writes the `count` rows of `logits` [count, words] for `rows` of numbers [count, 16 * ROW_WORDS]. `words`, the rows of
 // `head`, are a multiple of WORDS. One warp for each WORDS of them, and a line of the grid for each ROWS rows.

@@ -13,12 +13,17 @@ _KINDS = {"multiply_by_head": "PPPPii"}
 _VALUES_A_WORD = 16
 _THREADS = 256
 _WORDS_A_WARP, _ROWS_A_WARP = 4, 4
-"""The constants WORDS and ROWS of head.cu."""
+"""The rows of the head, and of numbers, that a warp multiplies."""
 
 
 def head_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
     """Returns the macros that head.cu is compiled with. `computed` is 'fp16' or 'bf16'."""
-    return {**NUMBER_MACROS[computed], "ROW_WORDS": f"{config.hidden_size // _VALUES_A_WORD}"}
+    shapes = {
+        "ROW_WORDS": config.hidden_size // _VALUES_A_WORD,
+        "WORDS": _WORDS_A_WARP,
+        "ROWS": _ROWS_A_WARP,
+    }
+    return {**NUMBER_MACROS[computed], **{name: f"{value}" for name, value in shapes.items()}}
 
 
 class HeadKernel:

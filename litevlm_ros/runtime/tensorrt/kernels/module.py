@@ -96,12 +96,21 @@ def _log(nvrtc: Any, program: Any) -> str:
     return text.decode(errors="replace").strip(" \0\n")
 
 
-_THREADS = 256
+_THREADS, _MOST_THREADS = 256, 1024
+_WARP = 32
 
 
 def flat(threads: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Returns the grid and the block of at least so many threads, for kernels that need no more than a number."""
     return (-(-threads // _THREADS), 1), (_THREADS, 1, 1)
+
+
+def threads_of_row(words: int, steps: int) -> int:
+    """Returns the threads of a block that works on a row of `words`, of which a thread takes `steps` if it can.
+
+    They are whole warps. A long row takes more steps.
+    """
+    return min(_WARP * -(-words // (steps * _WARP)), _MOST_THREADS)
 
 
 class KernelModule:

@@ -8,13 +8,11 @@ from litevlm_ros.engines.text_blocks import qkv_width
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.bias import BiasKernels
-from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat
+from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat, threads_of_row
 
 _KINDS = {"add_and_normalise": "PPPPPf", "silu_gate": "PPi"}
 _WORD_FLOATS = 4
 _WORD_NUMBERS = 8
-_WARP = 32
-_MOST_THREADS = 1024
 _NORM_STEPS = 2
 """Words of a row that a thread normalises if the row is short enough: blocks of 1792 rows fit on an H100 at once."""
 
@@ -32,8 +30,7 @@ def row_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
 
 
 def _norm_threads(config: TextConfig) -> int:
-    warps = -(-config.hidden_size // (_WORD_FLOATS * _NORM_STEPS * _WARP))
-    return min(_WARP * warps, _MOST_THREADS)
+    return threads_of_row(-(-config.hidden_size // _WORD_FLOATS), _NORM_STEPS)
 
 
 class RowKernels:

@@ -6,10 +6,9 @@
 //   GRID, FOLD     edge of a tile in patches, and of the squares of patches that become one visual token
 //   NORM_THREADS   threads that normalise a row of the sum, whole warps
 //   FOLD_THREADS   threads that normalise a row of the projector, whole warps
+//   ROWS           rows whose same word a thread scales
 
 #define TILE_ROWS (1 + GRID * GRID)
-
-enum { ROWS = 4 };  // whose same word a thread scales
 
 __device__ float4 read_four(const float *from) { return *(const float4 *)from; }
 

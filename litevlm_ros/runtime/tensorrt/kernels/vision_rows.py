@@ -8,7 +8,7 @@ from litevlm_ros.engines.vision_blocks import PROJECTOR_EPS
 from litevlm_ros.model_config import VisionConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.bias import BiasKernels
-from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat
+from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat, threads_of_row
 
 _KINDS = {
     "add_positions": "PPi",
@@ -18,11 +18,10 @@ _KINDS = {
     "scale_change": "PPPPi",
 }
 _WORD_FLOATS = 4
-_WARP, _MOST_THREADS = 32, 1024
 _NORM_STEPS = 8
 """Words of a row that a thread normalises if the row is short enough: a row of InternViT-300M's sum is one warp's."""
 _SCALE_THREADS, _SCALE_ROWS = 128, 4
-"""Threads of a block of `scale_change`, and the constant ROWS of vision_rows.cu."""
+"""Threads of a block of `scale_change`, and the rows that each of them scales."""
 
 
 def vision_row_macros(config: VisionConfig, computed: str) -> Mapping[str, str]:
@@ -33,13 +32,13 @@ def vision_row_macros(config: VisionConfig, computed: str) -> Mapping[str, str]:
         "FOLD": config.shuffle,
         "NORM_THREADS": _norm_threads(config.hidden_size),
         "FOLD_THREADS": _norm_threads(config.projector_size),
+        "ROWS": _SCALE_ROWS,
     }
     return {**NUMBER_MACROS[computed], **{name: f"{value}" for name, value in shapes.items()}}
 
 
 def _norm_threads(width: int) -> int:
-    warps = -(-width // (_WORD_FLOATS * _NORM_STEPS * _WARP))
-    return min(_WARP * warps, _MOST_THREADS)
+    return threads_of_row(-(-width // _WORD_FLOATS), _NORM_STEPS)
 
 
 class VisionRowKernels:
