@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litevlm_ros.architectures import NATIVE, check_whole_model, language_model
 from litevlm_ros.config_json import ConfigSection, read_config
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.prompt_families import prompt_family
 
-HERMES_TEMPLATE = "Hermes-2"
-"""The prompt family of InternVL2-1B."""
-INTERNVL2_5_TEMPLATE = "internvl2_5"
-"""The prompt family of InternVL2.5 and InternVL3."""
-
-_INTERNVL2_1B_VOCABULARY = 151655
 _DEFAULT_MAX_TILES = 12
+_MOST_LAYERS = 1000
+"""Bound of what a damaged file may ask for, since all layers' weights are listed by name. Published models have 80."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class VisionConfig:
         _check_positive(self, "hidden_size", "intermediate_size", "num_layers", "num_heads", "image_size", "patch_size")
         _check_multiple("hidden_size", self.hidden_size, "num_heads", self.num_heads)
         _check_multiple("image_size", self.image_size, "patch_size", self.patch_size)
-        if not 0 < self.downsample_ratio <= 1 or 1 / self.downsample_ratio != self.shuffle:
+        if not 0.01 <= self.downsample_ratio <= 1 or 1 / self.downsample_ratio != self.shuffle:
             raise CheckpointError(f"downsample_ratio is {self.downsample_ratio}; supported: 1 / n, InternVL uses 0.5")
         _check_multiple("image_size / patch_size", self.grid, "1 / downsample_ratio", self.shuffle)
 
@@ -69,7 +67,11 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """A Qwen2 or Qwen2.5 decoder (arXiv 2407.10671)."""
+    """A Qwen2, Qwen2.5 (arXiv 2407.10671) or Qwen3 (arXiv 2505.09388) decoder.
+
+    `qk_norm` says that the queries and keys of each head pass an RMSNorm before they are rotated. `head_dim` need not
+    be `hidden_size` / `num_heads`.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -82,6 +84,8 @@ class TextConfig:
     vocab_size: int
     tie_word_embeddings: bool
     max_position_embeddings: int
+    qkv_bias: bool = True
+    qk_norm: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(
@@ -104,8 +108,8 @@ class TextConfig:
 class ModelConfig:
     """Everything about a checkpoint that is not a weight.
 
-    `template` names the prompt family: `Hermes-2` (InternVL2-1B), `internvl2_5` (InternVL2.5, InternVL3) or
-    `litevlm-demo` (the shipped model). `max_dynamic_tiles` counts the tiles of one image without its thumbnail.
+    `template` names the prompt family, one of `prompt_families.FAMILIES`. `max_dynamic_tiles` counts the tiles of one
+    image without its thumbnail.
     """
 
     vision: VisionConfig
@@ -134,12 +138,13 @@ class ModelConfig:
     @classmethod
     def from_sections(cls, whole: ConfigSection, language: ConfigSection) -> ModelConfig:
         """Reads the configurations of a whole model and of its language model. Raises CheckpointError as above."""
+        check_whole_model(whole)
         text = _text(language)
         _check_language_model(whole, text)
         return cls(
             vision=_vision(whole),
             text=text,
-            template=_template(whole),
+            template=prompt_family(whole, is_native=is_native(whole.values)),
             use_thumbnail=bool(whole.get("use_thumbnail", True)),
             max_dynamic_tiles=_max_dynamic_tiles(whole),
         )
@@ -147,7 +152,7 @@ class ModelConfig:
 
 def is_native(config: dict[str, Any]) -> bool:
     """Returns whether the configuration of a whole model is in the spelling of transformers' own InternVL classes."""
-    return config.get("model_type") == "internvl" or "text_config" in config
+    return config.get("model_type") == NATIVE or "text_config" in config
 
 
 def _vision(whole: ConfigSection) -> VisionConfig:
@@ -161,14 +166,14 @@ def _vision(whole: ConfigSection) -> VisionConfig:
         whole.require("vision_feature_layer", -1, -1)
         whole.require("vision_feature_select_strategy", "default", "default")
         whole.require("projector_hidden_act", "gelu", "gelu")
-        tower.require("use_qk_norm", False, False)
+        _refuse_larger_encoder(tower, "use_qk_norm", False)
         tower.require("use_mean_pooling", True, True)
         tower.require("use_absolute_position_embeddings", True, True)
         image_size = tower.integer("image_size")
     else:
         whole.require("ps_version", "v1", "v2")
         whole.require("select_layer", -1, -1)
-        tower.require("qk_normalization", True, False)  # the original class defaults to InternViT-6B
+        _refuse_larger_encoder(tower, "qk_normalization", True)  # the original class defaults to InternViT-6B
         image_size = whole.integer("force_image_size", whole.get("image_size", tower.get("image_size")))
         if tower.integer("image_size", image_size) != image_size:
             whole.refuse(
@@ -182,7 +187,7 @@ def _vision(whole: ConfigSection) -> VisionConfig:
     return VisionConfig(
         hidden_size=tower.integer("hidden_size"),
         intermediate_size=tower.integer("intermediate_size"),
-        num_layers=tower.integer("num_hidden_layers"),
+        num_layers=tower.integer("num_hidden_layers", most=_MOST_LAYERS),
         num_heads=tower.integer("num_attention_heads"),
         image_size=image_size,
         patch_size=tower.integer("patch_size"),
@@ -190,6 +195,18 @@ def _vision(whole: ConfigSection) -> VisionConfig:
         qkv_bias=bool(tower.get("attention_bias" if native else "qkv_bias", False)),
         downsample_ratio=whole.number("downsample_ratio", 0.5),
     )
+
+
+def _refuse_larger_encoder(tower: ConfigSection, key: str, default: bool) -> None:
+    """Raises CheckpointError if `key`, or its `default`, says that queries and keys are normed, as in InternViT-6B."""
+    value = tower.get(key, default)
+    if value is not False:
+        tower.refuse(
+            key,
+            value,
+            "False, as InternViT-300M has it. InternViT-6B, the vision encoder of the InternVL models from 26B up, is "
+            "not run. Take --model internvl3-2b or internvl3_5-2b",
+        )
 
 
 def _check_language_model(whole: ConfigSection, text: TextConfig) -> None:
@@ -205,28 +222,6 @@ def _check_language_model(whole: ConfigSection, text: TextConfig) -> None:
         )
 
 
-def _template(whole: ConfigSection) -> str:
-    """Returns the prompt family. Original checkpoints name it under the key `template`.
-
-    A transformers-native file has no such key. The published ones are InternVL2.5 and InternVL3, which share one
-    family; only InternVL2-1B uses another, and is recognised by its vocabulary of 151655 or its name.
-    """
-    given = whole.get("template")
-    if given is not None:
-        if not isinstance(given, str):
-            whole.refuse("template", given, "the name of a prompt family")
-        return given
-    if not is_native(whole.values):
-        raise CheckpointError(
-            f"{whole.file}: template is missing; add the prompt family, such as {HERMES_TEMPLATE!r} "
-            f"for InternVL2-1B or {INTERNVL2_5_TEMPLATE!r} for InternVL2.5 and 3"
-        )
-    name = str(whole.get("_name_or_path", ""))
-    vocabulary = whole.section("text_config").get("vocab_size")
-    old = vocabulary == _INTERNVL2_1B_VOCABULARY or "InternVL2-1B" in name
-    return HERMES_TEMPLATE if old else INTERNVL2_5_TEMPLATE
-
-
 def _max_dynamic_tiles(whole: ConfigSection) -> int:
     return whole.integer("max_dynamic_patch", _DEFAULT_MAX_TILES) if whole.get("dynamic_image_size", True) else 1
 
@@ -234,17 +229,13 @@ def _max_dynamic_tiles(whole: ConfigSection) -> int:
 def _text(section: ConfigSection) -> TextConfig:
     """Reads the text half.
 
-    Raises CheckpointError for anything but Qwen2 with full attention and plain rotary positions.
+    Raises CheckpointError for anything but a row of LANGUAGE_MODELS with full attention and plain rotary positions.
     """
-    if section.get("model_type") != "qwen2" and "Qwen2ForCausalLM" not in section.texts("architectures"):
-        section.refuse(
-            "model_type",
-            section.get("model_type"),
-            "'qwen2'; take an InternVL whose language model is Qwen2 or Qwen2.5, such as "
-            "InternVL2-1B, InternVL2_5-1B, InternVL3-1B or InternVL3-2B",
-        )
+    row = language_model(section)
     section.require("hidden_act", "silu", "silu")
     section.require("use_sliding_window", False, False)
+    if not row.qkv_bias:
+        section.require("attention_bias", False, False)  # it would give the output projection a bias as well
     if any(kind != "full_attention" for kind in section.texts("layer_types")):
         section.refuse("layer_types", section.get("layer_types"), "'full_attention' in every layer")
     heads = section.integer("num_attention_heads")
@@ -252,15 +243,17 @@ def _text(section: ConfigSection) -> TextConfig:
     return TextConfig(
         hidden_size=hidden,
         intermediate_size=section.integer("intermediate_size"),
-        num_layers=section.integer("num_hidden_layers"),
+        num_layers=section.integer("num_hidden_layers", most=_MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=section.integer("num_key_value_heads", heads),
-        head_dim=section.integer("head_dim", hidden // max(heads, 1)),
+        head_dim=section.integer("head_dim", row.head_dim or hidden // max(heads, 1)),
         rms_norm_eps=section.number("rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(section),
         vocab_size=section.integer("vocab_size"),
         tie_word_embeddings=bool(section.get("tie_word_embeddings", False)),
         max_position_embeddings=section.integer("max_position_embeddings", 32768),
+        qkv_bias=row.qkv_bias,
+        qk_norm=row.qk_norm,
     )
 
 

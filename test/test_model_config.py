@@ -8,6 +8,8 @@ import pytest
 
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig
+from litevlm_ros.prompt_families import FAMILIES
+from litevlm_ros.text.prompt import TEMPLATES
 
 Json = dict[str, Any]
 
@@ -113,24 +115,21 @@ def test_native(tmp_path: Path) -> None:
     assert config.vision == VISION
     assert config.text.rope_theta == 1e6
     assert config.text.vocab_size == 151674
-    assert (config.template, config.use_thumbnail, config.max_dynamic_tiles) == ("internvl2_5", True, 12)
+    assert (config.template, config.use_thumbnail, config.max_dynamic_tiles) == ("internvl-hf", True, 12)
 
 
 def test_path_may_be_text(tmp_path: Path) -> None:
     assert ModelConfig.from_directory(str(directory(tmp_path, original()))).text == TEXT
 
 
-@pytest.mark.parametrize(
-    ("changes", "template"),
-    [
-        ({"template": "litevlm-demo"}, "litevlm-demo"),
-        ({"text_config": {"vocab_size": 151655, "hidden_size": 896}}, "Hermes-2"),
-        ({"_name_or_path": "OpenGVLab/InternVL2-1B"}, "Hermes-2"),
-        ({"_name_or_path": "OpenGVLab/InternVL3-1B-hf"}, "internvl2_5"),
-    ],
-)
-def test_prompt_family_of_native_checkpoints(changes: Json, template: str, tmp_path: Path) -> None:
-    assert ModelConfig.from_directory(directory(tmp_path, native() | changes, qwen2())).template == template
+def test_a_native_checkpoint_may_name_its_prompt_family(tmp_path: Path) -> None:
+    """As the model that ships with the package does."""
+    whole = native() | {"template": "litevlm-demo"}
+    assert ModelConfig.from_directory(directory(tmp_path, whole, qwen2())).template == "litevlm-demo"
+
+
+def test_every_known_template_has_a_prompt_family() -> None:
+    assert set(FAMILIES) == set(TEMPLATES)
 
 
 def test_one_tile_without_dynamic_image_size(tmp_path: Path) -> None:
@@ -207,7 +206,7 @@ def test_unsupported_native_vision(changes: Json, words: tuple[str, ...], tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, ("llama", "qwen2", "InternVL2-1B")),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, ("llama", "LlamaForCausalLM", "internvl3-2b")),
         ({"use_sliding_window": True}, ("use_sliding_window",)),
         ({"layer_types": ["full_attention", "sliding_attention"]}, ("layer_types",)),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_scaling", "yarn")),

@@ -55,8 +55,10 @@ def text_sources(keys: Iterable[str], config: TextConfig) -> Sources | None:
         ours, theirs = f"layers.{index}", f"{prefix}layers.{index}"
         sources[f"{ours}.input_norm.weight"] = (f"{theirs}.input_layernorm.weight",)
         sources[f"{ours}.post_norm.weight"] = (f"{theirs}.post_attention_layernorm.weight",)
-        for kind in ("weight", "bias"):
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
             sources[f"{ours}.qkv.{kind}"] = tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv")
+        for norm in ("q_norm", "k_norm") if config.qk_norm else ():
+            sources[f"{ours}.{norm}.weight"] = (f"{theirs}.self_attn.{norm}.weight",)
         sources[f"{ours}.o_proj.weight"] = (f"{theirs}.self_attn.o_proj.weight",)
         sources[f"{ours}.gate_up.weight"] = (f"{theirs}.mlp.gate_proj.weight", f"{theirs}.mlp.up_proj.weight")
         sources[f"{ours}.down.weight"] = (f"{theirs}.mlp.down_proj.weight",)

@@ -18,7 +18,7 @@ from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_positions, u
 from litevlm_ros.checkpoint.keys import PositionSources, Sources
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
-from litevlm_ros.convert.qwen2 import Qwen2Decoder
+from litevlm_ros.convert.qwen import QwenDecoder
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_DIRECTORY, TEXT, VISION
 
@@ -105,12 +105,12 @@ def stored_vision_encoder(model: str | Path) -> StoredParameters[InternVisionEnc
     return StoredParameters(check, module, sources, positions)
 
 
-def stored_text_decoder(model: str | Path) -> StoredParameters[Qwen2Decoder]:
-    """Opens the Qwen2 decoder of a model directory. Raises CheckpointError."""
+def stored_text_decoder(model: str | Path) -> StoredParameters[QwenDecoder]:
+    """Opens the text decoder of a model directory. Raises CheckpointError."""
     config = ModelConfig.from_directory(model).text
     check, sources = check_text(Path(model) / TEXT, config)
     with torch.device("meta"):
-        module = Qwen2Decoder(config)
+        module = QwenDecoder(config)
     return StoredParameters(check, module, sources)
 
 
@@ -122,8 +122,8 @@ def load_vision_encoder(model: str | Path, dtype: torch.dtype = torch.float32) -
     return stored.module.eval()
 
 
-def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> Qwen2Decoder:
-    """Loads the Qwen2 decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
+def load_text_decoder(model: str | Path, dtype: torch.dtype = torch.float32) -> QwenDecoder:
+    """Loads the text decoder of a model directory, in eval mode on the CPU. Raises CheckpointError."""
     stored = stored_text_decoder(model)
     stored.check(dtype)
     module = stored.module

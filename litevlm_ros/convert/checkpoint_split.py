@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from litevlm_ros.architectures import check_whole_model
 from litevlm_ros.checkpoint.files import SafetensorsDirectory
 from litevlm_ros.checkpoint.keys import is_vision_key, lm_head_key
 from litevlm_ros.config_json import ConfigSection, read_config
@@ -16,20 +17,22 @@ from litevlm_ros.convert.checkpoint import load_tensor
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.files import replacing
 from litevlm_ros.model_config import ModelConfig, is_native
-from litevlm_ros.model_directory import TEXT, VISION, WEIGHTS
+from litevlm_ros.model_directory import TEXT, TEXT_FILES, VISION, VISION_FILES, WEIGHTS
 
-_TEXT_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
-_VISION_FILES = ("preprocessor_config.json", "processor_config.json")
+_ADAPTER = "adapter_config.json"
 
 
-def check_architecture(checkpoint: Path) -> None:
-    """Raises CheckpointError if this package cannot run the model that a checkpoint's config.json describes."""
+def check_architecture(checkpoint: Path) -> ModelConfig:
+    """Returns what a checkpoint's config.json describes. Raises CheckpointError if this package cannot run it."""
     file = checkpoint / "config.json"
+    if (checkpoint / _ADAPTER).is_file() and not file.is_file():
+        raise CheckpointError(
+            f"{checkpoint} holds a LoRA adapter ({_ADAPTER}), not a model. Merge it into its base model, with peft's "
+            "merge_and_unload, save the result with save_pretrained, and give --model that directory"
+        )
     whole, language = _read_configs(file)
-    ModelConfig.from_sections(ConfigSection(whole, file), ConfigSection(language, file))
+    prefix = "text_config." if is_native(whole) else "llm_config."
+    return ModelConfig.from_sections(ConfigSection(whole, file), ConfigSection(language, file, prefix))
 
 
 def split_checkpoint(checkpoint: Path, model: Path, *, vision: bool = True, text: bool = True) -> None:
@@ -48,15 +51,16 @@ def split_checkpoint(checkpoint: Path, model: Path, *, vision: bool = True, text
         present = "text" if text_keys else "vision"
         raise CheckpointError(f"{checkpoint} holds only {present} weights; both halves are needed")
     if vision:
-        _write_part(model / VISION, files, vision_keys, config, _VISION_FILES)
+        _write_part(model / VISION, files, vision_keys, config, VISION_FILES)
     if text:
         tied = lm_head_key(text_keys) is None
-        _write_part(model / TEXT, files, text_keys, {**language, "tie_word_embeddings": tied}, _TEXT_FILES)
+        _write_part(model / TEXT, files, text_keys, {**language, "tie_word_embeddings": tied}, TEXT_FILES)
 
 
 def _read_configs(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the configurations of the whole model and of its language model. Raises CheckpointError."""
     whole = read_config(file)
+    check_whole_model(ConfigSection(whole, file))
     language = whole.get("text_config" if is_native(whole) else "llm_config")
     if not isinstance(language, dict):
         raise CheckpointError(f"{file} has no llm_config or text_config; it is not a whole InternVL model")

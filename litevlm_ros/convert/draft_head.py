@@ -1,4 +1,4 @@
-"""A draft head behind the Qwen2 decoder as a torch module, written to be trained and exported.
+"""A draft head behind the text decoder as a torch module, written to be trained and exported.
 
 Source: EAGLE (arXiv 2401.15077). The hidden state from which a token was chosen and that token's embedding become one
 vector, one decoder layer over the answer so far turns it into the next hidden state, and the decoder's own output
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litevlm_ros.convert.qwen2 import Qwen2Decoder, Qwen2Layer
+from litevlm_ros.convert.qwen import QwenDecoder, QwenLayer
 
 
 def stored_name(parameter: str) -> str:
@@ -25,12 +25,12 @@ class DraftHead(nn.Module):
     It uses embedding, final norm and output projection of the decoder `text` as they are.
     """
 
-    def __init__(self, text: Qwen2Decoder) -> None:
+    def __init__(self, text: QwenDecoder) -> None:
         super().__init__()
         width = text.config.hidden_size
         self.text = text
         self.fuse = nn.Linear(2 * width, width)
-        self.layer = Qwen2Layer(text.config)
+        self.layer = QwenLayer(text.config)
 
     @property
     def own(self) -> nn.ModuleDict:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from litevlm_ros.convert.onnx_graphs import export_graph
-from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder, Qwen2Layer, RMSNorm
+from litevlm_ros.convert.qwen import MASKED, QwenDecoder, QwenLayer, RMSNorm
 from litevlm_ros.model_config import TextConfig
 
 
@@ -25,13 +25,13 @@ class TokenScorer(nn.Module):
     sin: Tensor
     no_past: Tensor
 
-    def __init__(self, decoder: Qwen2Decoder, tokens_per_tile: int) -> None:
+    def __init__(self, decoder: QwenDecoder, tokens_per_tile: int) -> None:
         """Copies `decoder`'s first layer; until it is trained, the scorer gives all tokens the same score."""
         super().__init__()
         config: TextConfig = decoder.config
         self.tokens_per_tile = tokens_per_tile
         self.group = config.num_heads // config.num_kv_heads
-        self.layer = cast(Qwen2Layer, copy.deepcopy(decoder.layers[0]))
+        self.layer = cast(QwenLayer, copy.deepcopy(decoder.layers[0]))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = nn.Linear(config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litevlm_ros.architectures import LANGUAGE_MODELS
 from litevlm_ros.checkpoint.keys import text_sources, vision_sources
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.errors import CheckpointError
@@ -27,7 +28,7 @@ def load_transformers(model: str | Path, dtype: torch.dtype, device: str) -> Any
     config = ModelConfig.from_directory(model)
     with torch.device(device):
         # Not `.to(dtype)`, which would round the rotary frequencies.
-        theirs = AutoModelForImageTextToText.from_config(_config(config), dtype=dtype)
+        theirs = AutoModelForImageTextToText.from_config(internvl_config(config), dtype=dtype)
     target = theirs.state_dict()
     vision, text = vision_sources(target, config.vision), text_sources(target, config.text)
     if vision is None or text is None:
@@ -50,10 +51,13 @@ def _copy(ours: Mapping[str, Tensor], sources: dict[str, tuple[str, ...]], targe
             target[key].copy_(part.reshape(target[key].shape))
 
 
-def _config(config: ModelConfig) -> Any:
+def internvl_config(config: ModelConfig) -> Any:
+    """Returns transformers' InternVLConfig of a model. Its image token has the id 0, which is for the caller to set."""
     from transformers import InternVLConfig
 
     vision, text = config.vision, config.text
+    features = (text.qkv_bias, text.qk_norm)
+    language = next(row for row in LANGUAGE_MODELS if (row.qkv_bias, row.qk_norm) == features)
     return InternVLConfig(
         vision_config={
             "hidden_size": vision.hidden_size,
@@ -66,7 +70,7 @@ def _config(config: ModelConfig) -> Any:
             "attention_bias": vision.qkv_bias,
         },
         text_config={
-            "model_type": "qwen2",
+            "model_type": language.model_type,
             "hidden_size": text.hidden_size,
             "intermediate_size": text.intermediate_size,
             "num_hidden_layers": text.num_layers,

@@ -7,8 +7,10 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from litevlm_ros.errors import DownloadError
+from litevlm_ros.config_json import read_config
+from litevlm_ros.errors import CheckpointError, DownloadError
 from litevlm_ros.files import write_text
+from litevlm_ros.published_models import PUBLISHED_MODELS
 
 ORIGIN_FILE = "origin.json"
 """Name of the file in each part of a model directory that holds its Origin."""
@@ -57,21 +59,15 @@ class Origin:
     def read(cls, part: Path) -> Origin | None:
         """Reads the origin of a part; None if it is not known."""
         try:
-            values = json.loads((part / ORIGIN_FILE).read_text(encoding="utf-8"))
-            return cls(str(values["model"]), str(values["revision"]), str(values["licence"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            values = read_config(part / ORIGIN_FILE)
+        except CheckpointError:
             return None
+        told = [text for key in ("model", "revision", "licence") if isinstance(text := values.get(key), str)]
+        return cls(*told) if len(told) == 3 else None
 
 
-DEFAULT_MODEL = "internvl2-1b"
-
-PUBLISHED = {
-    "internvl2-1b": HubModel("OpenGVLab/InternVL2-1B", "0d75ccd166b1d0b79446ae6c5d1a4a667f1e6187"),
-    "internvl2_5-1b": HubModel("OpenGVLab/InternVL2_5-1B", "9d423ea1ae9f893897ee3f7493141073f5afcf22"),
-    "internvl3-1b": HubModel("OpenGVLab/InternVL3-1B", "4415a3b810e636d11dfa86b0e9ba40bb00535aa8"),
-    "internvl3-2b": HubModel("OpenGVLab/InternVL3-2B", "899155015275a9b7338c7f4677e19c784e0e5a21"),
-}
-"""The InternVL checkpoints with a Qwen2 language model, each pinned to one commit."""
+PUBLISHED = {name: HubModel(entry.repository, entry.revision) for name, entry in PUBLISHED_MODELS.items()}
+"""Name for `--model` → repository, of all published models. Some are pinned to a commit, others are a branch."""
 
 
 def find_model(name: str, revision: str | None = None) -> HubModel | Path:

@@ -54,7 +54,7 @@ def conversation_errors(step: Step, model: Any) -> dict[str, float]:
     text = model.config.text_config
     random = torch.Generator().manual_seed(11)
     visual = torch.randn(5, text.hidden_size, generator=random)
-    cache = Cache(text.num_hidden_layers, 40, text.num_key_value_heads, text.hidden_size // text.num_attention_heads)
+    cache = Cache(text.num_hidden_layers, 40, text.num_key_value_heads, text.head_dim)
     said: list[int] = []
     places: list[int] = []
     errors: dict[str, float] = {}
@@ -122,8 +122,15 @@ def tied_reference() -> Any:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(reference: Any, tied_reference: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Whole checkpoints by name: original, original-sharded, native, native-tied, original-tied."""
+def qwen3_reference() -> Any:
+    return reference_model(qwen3=True)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(
+    reference: Any, tied_reference: Any, qwen3_reference: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Whole checkpoints by name: original, native, both also with -tied and -qwen3, and original-sharded."""
     root = tmp_path_factory.mktemp("checkpoints")
     return {
         "original": write_original(reference, root / "original"),
@@ -131,6 +138,8 @@ def checkpoints(reference: Any, tied_reference: Any, tmp_path_factory: pytest.Te
         "original-tied": write_original(tied_reference, root / "original-tied"),
         "native": write_native(reference, root / "native"),
         "native-tied": write_native(tied_reference, root / "native-tied"),
+        "original-qwen3": write_original(qwen3_reference, root / "original-qwen3"),
+        "native-qwen3": write_native(qwen3_reference, root / "native-qwen3"),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from litevlm_ros.convert.checkpoint_split import split_checkpoint
+from litevlm_ros.convert.checkpoint_split import check_architecture, split_checkpoint
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import ModelConfig
 
@@ -66,8 +66,21 @@ def test_one_half_alone(checkpoints: Any, tmp_path: Path) -> None:
 
 
 def test_a_stock_language_model_is_not_a_whole_checkpoint(models: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a whole InternVL model"):
+    with pytest.raises(CheckpointError, match=r"model_type is 'qwen2'.*a language model without a vision encoder"):
         split_checkpoint(models["original"] / "text_decoder", tmp_path)
+
+
+def test_an_adapter_is_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match=r"LoRA adapter.*merge_and_unload"):
+        check_architecture(tmp_path)
+
+
+def test_the_architecture_is_checked_by_the_configuration_alone(checkpoints: Any, tmp_path: Path) -> None:
+    for name in ("original", "native", "original-qwen3", "native-qwen3"):
+        (tmp_path / name).mkdir()
+        shutil.copy(checkpoints[name] / "config.json", tmp_path / name)
+        check_architecture(tmp_path / name)
 
 
 def test_a_checkpoint_of_one_half_is_refused(models: Any, tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import torch
 from litevlm_ros.convert.transformers_model import load_transformers
 
 
-@pytest.mark.parametrize("name", ["original", "native", "native-tied"])
-def test_it_has_the_weights_of_the_checkpoint(name: str, models: Any, reference: Any, tied_reference: Any) -> None:
-    expected = tied_reference if "tied" in name else reference
+@pytest.mark.parametrize("name", ["original", "native", "native-tied", "original-qwen3"])
+def test_it_has_the_weights_of_the_checkpoint(
+    name: str, models: Any, reference: Any, tied_reference: Any, qwen3_reference: Any
+) -> None:
+    references = {"tied": tied_reference, "qwen3": qwen3_reference}
+    expected = references.get(name.rpartition("-")[2], reference)
     found = load_transformers(models[name], torch.float32, "cpu")
     pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[4, 8, 15, 16, 23, 42]])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from gpu_bench import answers, build, build_together, loaded, say
+from internvl2_1b import INTERNVL2_1B
 from package_files import DEMO_MODEL
 
 from litevlm_ros.backend import Backend
@@ -95,7 +96,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, transformers_import: Future[
     if not (directory / "text_decoder" / "config.json").is_file():
         transformers_import.result()
         started = time.monotonic()
-        write_random_internvl(directory, "1b", "cuda")
+        write_random_internvl(directory, INTERNVL2_1B, "cuda")
         say(f"the large model was written in {time.monotonic() - started:.1f} s")
     built = None
     if not all((directory / engine_name(part, "fp16")).is_file() for part in PARTS):

@@ -1,8 +1,9 @@
-"""A tiny random InternVL as transformers' own class, and its checkpoint in the forms in which people publish it."""
+"""A random InternVL as transformers' own class, and its checkpoint in the forms in which people publish it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +14,47 @@ transformers = pytest.importorskip("transformers", reason="the reference model i
 
 from safetensors.torch import save_file  # noqa: E402
 
+from litevlm_ros.architectures import LANGUAGE_MODELS  # noqa: E402
+from litevlm_ros.convert.transformers_model import internvl_config  # noqa: E402
+from litevlm_ros.model_config import ModelConfig, TextConfig, VisionConfig  # noqa: E402
+from litevlm_ros.prompt_families import HERMES  # noqa: E402
+
 Tensors = dict[str, Any]
 
 
-def reference_model(*, tied: bool = False, qkv_bias: bool = True) -> Any:
-    """Makes a model whose weights are scaled so that every layer changes its input visibly and logits spread widely."""
-    config = transformers.InternVLConfig(
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": [56, 56],
-            "patch_size": [14, 14],
-            "attention_bias": qkv_bias,
-        },
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": 48,
-            "intermediate_size": 80,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "vocab_size": 97,
-            "max_position_embeddings": 512,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-            "tie_word_embeddings": tied,
-        },
-        image_seq_length=4,
-        image_token_id=96,
-        tie_word_embeddings=tied,
-    )
+_QWEN2 = TextConfig(48, 80, 3, 6, 2, 8, 1e-6, 1e6, 97, False, 512)
+_QWEN3 = replace(_QWEN2, head_dim=16, qkv_bias=False, qk_norm=True)
+_VISION = VisionConfig(32, 64, 2, 2, image_size=56, patch_size=14)
+_IMAGE_TOKEN = 96
+
+
+def reference_model(*, tied: bool = False, qkv_bias: bool = True, qwen3: bool = False) -> Any:
+    """Makes a tiny model with Qwen2, or Qwen3, as `random_model` does. `qkv_bias` is the vision encoder's."""
+    text = replace(_QWEN3 if qwen3 else _QWEN2, tie_word_embeddings=tied)
+    model = ModelConfig(replace(_VISION, qkv_bias=qkv_bias), text, HERMES, True, 6)
+    return random_model(model, _IMAGE_TOKEN)
+
+
+def random_model(model: ModelConfig, image_token: int) -> Any:
+    """Makes transformers' class of any shapes in fp32.
+
+    Its weights are scaled so that every layer changes its input visibly and logits spread widely.
+    """
+    config = internvl_config(model)
+    config.image_token_id = image_token
     config._attn_implementation = "eager"
-    model = transformers.InternVLForConditionalGeneration(config).eval().float()
+    theirs = transformers.InternVLForConditionalGeneration(config).eval().float()
     random = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in theirs.named_parameters():
             noise = torch.randn(parameter.shape, generator=random)
-            if name.endswith("norm.weight") or ("layernorm" in name and name.endswith("weight")):
+            if "norm" in name and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * noise)
             elif parameter.dim() >= 2 and "embed" not in name.rsplit(".", 2)[-2]:
                 parameter.copy_(noise * 1.5 / parameter[0].numel() ** 0.5)
             else:
                 parameter.copy_(0.5 * noise)
-    return model
+    return theirs
 
 
 def _original_tensors(model: Any) -> Tensors:
@@ -101,27 +99,33 @@ def _original_vision_key(key: str) -> str:
     return key
 
 
-def _original_config(model: Any) -> dict[str, Any]:
+def _original_config(model: Any, template: str) -> dict[str, Any]:
     """Returns the configuration as OpenGVLab writes it."""
     vision, text = model.config.vision_config, model.config.text_config
+    language = next(row for row in LANGUAGE_MODELS if row.model_type == text.model_type)
+    side = vision.image_size[0]
     return {
+        "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
-        "template": "Hermes-2",
+        "template": template,
         "ps_version": "v2",
         "select_layer": -1,
-        "force_image_size": 56,
+        "force_image_size": side,
         "downsample_ratio": 0.5,
         "dynamic_image_size": True,
         "max_dynamic_patch": 6,
         "use_thumbnail": True,
+        "use_backbone_lora": 0,
+        "use_llm_lora": 0,
         "vision_config": {
+            "architectures": ["InternVisionModel"],
             "model_type": "intern_vit_6b",
             "hidden_size": vision.hidden_size,
             "intermediate_size": vision.intermediate_size,
             "num_hidden_layers": vision.num_hidden_layers,
             "num_attention_heads": vision.num_attention_heads,
-            "image_size": 56,
-            "patch_size": 14,
+            "image_size": side,
+            "patch_size": vision.patch_size[0],
             "num_channels": 3,
             "qkv_bias": vision.attention_bias,
             "qk_normalization": False,
@@ -130,14 +134,15 @@ def _original_config(model: Any) -> dict[str, Any]:
             "layer_norm_eps": 1e-6,
         },
         "llm_config": {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
+            "architectures": [language.architecture],
+            "model_type": language.model_type,
             "hidden_act": "silu",
             "hidden_size": text.hidden_size,
             "intermediate_size": text.intermediate_size,
             "num_hidden_layers": text.num_hidden_layers,
             "num_attention_heads": text.num_attention_heads,
             "num_key_value_heads": text.num_key_value_heads,
+            **({"head_dim": text.head_dim} if language.head_dim else {}),
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.max_position_embeddings,
             "rms_norm_eps": text.rms_norm_eps,
@@ -148,10 +153,12 @@ def _original_config(model: Any) -> dict[str, Any]:
     }
 
 
-def write_original(model: Any, directory: Path, *, shards: int = 1, dtype: Any = torch.float32) -> Path:
+def write_original(
+    model: Any, directory: Path, *, shards: int = 1, dtype: Any = torch.float32, template: str = HERMES
+) -> Path:
     """Writes a whole checkpoint as OpenGVLab publishes it."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(_original_config(model)))
+    (directory / "config.json").write_text(json.dumps(_original_config(model, template)))
     tensors = {key: tensor.to(dtype).contiguous() for key, tensor in _original_tensors(model).items()}
     if shards == 1:
         save_file(tensors, directory / "model.safetensors")

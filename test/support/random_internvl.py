@@ -1,4 +1,4 @@
-"""An InternVL of real size with random weights, as a model directory: `python random_internvl.py DIR --size 1b`.
+"""A published model with random weights, as a model directory: `python random_internvl.py DIR --model internvl3_5-1b`.
 
 Scaled so that it behaves like a trained model where that matters for comparisons: activations stay within fp16, what is
 rounded early is not blown up later, every layer and every image changes the answer, and answers do not repeat a token.
@@ -7,52 +7,45 @@ rounded early is not blown up later, every layer and every image changes the ans
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tiny_tokenizer import make_tokenizer, write_tokenizer
 
-_VISION_1B = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-              "image_size": [448, 448], "patch_size": [14, 14], "attention_bias": True}  # fmt: skip
-_TEXT_1B = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-            "num_key_value_heads": 2, "vocab_size": 151655, "max_position_embeddings": 32768,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "tie_word_embeddings": True}  # fmt: skip
-SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "1b": (_VISION_1B, _TEXT_1B),
-    "thin": (
-        {**_VISION_1B, "num_hidden_layers": 2, "image_size": [56, 56]},
-        {**_TEXT_1B, "num_hidden_layers": 2, "vocab_size": 1000},
-    ),
-}
-"""InternVL2-1B, and two layers of it with small tiles and few words."""
+from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.published_models import DEFAULT_MODEL, PUBLISHED_MODELS
 
 
-def write_random_internvl(directory: Path, size: str = "1b", device: str = "cpu") -> None:
+def thinned(model: ModelConfig) -> ModelConfig:
+    """Returns two layers of a model with small tiles and few words, and with one table for embedding and head."""
+    return replace(
+        model,
+        vision=replace(model.vision, num_layers=2, image_size=56),
+        text=replace(model.text, num_layers=2, vocab_size=1000, tie_word_embeddings=True),
+    )
+
+
+def write_random_internvl(directory: Path, model: ModelConfig, device: str = "cpu") -> None:
     """Writes `vision_encoder/` and `text_decoder/` with fp16 weights. The same on every run on the same device."""
     import torch
-    from transformers import AutoModelForImageTextToText, InternVLConfig
+    from transformers import AutoModelForImageTextToText
 
     from litevlm_ros.convert.checkpoint_split import split_checkpoint
+    from litevlm_ros.convert.transformers_model import internvl_config
 
-    vision, text = SIZES[size]
-    side = vision["image_size"][0] // vision["patch_size"][0] // 2
-    config = InternVLConfig(
-        vision_config=vision,
-        text_config={"model_type": "qwen2", **text},
-        image_seq_length=side**2,
-        image_token_id=make_tokenizer().token_to_id("<IMG_CONTEXT>"),
-        tie_word_embeddings=True,
-    )
+    config = internvl_config(model)
+    config.image_token_id = make_tokenizer().token_to_id("<IMG_CONTEXT>")
     with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float16)
+        theirs = AutoModelForImageTextToText.from_config(config, dtype=torch.float16)
     random = torch.Generator(device).manual_seed(11)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in theirs.named_parameters():
             noise = torch.randn(parameter.shape, generator=random, device=device)
             if "lambda" in name:
                 parameter.fill_(0.1)
-            elif name.endswith("embed_tokens.weight"):
+            elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
                 parameter.copy_(0.1 * noise)  # small, or with tied weights a token would be its own successor
             elif name.endswith("o_proj.weight") and "language_model" in name:
                 # Little attention, or the mean of a long prompt would choose the same token again and again.
@@ -64,8 +57,10 @@ def write_random_internvl(directory: Path, size: str = "1b", device: str = "cpu"
             else:
                 parameter.copy_(0.1 * noise)
     checkpoint = directory / "checkpoint"
-    model.save_pretrained(checkpoint)
-    del model
+    theirs.save_pretrained(checkpoint)
+    del theirs
+    described = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(described | {"template": model.template}))
     split_checkpoint(checkpoint, directory)
     shutil.rmtree(checkpoint)
     write_tokenizer(make_tokenizer(), directory / "text_decoder")
@@ -74,7 +69,12 @@ def write_random_internvl(directory: Path, size: str = "1b", device: str = "cpu"
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="1b")
+    parser.add_argument("--model", choices=PUBLISHED_MODELS, default=DEFAULT_MODEL)
+    parser.add_argument("--tied", action="store_true", help="one table for embedding and head")
+    parser.add_argument("--thin", action="store_true", help="two layers, with small tiles and few words")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    write_random_internvl(options.directory, options.size, options.device)
+    chosen = PUBLISHED_MODELS[options.model].model
+    if options.tied:
+        chosen = replace(chosen, text=replace(chosen.text, tie_word_embeddings=True))
+    write_random_internvl(options.directory, thinned(chosen) if options.thin else chosen, options.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ transformers = pytest.importorskip("transformers", reason="the reference model i
 
 from litevlm_ros.convert.checkpoint_split import split_checkpoint  # noqa: E402
 from litevlm_ros.convert.export import export_text_decoder, export_vision_encoder  # noqa: E402
+from litevlm_ros.prompt_families import INTERNVL2_5  # noqa: E402
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 VOCAB_SIZE = 320
@@ -79,6 +81,8 @@ def checkpoint() -> Path:
 
 def _write(root: Path) -> None:
     reference().save_pretrained(root / "checkpoint")
+    config = root / "checkpoint" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"template": INTERNVL2_5}))
     model = root / "model"
     split_checkpoint(root / "checkpoint", model)
     write_tokenizer(make_tokenizer(), model / "text_decoder")
@@ -92,7 +96,7 @@ def generate(prompt: list[int], tiles: Any, count: int) -> list[int]:
         ids = reference().generate(
             input_ids=torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            pixel_values=_pixels(tiles),
+            pixel_values=_pixels(tiles) if len(tiles) else None,
             do_sample=False,
             min_new_tokens=count,
             max_new_tokens=count,

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import InternVLConfig, InternVLModel
 
+from litevlm_ros import prompt_families
 from litevlm_ros.files import replacing
 from litevlm_ros.lab.training.packing import COLOUR_CLASSES, DISTANCE_CLASSES, IGNORED, KIND_CLASSES, TOKENS_PER_VIEW
 from litevlm_ros.model_directory import WEIGHTS
-from litevlm_ros.text.prompt import DEMO_TEMPLATE
 from litevlm_ros.vision.tiling import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGE_SIZE = 224
@@ -126,7 +126,7 @@ class DemoModel(nn.Module):
         }
         vision = {n: v for n, v in weights.items() if not n.startswith("language_model.")}
         whole = json.loads(self.config.to_json_string(use_diff=False))
-        whole |= {"template": DEMO_TEMPLATE, "max_dynamic_patch": 1}
+        whole |= {"template": prompt_families.DEMO, "max_dynamic_patch": 1}
         qwen2 = whole["text_config"] | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
         for name, tensors, config in (("vision_encoder", vision, whole), ("text_decoder", text, qwen2)):
             folder = directory / name

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from litevlm_ros.convert.checkpoint import load_text_decoder
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
-from litevlm_ros.convert.qwen2 import MASKED
+from litevlm_ros.convert.qwen import MASKED
 from litevlm_ros.files import replacing
 from litevlm_ros.lab.training.draft_features import AnswerStates
 from litevlm_ros.model_directory import HEAD_DIRECTORY, WEIGHTS

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
+from litevlm_ros import prompt_families
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.lab.world.canvas import Canvas
 from litevlm_ros.lab.world.captions import caption
 from litevlm_ros.lab.world.questions import Question, draw_caption_prompt, draw_questions
 from litevlm_ros.lab.world.render import render
 from litevlm_ros.lab.world.scene import COLOURS, HELD_OUT_USERS, SIZE_METRES, Distance, Kind, LightState, Scene
-from litevlm_ros.text.prompt import DEMO_TEMPLATE, PromptBuilder
+from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 IGNORED = -100
@@ -62,7 +63,7 @@ class Vocabulary:
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         """Returns the vocabulary of the demo model with this tokenizer."""
         text = TextTokenizer(tokenizer)
-        prompt = PromptBuilder(DEMO_TEMPLATE, text, tokenizer.get_vocab_size(), TOKENS_PER_VIEW)
+        prompt = PromptBuilder(prompt_families.DEMO, text, tokenizer.get_vocab_size(), TOKENS_PER_VIEW)
         colours = [text.encode(f" {colour}") for colour in COLOURS]
         return cls(
             prefix=lambda cameras: prompt.prefix([(camera, 1) for camera in cameras]),

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder
+from litevlm_ros.convert.qwen import MASKED, QwenDecoder
 from litevlm_ros.convert.token_scorer import TokenScorer
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.training.packing import IGNORED, Vocabulary, picture, single_view_pack
@@ -122,7 +122,7 @@ def soft_choice(scores: Tensor, share: float, temperature: float) -> Tensor:
 
 
 def read(
-    decoder: Qwen2Decoder, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor, gates: Tensor | None = None
+    decoder: QwenDecoder, ids: Tensor, segment: Tensor, positions: Tensor, visual: Tensor, gates: Tensor | None = None
 ) -> Tensor:
     """Returns logits [s, vocabulary] of one packed sequence.
 

@@ -1,6 +1,7 @@
-"""The Qwen2 decoder with an explicit KV cache as one torch module, written to be exported.
+"""The Qwen decoder with an explicit KV cache as one torch module, written to be exported.
 
-Source: Qwen2 (arXiv 2407.10671). The inputs and outputs are those of the `text_decoder.onnx` table in
+Sources: Qwen2 (arXiv 2407.10671), which has biases on queries, keys and values, and Qwen3 (arXiv 2505.09388), which has
+none and norms the queries and keys of each head. The inputs and outputs are those of the `text_decoder.onnx` table in
 `docs/architecture.md`. There is no batch axis: activations are [S, channels] and every linear layer is one Gemm.
 """
 
@@ -16,14 +17,14 @@ MASKED = -30000.0
 """Added to the score of a key that must not be seen: finite in fp16, and zero after any softmax."""
 
 
-class Qwen2Decoder(nn.Module):
+class QwenDecoder(nn.Module):
     """Computes the logits, keys and values of new tokens behind those in a KV cache."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Qwen2Layer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(QwenLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -56,9 +57,16 @@ class Qwen2Decoder(nn.Module):
             hidden, new_key, new_value = layer(hidden, cos, sin, mask, past_key, past_value)
             new_keys.append(new_key)
             new_values.append(new_value)
+        return *self.choose(hidden, logit_positions), new_keys, new_values
+
+    def choose(self, hidden: Tensor, logit_positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns logits fp32 [K, V], the next tokens [K], and the normalised states [K, hidden] they come from.
+
+        `hidden` [S, hidden] is the sum over the layers, and int64 `logit_positions` [K] says of which tokens.
+        """
         hidden = self.norm(hidden.index_select(0, logit_positions))
         logits = self.logits(hidden)
-        return logits, logits.argmax(-1), hidden, new_keys, new_values
+        return logits, logits.argmax(-1), hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the logits fp32 [K, V] of normalised hidden states [K, hidden]."""
@@ -91,7 +99,7 @@ class Qwen2Decoder(nn.Module):
         return hidden_keys.unsqueeze(1).expand(-1, group, -1).reshape(new * group, rows + new)
 
 
-class Qwen2Layer(nn.Module):
+class QwenLayer(nn.Module):
     """One decoder layer. Q, K and V are one linear layer, and so are gate and up."""
 
     def __init__(self, config: TextConfig) -> None:
@@ -99,7 +107,9 @@ class Qwen2Layer(nn.Module):
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
         self.intermediate_size = config.intermediate_size
         self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.qkv_bias)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
         self.post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.gate_up = nn.Linear(config.hidden_size, 2 * self.intermediate_size, bias=False)
@@ -111,11 +121,19 @@ class Qwen2Layer(nn.Module):
         """Returns the hidden states [S, hidden], and the new keys (rotated) and values [S, G, D]."""
         qkv = self.qkv(self.input_norm(hidden)).reshape(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         query_key, new_value = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 1)
-        query, new_key = torch.split(rotate(query_key, cos, sin), [self.heads, self.kv_heads], 1)
+        query_key = rotate(self.normed(query_key), cos, sin)
+        query, new_key = torch.split(query_key, [self.heads, self.kv_heads], 1)
         hidden = hidden + self.o_proj(self.attention(query, new_key, new_value, mask, past_key, past_value))
         # Not chunk: TensorRT would then lay these weights out anew for single tokens, and keep both layouts.
         gate, up = self.gate_up(self.post_norm(hidden)).reshape(-1, 2, self.intermediate_size).unbind(1)
         return hidden + self.down(functional.silu(gate) * up), new_key, new_value
+
+    def normed(self, query_key: Tensor) -> Tensor:
+        """Norms the query and key heads [S, heads, D] by weights that all heads share, where the model has these."""
+        if self.q_norm is None or self.k_norm is None:
+            return query_key
+        query, key = torch.split(query_key, [self.heads, self.kv_heads], 1)
+        return torch.cat((self.q_norm(query), self.k_norm(key)), 1)
 
     def attention(
         self, query: Tensor, new_key: Tensor, new_value: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor

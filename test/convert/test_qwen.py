@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from litevlm_ros.convert.checkpoint import load_text_decoder
-from litevlm_ros.convert.qwen2 import MASKED, Qwen2Decoder, RMSNorm
+from litevlm_ros.convert.qwen import MASKED, QwenDecoder, RMSNorm
 
 TOLERANCE = 1e-4
 
@@ -16,20 +16,24 @@ def relative(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result - expected).abs().max() / expected.abs().max())
 
 
-def empty_cache(decoder: Qwen2Decoder, rows: int = 4) -> list[torch.Tensor]:
+def empty_cache(decoder: QwenDecoder, rows: int = 4) -> list[torch.Tensor]:
     config = decoder.config
     return [torch.zeros(rows, config.num_kv_heads, config.head_dim) for _ in range(config.num_layers)]
 
 
-def prefill(decoder: Qwen2Decoder, ids: torch.Tensor, rows: int = 4) -> Any:
+def prefill(decoder: QwenDecoder, ids: torch.Tensor, rows: int = 4) -> Any:
     count = torch.arange(len(ids))
     visual = torch.zeros(1, decoder.config.hidden_size)
     cache = empty_cache(decoder, rows)
     return decoder(ids, count, torch.tensor([0]), count, visual, cache, cache)
 
 
-@pytest.mark.parametrize("name", ["original", "native"])
-def test_every_layer_computes_what_transformers_computes(name: str, models: Any, reference: Any) -> None:
+@pytest.mark.parametrize("name", ["original", "native", "original-qwen3", "native-qwen3"])
+def test_every_layer_computes_what_transformers_computes(
+    name: str, models: Any, reference: Any, qwen3_reference: Any
+) -> None:
+    if "qwen3" in name:
+        reference = qwen3_reference
     decoder = load_text_decoder(models[name])
     seen: list[torch.Tensor] = []
     for layer in decoder.layers:
@@ -51,13 +55,23 @@ def test_every_layer_computes_what_transformers_computes(name: str, models: Any,
     assert best.tolist() == expected_logits.argmax(-1).tolist()
 
 
-@pytest.mark.parametrize("name", ["original", "native", "original-tied", "native-tied"])
+@pytest.mark.parametrize("name", ["original", "native", "original-tied", "native-tied", "native-qwen3"])
 def test_a_conversation_with_the_cache_equals_the_whole_sequence_anew(
-    name: str, models: Any, reference: Any, tied_reference: Any, conversation: Any
+    name: str, models: Any, reference: Any, tied_reference: Any, qwen3_reference: Any, conversation: Any
 ) -> None:
-    errors = conversation(load_text_decoder(models[name]), tied_reference if "tied" in name else reference)
+    references = {"tied": tied_reference, "qwen3": qwen3_reference}
+    errors = conversation(load_text_decoder(models[name]), references.get(name.rpartition("-")[2], reference))
     assert len(errors) == 7
     assert max(errors.values()) < TOLERANCE, errors
+
+
+def test_qwen3_norms_the_heads_and_has_no_biases(models: Any) -> None:
+    decoder = load_text_decoder(models["original-qwen3"])
+    names = set(dict(decoder.named_parameters()))
+    assert {"layers.2.q_norm.weight", "layers.2.k_norm.weight"} <= names
+    assert not any(name.endswith("bias") for name in names)
+    assert decoder.layers[0].q_norm.weight.shape == (16,)
+    assert decoder.layers[0].o_proj.weight.shape == (48, 6 * 16)
 
 
 def test_qwen2_for_causal_lm_directory(reference: Any, models: Any, tmp_path: Any, conversation: Any) -> None:
@@ -84,11 +98,11 @@ def test_half_precision_survives_keys_of_great_size() -> None:
 
     torch.manual_seed(0)
     config = TextConfig(64, 96, 2, 4, 2, 16, 1e-6, 1e6, 50, True, 512)
-    decoder = Qwen2Decoder(config).eval()
+    decoder = QwenDecoder(config).eval()
     for layer in decoder.layers:
         layer.qkv.bias[:96] = 60 * torch.randn(96)
         layer.down.weight *= 100
-    half = Qwen2Decoder(config).eval().half()
+    half = QwenDecoder(config).eval().half()
     half.load_state_dict(decoder.state_dict())
     ids, order, cache = torch.arange(9), torch.arange(9), empty_cache(decoder)
     visual = torch.zeros(1, 64)
