@@ -33,8 +33,9 @@ _VISION_ENDS = {
     "projector2": "projector.fc2.weight", "projector2_bias": "projector.fc2.bias",
 }  # fmt: skip
 _TEXT_NAMES = {
-    "input_norm": "input_norm.weight", "qkv_weight": "qkv.weight", "qkv_bias": "qkv.bias", "o_proj": "o_proj.weight",
-    "post_norm": "post_norm.weight", "gate_up": "gate_up.weight", "down": "down.weight",
+    "input_norm": "input_norm.weight", "qkv_weight": "qkv.weight", "qkv_bias": "qkv.bias", "q_norm": "q_norm.weight",
+    "k_norm": "k_norm.weight", "o_proj": "o_proj.weight", "post_norm": "post_norm.weight",
+    "gate_up": "gate_up.weight", "down": "down.weight",
 }  # fmt: skip
 """Names of weights in blocks → names of a layer's parameters, and of those that no layer has."""
 

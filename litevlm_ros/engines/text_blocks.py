@@ -1,7 +1,8 @@
-"""The blocks of the text decoder: Qwen2 (arXiv 2407.10671) and its head, between them cuDNN's attention.
+"""The blocks of the text decoder: Qwen2 (arXiv 2407.10671) or Qwen3 (arXiv 2505.09388), and its head.
 
-Rows are new tokens. The sum over the layers is fp32, because that of Qwen2-1.5B passes fp16's largest number. So are
-its changes, because a single MLP's may. A block passes on the sum and its last change, and the next block adds the two.
+Attention lies between them. Rows are new tokens. The sum over the layers is fp32, because that of Qwen2-1.5B passes
+fp16's largest number. So are its changes, because a single MLP's may. A block passes on the sum and its last change,
+and the next block adds the two.
 """
 
 from __future__ import annotations
@@ -31,21 +32,41 @@ def text_blocks(config: TextConfig, precision: str) -> tuple[BlockGraph, ...]:
 def _qkv(config: TextConfig, kind: str) -> BlockGraph:
     """The sum and its last change → their sum, and queries, keys and values of the next layer, not yet rotated."""
     width = config.hidden_size
+    weights = [
+        BlockTensor("input_norm", FLOAT, (width,)),
+        BlockTensor("qkv_weight", kind, (qkv_width(config), width)),
+    ]
+    if config.qkv_bias:
+        weights.append(BlockTensor("qkv_bias", wide_type(kind), (1, qkv_width(config))))
+    if config.qk_norm:
+        weights += (BlockTensor(name, FLOAT, (config.head_dim,)) for name in ("q_norm", "k_norm"))
     body = Body(kind)
     body.op("Add(sum, change)", "residual")
     normalised = body.rms_norm("residual", "input_norm", config.rms_norm_eps)
-    body.linear(normalised, "qkv_weight", "qkv_bias", to=kind, name="qkv")
+    product = "" if config.qk_norm else "qkv"
+    packed = body.linear(normalised, "qkv_weight", "qkv_bias" if config.qkv_bias else "", to=kind, name=product)
+    if config.qk_norm:
+        _normalise_heads(body, packed, config)
     return BlockGraph(
         "qkv",
-        _sum_and_change(config),
-        (
-            BlockTensor("input_norm", FLOAT, (width,)),
-            BlockTensor("qkv_weight", kind, (qkv_width(config), width)),
-            BlockTensor("qkv_bias", wide_type(kind), (1, qkv_width(config))),
-        ),
+        (*_sum_and_change(config), *body.unit()),
+        tuple(weights),
         (BlockTensor("residual", FLOAT, (ROWS, width)), BlockTensor("qkv", kind, (ROWS, qkv_width(config)))),
         str(body),
     )
+
+
+def _normalise_heads(body: Body, packed: str, config: TextConfig) -> None:
+    """Writes 'qkv', in which each head of the queries and of the keys in `packed` has gone through its RMSNorm."""
+    size, counts = config.head_dim, (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+    widths = body.integers([count * size for count in counts])
+    body.op(f"Split<axis = 1>({packed}, {widths})", "queries, keys, values")
+    parts = []
+    for part, count, weight in (("queries", counts[0], "q_norm"), ("keys", counts[1], "k_norm")):
+        heads = body.op(f"Reshape({body.cast(part, FLOAT)}, {body.integers((-1, count, size))})")
+        normalised = body.rms_norm(heads, weight, config.rms_norm_eps)
+        parts.append(body.op(f"Reshape({normalised}, {body.integers((-1, count * size))})"))
+    body.op(f"Concat<axis = 1>({', '.join(parts)}, values)", "qkv")
 
 
 def _mlp(config: TextConfig, kind: str) -> BlockGraph:

@@ -34,6 +34,15 @@ def test_each_layer_is_a_run_of_qkv_and_one_of_mlp(layers: int) -> None:
         assert set(of_each.values()) == {14 if "patch_embedding.weight" in names(runs) else 7}
 
 
+def test_a_model_has_the_biases_and_norms_that_its_architecture_has() -> None:
+    qwen3 = replace(TEXT, qkv_bias=False, qk_norm=True)
+    first, *_ = text_runs(qwen3, "fp16")
+    assert [each.name.removeprefix("layers.0.") for each in first] == [
+        "input_norm.weight", "qkv.weight", "q_norm.weight", "k_norm.weight"
+    ]  # fmt: skip
+    assert {each.shape for each in first[2:]} == {(8,)}
+
+
 def test_a_run_reads_the_parameters_of_its_own_layer() -> None:
     _, *layers, _ = vision_runs(MODEL, "fp16")
     found = [{parameter.tensor.name: parameter.name for parameter in run} for run in layers]

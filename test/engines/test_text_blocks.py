@@ -12,23 +12,24 @@ from block_runs import Array, BlockRunner, relative, run_blocks
 
 torch = pytest.importorskip("torch", reason="the reference is a torch module: pip install 'litevlm_ros[convert]'")
 
-from litevlm_ros.convert.qwen2 import Qwen2Decoder, rotate  # noqa: E402
+from litevlm_ros.convert.qwen import QwenDecoder, rotate  # noqa: E402
 from litevlm_ros.engines.block_parameters import text_runs  # noqa: E402
 from litevlm_ros.engines.text_blocks import padded_vocabulary, qkv_width, text_blocks  # noqa: E402
 from litevlm_ros.model_config import TextConfig  # noqa: E402
 
 TEXT = TextConfig(48, 96, 3, 4, 2, 12, 1e-6, 1e6, 101, True, 512)
+QWEN3 = replace(TEXT, head_dim=24, qkv_bias=False, qk_norm=True)
 NEW = 5
 
 TOLERANCES = {"fp16": 1e-3, "bf16": 1e-6}
 """Precision → largest relative error. Roundings of fp16 make 3.5e-4. Blocks in bf16 run in fp32: see block_runs.py."""
 
 
-@pytest.mark.parametrize("config", [TEXT, replace(TEXT, tie_word_embeddings=False), replace(TEXT, num_layers=2)])
+@pytest.mark.parametrize("config", [TEXT, replace(TEXT, tie_word_embeddings=False), replace(TEXT, num_layers=2), QWEN3])
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_all_layers_equal_the_torch_module(config: TextConfig, precision: str) -> None:
     torch.manual_seed(2)
-    module = Qwen2Decoder(config)
+    module = QwenDecoder(config)
     with torch.no_grad():
         for parameter in module.parameters():
             scale = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.5
@@ -95,9 +96,10 @@ def test_one_mlp_passes_the_largest_number_of_fp16() -> None:
     assert change.min() > np.finfo(np.float16).max
 
 
+@pytest.mark.parametrize("config", [TEXT, QWEN3])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_graphs_are_sound_and_leave_only_the_rows_open(precision: str) -> None:
-    for block in text_blocks(TEXT, precision):
+def test_graphs_are_sound_and_leave_only_the_rows_open(config: TextConfig, precision: str) -> None:
+    for block in text_blocks(config, precision):
         graph = onnx.load_from_string(block.serialized())
         onnx.checker.check_model(graph, full_check=True)
         sizes = {size.dim_param for value in graph.graph.input for size in value.type.tensor_type.shape.dim}

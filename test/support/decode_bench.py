@@ -63,10 +63,16 @@ class DecodeBench:
             bias_words: Any = to_words(bias, "bf16") if computed == "bf16" else bias.astype(np.float32)
             wide_bias = from_words(bias_words, "bf16") if computed == "bf16" else bias_words
             norms = [(1 + 0.1 * random.standard_normal(config.hidden_size)).astype(np.float32) for _ in range(2)]
-            self.layers.append(LayerWeights(matrices, wide_bias.astype(np.float64), *map(np.float64, norms)))
+            of_heads = [random.uniform(0.5, 1.5, config.head_dim).astype(np.float32) for _ in range(2)]
+            self.layers.append(LayerWeights(
+                matrices, wide_bias.astype(np.float64) if config.qkv_bias else None, *map(np.float64, norms),
+                *(map(np.float64, of_heads) if config.qk_norm else (None, None)),
+            ))  # fmt: skip
             self.biases.append(bias_words)
-            places = [bias_words, *norms, *self.cache[layer]]
-            table.append([*values, 0, *scales, 0, *map(self._address, places)])
+            places = [*norms, *(of_heads if config.qk_norm else ())]
+            addresses = [self._address(bias_words) if config.qkv_bias else 0, *map(self._address, places)]
+            addresses += [0] * (5 - len(addresses))
+            table.append([*values, 0, *scales, 0, *addresses, *map(self._address, self.cache[layer])])
         words = WeightFormat(stored.words)
         self.embedding, *addresses = self._matrix(random, (self.shapes.padded, config.hidden_size), words)
         table[0][4], table[0][9] = addresses

@@ -59,12 +59,14 @@ class Shapes:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """`matrices` are float64 [N, K] as `Shapes.matrices` names them."""
+    """`matrices` are float64 [N, K] as `Shapes.matrices` names them. None stands for what a model does not have."""
 
     matrices: Sequence[Any]
     qkv_bias: Any
     input_norm: Any
     post_norm: Any
+    q_norm: Any = None
+    k_norm: Any = None
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,11 @@ def decode(
     angles = (positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)[:, None]
     cosines, sines = place(np.cos(angles)), place(np.sin(angles))
 
+    def norm(rows: Any, weight: Any) -> Any:
+        return rows / library.sqrt((rows * rows).mean(-1)[..., None] + eps) * weight
+
     def normalised(rows: Any, weight: Any) -> Any:
-        return rounded(rows / library.sqrt((rows * rows).mean(-1)[:, None] + eps) * weight)
+        return rounded(norm(rows, weight))
 
     def rotated(heads: Any) -> Any:
         first, second = heads[..., : size // 2], heads[..., size // 2 :]
@@ -162,10 +167,15 @@ def decode(
     total, result = embedded, Result([], [], np.empty(0))
     for weights, (past_keys, past_values) in zip(layers, past, strict=True):
         qkv_weight, o_proj, gate_up, down = weights.matrices
-        qkv = normalised(total, weights.input_norm) @ qkv_weight.T + weights.qkv_bias
+        qkv = normalised(total, weights.input_norm) @ qkv_weight.T
+        if weights.qkv_bias is not None:
+            qkv = qkv + weights.qkv_bias
         heads = qkv.reshape(count, -1, size)
-        queries = rounded(rotated(heads[:, : shapes.heads])).reshape(count, shapes.kv_heads, sharing, size)
-        result.keys.append(rounded(rotated(heads[:, shapes.heads : -shapes.kv_heads])))
+        asked, kept = heads[:, : shapes.heads], heads[:, shapes.heads : -shapes.kv_heads]
+        if weights.q_norm is not None:
+            asked, kept = norm(asked, weights.q_norm), norm(kept, weights.k_norm)
+        queries = rounded(rotated(asked)).reshape(count, shapes.kv_heads, sharing, size)
+        result.keys.append(rounded(rotated(kept)))
         result.values.append(rounded(heads[:, -shapes.kv_heads :]))
         keys = library.concatenate((past_keys, result.keys[-1]))
         values = library.concatenate((past_values, result.values[-1]))
@@ -247,7 +257,7 @@ def run_step(check_range: Callable[[int, int], None], macros: Mapping[str, str],
         memory.view(address, (ROWS * blocks,), np.uint32)[:] = 0xABABABAB
     fresh, valid = memory.view(step.lengths, (2,), np.int32).tolist()
     assert 1 <= fresh <= int(macros["TOKENS"])
-    table = memory.view(step.layers, (shapes.layers, 15), np.uint64).tolist()
+    table = memory.view(step.layers, (shapes.layers, 17), np.uint64).tolist()
     packing = _PACKINGS[macros["FORMAT"]]
     stored = _PACKINGS[macros["WORD_FORMAT"]], computed
     layers = [_layer(memory, shapes, row, packing, int(macros["GROUP"]), computed) for row in table]
@@ -292,9 +302,10 @@ def _layer(
         shape = (rows, columns // group) if packing == "int4" else (rows,)
         matrices.append(restored(stored, memory.view(scales, shape, np.float16), packing))
     wide = "fp32" if computed == "fp16" else "bf16"
-    bias = memory.numbers(row[10], (shapes.qkv_width,), wide)
+    bias = memory.numbers(row[10], (shapes.qkv_width,), wide) if row[10] else None
     norms = (memory.numbers(address, (shapes.hidden,), "fp32") for address in row[11:13])
-    return LayerWeights(matrices, bias, *norms)
+    of_heads = (memory.numbers(address, (shapes.head_dim,), "fp32") if address else None for address in row[13:15])
+    return LayerWeights(matrices, bias, *norms, *of_heads)
 
 
 def _words(memory: _Memory, shapes: Shapes, table: tuple[int, int], some: slice, packing: str, computed: str) -> Floats:

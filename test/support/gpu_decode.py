@@ -35,7 +35,9 @@ TOLERANCES = {"fp16": 5e-3, "bf16": 4e-2}
 
 ODD = TextConfig(384, 1280, 3, 3, 3, 128, 1e-5, 1e4, 997, False, 4096)
 """One query head for each key head, wide heads, and a vocabulary that is no multiple of 8."""
-MODELS = {"1b": replace(INTERNVL2_1B.text, num_layers=2), "odd": ODD}
+QWEN3 = TextConfig(1024, 3072, 2, 16, 8, 128, 1e-6, 1e6, 151936, True, 32768, qkv_bias=False, qk_norm=True)
+"""Two layers of Qwen3-0.6B, which is InternVL3.5-1B's text decoder: queries are wider than rows."""
+MODELS = {"1b": replace(INTERNVL2_1B.text, num_layers=2), "odd": ODD, "qwen3": QWEN3}
 """Layers differ in nothing but their numbers, and two show that one follows the other."""
 FORMATS = {
     "fp16": ("fp16", WeightFormat()),
@@ -235,10 +237,18 @@ class Benches:
             bias = 0.2 * self._normal(100 + layer, shapes.qkv_width)
             bias_address, wide_bias = self._numbers(bias, "bf16") if computed == "bf16" else floats(bias)
             norms = [floats(1 + 0.1 * self._normal(200 + 2 * layer + at, shapes.hidden)) for at in range(2)]
-            qkv = {"input_norm": norms[0][0], "qkv_bias": bias_address}
+            of_heads = [floats(1 + 0.1 * self._normal(500 + 2 * layer + at, shapes.head_dim)) for at in range(2)]
+            qkv = {"input_norm": norms[0][0]}
+            if config.qkv_bias:
+                qkv["qkv_bias"] = bias_address
+            if config.qk_norm:
+                qkv |= {"q_norm": of_heads[0][0], "k_norm": of_heads[1][0]}
             runs.append(RunWeights(qkv, lambda: None, {"qkv_weight": of_names.pop("qkv_weight")}))
             runs.append(RunWeights({"post_norm": norms[1][0]}, lambda: None, of_names))
-            reference.append(LayerWeights([wide for _, wide in pairs], wide_bias, norms[0][1], norms[1][1]))
+            reference.append(LayerWeights(
+                [wide for _, wide in pairs], wide_bias if config.qkv_bias else None, norms[0][1], norms[1][1],
+                *(wide if config.qk_norm else None for _, wide in of_heads),
+            ))  # fmt: skip
         final_norm, wide_final_norm = floats(1 + 0.1 * self._normal(300, shapes.hidden))
         words, table = self._table(name, computed, stored.words)
         runs.append(RunWeights({"norm": final_norm}, lambda: None, {"head": words}))

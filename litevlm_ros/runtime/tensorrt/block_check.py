@@ -152,7 +152,14 @@ def text_references(config: TextConfig) -> dict[str, Reference]:
 
     def qkv(given: Mapping[str, Array]) -> Mapping[str, Array]:
         residual = given["sum"] + given["change"]
-        packed = norm(residual, given["input_norm"]) @ given["qkv_weight"].T + given["qkv_bias"]
+        packed = norm(residual, given["input_norm"]) @ given["qkv_weight"].T
+        if config.qkv_bias:
+            packed = packed + given["qkv_bias"]
+        if config.qk_norm:
+            heads = packed.reshape(len(packed), -1, config.head_dim)
+            queries, keys, values = np.split(heads, [config.num_heads, config.num_heads + config.num_kv_heads], 1)
+            parts = norm(queries, given["q_norm"]), norm(keys, given["k_norm"]), values
+            packed = np.concatenate(parts, 1).reshape(packed.shape)
         return {"residual": residual, "qkv": packed}
 
     def mlp(given: Mapping[str, Array]) -> Mapping[str, Array]:

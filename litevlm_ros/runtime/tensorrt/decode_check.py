@@ -86,7 +86,7 @@ class DecodeCheck:
 
     def _at_once(self, steps: DecodeSteps, ids: TokenIds) -> Iterator[tuple[str, Floats]]:
         """Yields what tokens are read, for people, and their logits."""
-        for count in sorted({min(each, len(ids)) for each in _AT_ONCE}):
+        for count in sorted({min(each, len(ids), steps.most_tokens) for each in _AT_ONCE}):
             yield f"{count} at once", self._read(steps.prompt(count), ids[:count], 0)
 
     def _read(self, program: Program, ids: TokenIds, past: int) -> Floats:

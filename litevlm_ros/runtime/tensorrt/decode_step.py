@@ -10,7 +10,7 @@ from litevlm_ros.config import MOST_LOGITS
 from litevlm_ros.engines.shapes import next_size
 from litevlm_ros.model_config import TextConfig
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
-from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, DECODE_SIZES, DecodeKernels, Step, sum_words
+from litevlm_ros.runtime.tensorrt.kernels.decode import COUNT_BYTES, DecodeKernels, Step, sum_words
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Slots
 from litevlm_ros.runtime.tensorrt.numbers import FLOAT_BYTES
 from litevlm_ros.runtime.tensorrt.packed_weights import StoredWeight
@@ -61,12 +61,17 @@ class DecodeSteps:
         self._prompts: dict[int, Program] = {}
         self._step: Program | None = None
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that a program reads: MOST_LOGITS, unless this GPU has too little shared memory for them."""
+        return self._kernels.sizes[-1]
+
     def prompt(self, count: int) -> Program:
-        """Returns the program that reads up to `count` tokens, at most MOST_LOGITS, and computes the logits of each.
+        """Returns the program that reads up to `count` tokens, at most `most_tokens`, and computes the logits of each.
 
         Its inputs are `TextBuffers.prompt`; row t of its results belongs to token t. Raises EngineError.
         """
-        tokens = next_size(count, DECODE_SIZES)
+        tokens = next_size(count, self._kernels.sizes)
         if tokens not in self._prompts:
             step = self._argument(self._buffers.prompt)
             name = f"the text decoder for up to {tokens} tokens"
@@ -138,9 +143,11 @@ def _layer(qkv: RunWeights, mlp: RunWeights, head: StoredWeight, keys: int, valu
     return (
         *(matrix.values for matrix in matrices),
         *(matrix.scales for matrix in matrices),
-        qkv.addresses["qkv_bias"],
+        qkv.addresses.get("qkv_bias", 0),
         qkv.addresses["input_norm"],
         mlp.addresses["post_norm"],
+        qkv.addresses.get("q_norm", 0),
+        qkv.addresses.get("k_norm", 0),
         keys,
         values,
     )

@@ -44,7 +44,7 @@ class TensorRTTextDecoder:
         precision: str,
         computed: str,
     ) -> None:
-        """`steps` read up to MOST_LOGITS tokens, and `blocks` more; without `steps`, blocks read any number.
+        """`steps` read up to their `most_tokens`, and `blocks` more; without `steps`, blocks read any number.
 
         `precision` is the engine's, for messages, and `computed` the type of numbers, 'fp16' or 'bf16'.
         """
@@ -196,7 +196,7 @@ class TensorRTTextDecoder:
 
     def _prompt(self, count: int, wanted: int) -> tuple[Program, int]:
         """Returns the program that reads `count` tokens, and the row of results of the first of the `wanted` last."""
-        if self._steps is not None and count <= MOST_LOGITS:
+        if self._steps is not None and count <= self._steps.most_tokens:
             return self._steps.prompt(count), count - wanted
         return self._blocks.prompt(count, wanted), 0
 

@@ -33,6 +33,7 @@ class QkvProducts(ScratchBlock):
         width, packed = config.hidden_size, qkv_width(config)
         super().__init__(rows, scratch, {"normalised": NUMBER_BYTES * rows * width})
         self._kernels = kernels
+        self._has_bias, self._has_norms = config.qkv_bias, config.qk_norm
         self._product = CudnnProduct(cudnn, rows, width, packed, computed, result=computed)
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
@@ -41,7 +42,10 @@ class QkvProducts(ScratchBlock):
         added = addresses["sum"], addresses["change"], addresses["input_norm"], addresses["residual"]
         self._kernels.add_and_normalise(*added, normalised, self._rows)
         self._product.enqueue(normalised, addresses["qkv_weight"], qkv)
-        self._kernels.add_bias(qkv, addresses["qkv_bias"], self._rows)
+        if self._has_bias:
+            self._kernels.add_bias(qkv, addresses["qkv_bias"], self._rows)
+        if self._has_norms:
+            self._kernels.normalise_heads(qkv, addresses["q_norm"], addresses["k_norm"], self._rows)
 
 
 class MlpProducts(ScratchBlock):

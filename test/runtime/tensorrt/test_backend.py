@@ -74,6 +74,20 @@ def test_answers_with_selected_tokens_are_those_of_onnxruntime(directory: Path, 
     pipe.close()
 
 
+def test_questions_about_no_view_and_about_one_stitched_picture(directory: Path, cuda: FakeCuda) -> None:
+    pipe = Pipeline.from_config(PipelineConfig(directory, backend="tensorrt", max_tiles=12, stitch_views=True))
+    pipe.stop_ids = frozenset()
+    recorder = Recorder(pipe.backend)
+    first = pipe.generate([], "What is a car?", SamplingConfig(20))
+    stitched = pipe.generate(views(), "What?", SamplingConfig(20))
+    again = pipe.generate([], "What is a car?", SamplingConfig(20))
+    assert recorder.check(on_cpu(directory)) >= 20
+    assert (first.cameras, first.tokens.visual, stitched.cameras) == ((), 0, ("front", "back"))
+    assert stitched.tokens.visual == 4 * (4 + 1)
+    assert first.text == again.text != stitched.text
+    pipe.close()
+
+
 # --- token selection
 
 

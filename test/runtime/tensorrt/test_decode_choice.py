@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,28 @@ def test_a_model_that_the_kernel_does_not_take(directory: Path, cuda: FakeCuda, 
     with pytest.raises(EngineError, match=f"^decode is 'kernels', but {why}; set decode to auto or engine$"):
         load(directory, backend="tensorrt", decode="kernels")
     assert cuda.compiled - before < 20, "the kernel is not compiled"
+
+
+def test_a_gpu_with_little_shared_memory_reads_fewer_tokens_at_once(
+    demo: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variant for 16 tokens is left out, and blocks read what is too much for the others."""
+    compile_kernels = decode_module.compile_kernels
+
+    def compile_small(source: str, capability: tuple[int, int], macros: Mapping[str, str]) -> bytes:
+        if macros["TOKENS"] == "16":
+            raise EngineError("static assertion failed with 'a multiprocessor has too little shared memory'")
+        return compile_kernels(source, capability, macros)
+
+    with contextlib.closing(load(demo, backend="tensorrt", decode="engine")) as engine:
+        expected = read(engine, words(12), 12)
+    monkeypatch.setattr(decode_module, "compile_kernels", compile_small)
+    with contextlib.closing(load(demo, backend="tensorrt", decode="kernels")) as backend:
+        assert backend.text._steps.most_tokens == 8  # type: ignore[attr-defined]
+        found = read(backend, words(12), 12)
+        assert found[0] == expected[0]
+        np.testing.assert_array_equal(found[1], expected[1])
+        assert len(list(backend.text.decode_greedy(9, 12, 3))) == 3
 
 
 def int4_engines(demo: Path, directory: Path) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_a_layer_is_what_numpy_computes(bench: Bench, name: str, kind: Any, rows
     assert verdict(bench, name, kind, rows, computed) == ""
 
 
+@pytest.mark.parametrize("computed", ["fp16", "bf16"])
+def test_heads_are_normalised_as_numpy_does(bench: Bench, computed: str) -> None:
+    """Queries are wider than rows, as Qwen3's are."""
+    config = replace(CONFIG, head_dim=32, qkv_bias=False, qk_norm=True)
+    with bench.device:
+        block = bench.block(QkvProducts, 3, computed, config)
+        assert bench.verdict(TEXT, replace(MODEL, text=config), "qkv", 3, block, computed) == ""
+
+
 @pytest.mark.parametrize(("name", "kind"), [("qkv", QkvProducts), ("mlp", MlpProducts)])
 def test_wrong_products_are_noticed(bench: Bench, name: str, kind: Any) -> None:
     bench.fake.multiplies_wrong = True

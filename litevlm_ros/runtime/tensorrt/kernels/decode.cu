@@ -7,6 +7,7 @@
 //
 // decode.py defines these macros:
 //   HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INNER, LAYERS, VOCABULARY, ROWS_OF_HEAD   the model's shapes
+//   QK_NORM              defined if the queries and keys of each head are normalised
 //   TOKENS               the most new tokens: 1, or up to 16
 //   FORMAT, GROUP        how the layers' weights are stored (stored.cuh), and the inputs that share a scale of Int4
 //   WORD_FORMAT          how the embedding and the head are stored
@@ -27,8 +28,9 @@ __device__ void attend(const Step &step, Place &place, int layer, int head, unsi
     Chunk chunk;
     if (warp < chunks.warps() && chunks.of_warp(warp) < chunks.old())
         read_cached(chunk, of, head, chunks, chunks.of_warp(warp));
+    const HeadNorms norms(of, step.eps);  // read while the others of the team are still computing
     receive(QKV_OF_HEAD, fresh * 3 * HEAD_DIM * 4, time);
-    rotate_and_append(of, chunks, head, step.bad + layer);
+    rotate_and_append(of, chunks, head, norms, step.bad + layer);
     if (warp < chunks.warps()) {
         Mixed mixed;
         mix(mixed, chunk, of, chunks, head);

@@ -26,8 +26,8 @@ DECODE_SOURCES = (
     "room.cuh",
     "stream.cuh",
     "step.cuh",
-    "attend.cuh",
     "norm.cuh",
+    "attend.cuh",
     "product.cuh",
     "outputs.cuh",
     "choice.cuh",
@@ -36,7 +36,10 @@ DECODE_SOURCES = (
 """The sources of the kernel, in this order."""
 
 DECODE_SIZES = (1, 8, MOST_LOGITS)
-"""The most new tokens of each variant of the kernel."""
+"""The most new tokens of each variant of the kernel. A wide model's larger ones may need more than a GPU has."""
+
+_TOO_LARGE = "too little shared memory"
+"""Words of the compiler's error, from stream.cuh, for a variant that needs more shared memory than a GPU has."""
 
 COUNT_BYTES = 3 * 32 * 4
 """Bytes of the counters by which blocks wait for each other: zero before the first launch, and after each one."""
@@ -160,6 +163,7 @@ def decode_macros(
         **{name: f"{number}" for name, number in numbers.items()},
         "FORMAT": _FORMATS[stored.packing],
         "WORD_FORMAT": _FORMATS[stored.words],
+        **({"QK_NORM": "1"} if config.qk_norm else {}),
     }
 
 
@@ -197,9 +201,10 @@ class DecodeKernels:
     def __init__(
         self, device: CudaDevice, config: TextConfig, computed: str, stored: WeightFormat, kept: KeptFiles
     ) -> None:
-        """Loads all variants. What `kept` does not hold is compiled, which takes seconds, and is kept there.
+        """Loads all variants that this GPU has the shared memory for.
 
-        Raises EngineError if NVRTC is missing, or if NVRTC or the driver refuses the kernel.
+        What `kept` does not hold is compiled, which takes seconds, and is kept there. Raises EngineError if NVRTC is
+        missing, or if NVRTC or the driver refuses the kernel for a single token, or another for a different reason.
         """
         self._device, self._kept = device, kept
         self._source = read_source(*DECODE_SOURCES)
@@ -213,15 +218,25 @@ class DecodeKernels:
         }
         try:
             with ThreadPoolExecutor(len(macros)) as threads:
-                codes = threads.map(self._code, macros.values())
-            for (tokens, defined), (name, code) in zip(macros.items(), codes, strict=True):
-                self._loaded[tokens] = self._load(name, code, defined)
+                codes = {tokens: threads.submit(self._code, defined) for tokens, defined in macros.items()}
+            for tokens, code in codes.items():
+                try:
+                    self._loaded[tokens] = self._load(*code.result(), macros[tokens])
+                except EngineError as error:
+                    if not self._loaded or _TOO_LARGE not in str(error):
+                        raise
+                    break  # larger ones need even more
         except EngineError:
             self.close()
             raise
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The most new tokens of each variant that is loaded, the smallest first."""
+        return tuple(self._loaded)
+
     def launch(self, tokens: int, step: Step) -> None:
-        """Enqueues a step of up to `tokens` new tokens, one of DECODE_SIZES. Raises EngineError."""
+        """Enqueues a step of up to `tokens` new tokens, one of `sizes`. Raises EngineError."""
         self._loaded[tokens].launch(step.packed())
 
     def close(self) -> None:

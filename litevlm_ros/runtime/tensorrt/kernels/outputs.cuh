@@ -9,7 +9,9 @@ struct QkvOutput {
     {
         const int row = row_of(QKV, head, tile, 2 * place_of());
         scales = two_scales<Stored>(layer, QKV, row, row + 1);
-        biases = {from_wide(layer.qkv_bias[row]), from_wide(layer.qkv_bias[row + 1])};
+        biases = {0, 0};
+        if (layer.qkv_bias)
+            biases = {from_wide(layer.qkv_bias[row]), from_wide(layer.qkv_bias[row + 1])};
     }
     __device__ void take(int tile, const float (&sum)[4])
     {

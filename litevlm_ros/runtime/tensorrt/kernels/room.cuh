@@ -10,9 +10,10 @@ enum Handed { QKV_OF_HEAD, PARTS, ACTIVE, HANDED };
 __device__ constexpr int larger(int one, int other) { return one > other ? one : other; }
 
 enum {
-    FEW_WARPS = SHARED_BYTES > 128 << 10 ? 8 : 4,    // what those of 16 tokens mix has room
-    MIX_WARPS = TOKENS > 8 && FEW_WARPS < WARPS ? FEW_WARPS : WARPS,  // that attend
     MIXED_PITCH = HEAD_DIM + 8,                      // floats, and what lies behind the numbers
+    MIX_BYTES = SHARED_BYTES > 128 << 10 ? 36 << 10 : 16 << 10,  // for what warps mix, so that the ring has room
+    ROOM_FOR_WARPS = MIX_BYTES / (4 * TOKENS * MIXED_PITCH),
+    MIX_WARPS = ROOM_FOR_WARPS < WARPS ? larger(1, ROOM_FOR_WARPS) : WARPS,  // that attend
     PART_PITCH = HEAD_DIM + 4,
     ROW_PITCH = HEAD_DIM + 32,                       // numbers, so that lanes read from different banks
     NORMAL_PITCH = (HIDDEN + 63) / 64 * 64 + 32,

@@ -1,11 +1,14 @@
-// What the text decoder does with whole rows between the products of a block: the sum over the layers and its norm, and the
-// gate of the MLP. Rows are aligned to 16 bytes. All arithmetic is fp32.
+// What the text decoder does with whole rows between the products of a block: the sum over the layers and its norm, the
+// norms of heads, and the gate of the MLP. Rows are aligned to 16 bytes. All arithmetic is fp32.
 //
 // rows.py defines these macros of a model's shapes, in words of 16 bytes:
 //   SUM_WORDS              width of the sum, 4 floats each
 //   GATE_WORDS             width of the gate, 8 numbers each
 //   NORM_THREADS           threads that normalise a row, whole warps
 //   NORM_STEPS             words of a row that a thread normalises, at most
+// and of heads:
+//   HEADS, KV_HEADS        heads of queries, and of keys and of values
+//   HEAD_WORDS             width of a head, 4 numbers each
 
 // Writes `sum` = `total` + `change`, and `normalised` = sum / sqrt(mean(sum^2) + eps) * `weight`, 4 numbers a word.
 // `sum` may be `total`. One block of NORM_THREADS a row.
@@ -50,6 +53,40 @@ extern "C" __global__ void add_and_normalise(const float4 *total, const float4 *
         if (at < SUM_WORDS)
             normalised[first + at] = four.words[0];
     }
+}
+
+// Replaces the queries and keys of `qkv` [rows, HEADS + 2 * KV_HEADS, 4 * HEAD_WORDS] by head / sqrt(mean(head^2) + eps) *
+// weight, 4 numbers a word. One warp a head.
+extern "C" __global__ void normalise_heads(number *qkv, const float4 *query_weight, const float4 *key_weight, int rows,
+                                           float eps)
+{
+    const int STEPS = (HEAD_WORDS + 31) / 32;  // words of a lane, at most
+    const unsigned warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    const unsigned row = warp / (HEADS + KV_HEADS), head = warp % (HEADS + KV_HEADS);
+    if (row >= (unsigned)rows)
+        return;
+    number *at = qkv + ((size_t)row * (HEADS + 2 * KV_HEADS) + head) * 4 * HEAD_WORDS;
+    const float4 *weight = head < HEADS ? query_weight : key_weight;
+    Group<uint2, number> fours[STEPS];
+    float squares = 0;
+    for (int i = 0; i < STEPS; ++i)
+        if (lane + 32 * i < HEAD_WORDS) {
+            fours[i] = read_group<uint2>(at + 4 * (lane + 32 * i));
+            for (int j = 0; j < 4; ++j)
+                squares += from_number(fours[i].each[j]) * from_number(fours[i].each[j]);
+        }
+    for (int step = 16; step; step /= 2)
+        squares += __shfl_xor_sync(ALL, squares, step);
+    const float scale = 1 / sqrtf(squares / (4 * HEAD_WORDS) + eps);
+    for (int i = 0; i < STEPS; ++i)
+        if (lane + 32 * i < HEAD_WORDS) {
+            const float4 by = weight[lane + 32 * i];
+            fours[i].each[0] = to_number(from_number(fours[i].each[0]) * scale * by.x);
+            fours[i].each[1] = to_number(from_number(fours[i].each[1]) * scale * by.y);
+            fours[i].each[2] = to_number(from_number(fours[i].each[2]) * scale * by.z);
+            fours[i].each[3] = to_number(from_number(fours[i].each[3]) * scale * by.w);
+            write_group(at + 4 * (lane + 32 * i), fours[i]);
+        }
 }
 
 // Writes `active` [rows, 8 * GATE_WORDS] = silu(gate) * up; `both` holds a row's gate, and then its up. One thread for

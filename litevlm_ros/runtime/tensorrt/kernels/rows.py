@@ -10,9 +10,11 @@ from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.kernels.bias import BiasKernels
 from litevlm_ros.runtime.tensorrt.kernels.module import NUMBER_MACROS, KernelModule, flat, threads_of_row
 
-_KINDS = {"add_and_normalise": "PPPPPf", "silu_gate": "PPi"}
+_KINDS = {"add_and_normalise": "PPPPPf", "normalise_heads": "PPPif", "silu_gate": "PPi"}
 _WORD_FLOATS = 4
 _WORD_NUMBERS = 8
+_HEAD_WORD_NUMBERS = 4
+_WARP = 32
 _NORM_STEPS = 2
 """Words of a row that a thread normalises if the row is short enough: blocks of 1792 rows fit on an H100 at once."""
 
@@ -25,6 +27,9 @@ def row_macros(config: TextConfig, computed: str) -> Mapping[str, str]:
         "GATE_WORDS": config.intermediate_size // _WORD_NUMBERS,
         "NORM_THREADS": threads,
         "NORM_STEPS": -(-words // threads),
+        "HEADS": config.num_heads,
+        "KV_HEADS": config.num_kv_heads,
+        "HEAD_WORDS": config.head_dim // _HEAD_WORD_NUMBERS,
     }
     return {**NUMBER_MACROS[computed], **{name: f"{value}" for name, value in shapes.items()}}
 
@@ -46,6 +51,7 @@ class RowKernels:
         self._eps = config.rms_norm_eps
         self._norm_threads = _norm_threads(config)
         self._gate_words = config.intermediate_size // _WORD_NUMBERS
+        self._heads = config.num_heads + config.num_kv_heads
         self._qkv_width, self._bias = qkv_width(config), BiasKernels(device, computed)
         self._module = KernelModule(device, "rows.cu", _KINDS, row_macros(config, computed))
 
@@ -61,6 +67,15 @@ class RowKernels:
     def add_bias(self, numbers: int, bias: int, rows: int) -> None:
         """Adds `bias` [1, W] to `numbers` [rows, W], as `BiasKernels.add` does."""
         self._bias.add(numbers, bias, rows, self._qkv_width)
+
+    def normalise_heads(self, qkv: int, query_weight: int, key_weight: int, rows: int) -> None:
+        """Replaces each head of the queries and of the keys in `qkv`, numbers [rows, W], by its RMSNorm.
+
+        The norm is that of `add_and_normalise` over the D numbers of a head, with the fp32 weights [D] that all heads
+        of the queries, and all of the keys, share (Qwen3, arXiv 2505.09388). D is a multiple of 4.
+        """
+        threads = flat(rows * self._heads * _WARP)
+        self._module.launch("normalise_heads", *threads, qkv, query_weight, key_weight, rows, self._eps)
 
     def silu_gate(self, both: int, active: int, rows: int) -> None:
         """Writes `active` [rows, I] = silu(gate) * up from `both` [rows, 2 I], which holds gate and then up of a row.

@@ -24,8 +24,9 @@ enum {
 struct Layer {
     const void *weights[PRODUCTS + 1];
     const unsigned short *scales[PRODUCTS + 1];
-    const wide *qkv_bias;
+    const wide *qkv_bias;  // or null
     const float *input_norm, *post_norm;
+    const float *q_norm, *k_norm;  // [HEAD_DIM], if QK_NORM is defined
     number *keys, *values;
 };
 

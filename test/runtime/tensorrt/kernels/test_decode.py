@@ -25,6 +25,8 @@ from litevlm_ros.runtime.tensorrt.kernels.teams import Teams, divided
 
 TEXT = INTERNVL2_1B.text
 DEMO = ModelConfig.from_directory(Path(__file__).parents[4] / "models/demo").text
+QWEN3 = TextConfig(1024, 3072, 28, 16, 8, 128, 1e-6, 1e6, 151936, True, 32768, qkv_bias=False, qk_norm=True)
+"""Qwen3-0.6B, the text decoder of InternVL3.5-1B."""
 SHARED_BYTES = {(8, 7): 166912, (8, 9): 101376, (9, 0): 232448}
 """Compute capability → the most shared memory of a block."""
 PLAIN, FP8, INT4 = WeightFormat(), WeightFormat("fp8"), WeightFormat("int4", 128)
@@ -65,6 +67,7 @@ def test_macros_are_those_of_model_format_and_gpu() -> None:
         "WORD_FORMAT": "Int8",
     }  # fmt: skip
     assert decode_macros(TEXT, "bf16", PLAIN, 1, Teams(8, 1), 101376)["FORMAT"] == "Plain"
+    assert "QK_NORM" in decode_macros(QWEN3, "fp16", PLAIN, 1, Teams(16, 8), 232448)
 
 
 def test_channels_of_the_mlp_are_given_to_teams_in_units() -> None:
@@ -91,6 +94,8 @@ def test_the_argument_is_laid_out_as_a_structure_in_cuda() -> None:
         (TEXT, "fp16", WeightFormat("int8"), (9, 0), 8),
         (TEXT, "fp16", INT4, (8, 7), 1),
         (TEXT, "fp16", WeightFormat("int4", 64), (8, 9), 16),
+        (QWEN3, "fp16", PLAIN, (9, 0), 1),
+        (QWEN3, "fp16", FP8, (8, 7), 16),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ UNEVEN = TextConfig(224, 160, 2, 6, 2, 32, 1e-5, 1e4, 301, True, 1024)
 """Three query heads share the keys, and widths are multiples of 32 alone."""
 WIDE = TextConfig(128, 384, 2, 4, 1, 64, 1e-5, 1e4, 301, True, 1024)
 """All query heads share the keys, and all widths are multiples of 64."""
+QWEN3 = TextConfig(128, 192, 2, 4, 2, 64, 1e-5, 1e4, 301, True, 1024, qkv_bias=False, qk_norm=True)
+"""Queries are wider than rows, and the heads of queries and keys are normalised."""
+BROAD = replace(QWEN3, head_dim=128)
+"""A lane has two pairs of numbers of a head."""
 FEW, SOME, MANY = 2, 4, 5
 """Warps of a block that compute."""
 ALONE, SINGLES, PAIRS, FOURS = Teams(1, 1), Teams(3, 1), Teams(2, 2), Teams(1, 4)
@@ -42,6 +47,11 @@ VARIANTS = [
     (SINGLE, "fp16", WeightFormat("int4", 128), 1, FEW),
     (WIDE, "fp16", WeightFormat("int4", 128), 16, SOME),
     (WIDE, "fp16", WeightFormat("int4", 64), 8, SOME),
+    (QWEN3, "fp16", PLAIN, 1, FEW),
+    (QWEN3, "bf16", PLAIN, 8, SOME),
+    (BROAD, "fp16", PLAIN, 8, SOME),
+    (BROAD, "fp16", FP8, 1, MANY),
+    (replace(SHARED, qk_norm=True), "fp16", PLAIN, 8, 3),
 ]
 PAST = (0, 1, 17, 70, 203)
 

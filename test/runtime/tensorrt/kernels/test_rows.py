@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,19 @@ def test_a_gate_or_up_that_is_not_finite_passes_through(kernels: Rows, computed:
     assert not finite[1, 9]
     finite[1, 9] = True
     assert finite.all()
+
+
+@pytest.mark.parametrize("computed", TYPES)
+@pytest.mark.parametrize(("rows", "size"), [(1, 16), (3, 64), (2, 128), (2, 264)])
+def test_heads_of_queries_and_keys_are_normalised(kernels: Rows, rows: int, size: int, computed: str) -> None:
+    """A head is as wide as a part of a warp's words, all of them, or more. Values stay as they are."""
+    config = replace(shapes(), num_heads=6, num_kv_heads=2, head_dim=size, qkv_bias=False, qk_norm=True)
+    words = to_words(3 * floats(rows, 10 * size), computed).reshape(rows, 10, size)
+    queries, keys = RANDOM.uniform(0.5, 1.5, (2, size)).astype(np.float32)
+    wide = from_words(words, computed).astype(np.float64)
+    expected = wide / np.sqrt(np.square(wide).mean(-1, keepdims=True) + config.rms_norm_eps)
+    found = words.copy()
+    kernels.run("normalise_heads", config, computed, found, queries, keys, rows)
+    assert_rounded_once(found[:, :6], expected[:, :6] * queries, computed)
+    assert_rounded_once(found[:, 6:8], expected[:, 6:8] * keys, computed)
+    np.testing.assert_array_equal(found[:, 8:], words[:, 8:])

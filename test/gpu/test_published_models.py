@@ -1,0 +1,58 @@
+"""Engines with the real widths of each published text decoder compute what transformers does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_bench import build, loaded, say
+from random_internvl import write_random_internvl
+
+from litevlm_ros.lab.benchmarking.accuracy import judge, observe
+from litevlm_ros.lab.benchmarking.gpu_access import Gpu
+from litevlm_ros.model_config import ModelConfig, TextConfig
+from litevlm_ros.published_models import DEFAULT_MODEL, PUBLISHED_MODELS
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
+
+LAYERS = 3
+
+
+def _shortened(model: ModelConfig) -> ModelConfig:
+    return replace(
+        model,
+        vision=replace(model.vision, num_layers=LAYERS),
+        text=replace(model.text, num_layers=LAYERS),
+    )
+
+
+def _models() -> dict[str, ModelConfig]:
+    """The published models of which no other has the same decoder: name → a few layers of it.
+
+    All have one vision encoder. That of DEFAULT_MODEL is tested in its whole depth by test_full_size.py.
+    """
+    seen: dict[TextConfig, str] = {}
+    for name, entry in PUBLISHED_MODELS.items():
+        seen.setdefault(replace(entry.model.text, vocab_size=1), name)
+    return {name: _shortened(PUBLISHED_MODELS[name].model) for name in seen.values() if name != DEFAULT_MODEL}
+
+
+MODELS = _models()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_engines_compute_what_transformers_does(name: str, gpu: Gpu, tmp_path: Path, transformers_import: Any) -> None:
+    transformers_import.result()
+    write_random_internvl(tmp_path, MODELS[name], "cuda")
+    build(tmp_path, "--max-tiles", "6", "--max-context", "2048")
+    with loaded(tmp_path, decode="kernels") as backend:
+        say(backend.description)
+        seen = observe(backend, MODELS[name], gpu)
+    found = judge(seen, tmp_path)
+    say(f"{name}: {found}")
+    assert max(found.visual_errors.values()) < 1.5e-3
+    assert found.distinct > 32, "an answer that repeats itself compares little"
+    assert found.clear >= 20
+    assert found.differing == 0
