@@ -8,6 +8,7 @@ and what to do.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -45,6 +46,9 @@ MOST_DRAFT_TOKENS = 15
 
 MOST_LOGITS = MOST_DRAFT_TOKENS + 1
 """The most tokens of one decoder call whose logits can be asked for: a draft and the token before it."""
+
+_LABEL = re.compile(r"([^{}]|\{index\}|\{camera\})*")
+"""The values of `PipelineConfig.view_label`."""
 
 _MANY = 2**20
 """The upper end of the ROS ranges of whole numbers that have no limit of their own."""
@@ -215,12 +219,7 @@ class TokenSelectionConfig(_Validated):
 
     method: str = _choice("token_selection", "off", TOKEN_SELECTIONS)
     keep: float = _number(
-        "token_selection_keep",
-        0.6,
-        "use 0.6, which costs little with diversity",
-        above=True,
-        high=1,
-        offered=(0.001, 1),
+        "token_selection_keep", 0.6, "use 0.6, which costs little", above=True, high=1, offered=(0.001, 1)
     )
 
 
@@ -242,6 +241,9 @@ class PipelineConfig(_Validated):
     `spin_threads`: threads keep a core busy while they wait for each other or for the GPU, which is faster if nothing
     else needs the core.
     `system_prompt`: replaces the model family's own; '' leaves it out.
+    `view_label`: the text before each image in the prompt, such as 'Image-{index} ({camera}): '; {index} counts from 1.
+    '' is the form that the model family was trained on, where a line behind several images names their cameras.
+    `stitch_views`: several views are shown as one picture (`vision/stitching.py`), for models that were trained so.
     `sampling`: the default of every answer. The other fields are described in their own classes.
     """
 
@@ -257,6 +259,8 @@ class PipelineConfig(_Validated):
     threads: int = _number("threads", 0, "use 0 for one thread for each core", offered=(0, 1024))
     spin_threads: bool = False
     system_prompt: str | None = None
+    view_label: str = ""
+    stitch_views: bool = False
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     reuse: ReuseConfig = field(default_factory=ReuseConfig)
@@ -273,6 +277,11 @@ class PipelineConfig(_Validated):
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             raise ConfigError(
                 f"system_prompt is {self.system_prompt!r}; allowed: a text. Use None for the model family's own"
+            )
+        if not isinstance(self.view_label, str) or not _LABEL.fullmatch(self.view_label):
+            raise ConfigError(
+                f"view_label is {self.view_label!r}; allowed: a text without braces but those of {{index}} and "
+                "{camera}. Use '' for the model family's own form"
             )
 
     @property

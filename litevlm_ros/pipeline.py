@@ -41,6 +41,7 @@ from litevlm_ros.types import (
     milliseconds_since,
 )
 from litevlm_ros.vision.learned_view_selection import load_view_selector
+from litevlm_ros.vision.stitching import names, pictures
 from litevlm_ros.vision.tiling import HostTiler
 from litevlm_ros.vision.view_encoder import ViewEncoder, ViewTokens
 
@@ -51,7 +52,7 @@ class EncodedViews(ViewTokens):
 
     cameras: tuple[str, ...]
     prefix: Prefix
-    """The prompt up to the newline behind the last image."""
+    """The prompt up to the question."""
     select_ms: float
     """Time that token selection took, in milliseconds."""
 
@@ -83,11 +84,11 @@ class Pipeline:
         """Drops visual tokens. It may be replaced between two questions."""
         self.speculator: Speculator | None = None
         """Decodes greedy answers with drafts. It may be replaced between two questions."""
-        vocab_size, tokens_per_tile = model.text.vocab_size, model.vision.tokens_per_tile
-        self._prompt = PromptBuilder(model.template, tokenizer, vocab_size, tokens_per_tile, config.system_prompt)
+        sizes = (model.text.vocab_size, model.vision.tokens_per_tile)
+        self._prompt = PromptBuilder(model.template, tokenizer, *sizes, config.system_prompt, config.view_label)
         self._view_selector = load_view_selector(config.view_selection, config.model_dir)
         tiler = (backend.tiler or HostTiler)(model, config.max_tiles)
-        self._view_encoder = ViewEncoder(tiler, backend.vision, tokens_per_tile, config.reuse.frames)
+        self._view_encoder = ViewEncoder(tiler, backend.vision, model.vision, config.reuse.frames)
         if config.token_selection.method != "off":
             self.token_selector = backend.token_selector(config.token_selection)
         drafts = drafts or load_drafts(config, model, backend.text, tokenizer.stop_ids)
@@ -128,7 +129,7 @@ class Pipeline:
         *,
         all_views: bool = False,
     ) -> Answer:
-        """Runs all stages and returns the answer to a question about views. See `encode` and `answer`.
+        """Runs all stages and returns the answer to a question about views, or about none. See `encode` and `answer`.
 
         `all_views` skips view selection, such as for views that somebody chose.
         """
@@ -156,21 +157,20 @@ class Pipeline:
     def encode(self, views: Sequence[View]) -> EncodedViews:
         """Stages 2 and 3: runs the vision encoder on the views that it has not seen lately, and selects tokens.
 
-        Raises ConfigError without views, ImageError, which names the camera, and EngineError.
+        Without views, answers come from text alone. Raises ImageError, which names the camera, and EngineError.
         """
-        if not views:
-            raise ConfigError("there are no views; give at least one image")
-        cameras = tuple(view.camera for view in views)
-        tokens = self._view_encoder.encode(views)
+        shown = pictures(views, self.config.stitch_views)
+        cameras = tuple(view.camera for picture in shown for view in picture)
+        tokens = self._view_encoder.encode(shown)
         tiles = (rows // self.model.vision.tokens_per_tile for rows in tokens.rows)
-        ids = self._prompt.prefix(list(zip(cameras, tiles, strict=True)))
+        ids = self._prompt.prefix(list(zip(map(names, shown), tiles, strict=True)))
         started = time.perf_counter()
         tokens, prefix = self._select_tokens(tokens, Prefix.whole(ids, self.model.text.vocab_size))
         return EncodedViews(**vars(tokens), cameras=cameras, prefix=prefix, select_ms=milliseconds_since(started))
 
     def _select_tokens(self, tokens: ViewTokens, prefix: Prefix) -> tuple[ViewTokens, Prefix]:
         """Stage 3: returns the visual tokens to keep, and the prefix without the others."""
-        if self.token_selector is None:
+        if self.token_selector is None or not tokens.rows:
             return tokens, prefix
         selection = self.token_selector.select(tokens.visual)
         rows = tuple(rows * selection.visual.count // tokens.visual.count for rows in tokens.rows)

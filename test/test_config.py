@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,27 @@ def test_wrong_sampling_names_field_value_range_and_fix(field: str, value: Any) 
         ("threads", -1),
         ("threads", 2.0),
         ("system_prompt", 5),
+        ("view_label", 5),
+        ("view_label", "{name}: "),
+        ("view_label", "{}"),
+        ("view_label", "{camera!r}"),
+        ("view_label", "{index:9}"),
+        ("view_label", "{camera.__class__}"),
+        ("view_label", "{camera"),
+        ("view_label", "}"),
+        ("view_label", "{{camera}}"),
     ],
 )
 def test_wrong_pipeline_settings_name_field_value_range_and_fix(field: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{field} is {value!r}; allowed: .*\. (To correct it, )?[uU]se .+"):
+    with pytest.raises(
+        ConfigError, match=rf"^{field} is {re.escape(repr(value))}; allowed: .*\. (To correct it, )?[uU]se .+"
+    ):
         PipelineConfig(Path("model"), **{field: value})
+
+
+@pytest.mark.parametrize("label", ["", "{camera}: ", "Image-{index} ({camera}): ", "<img>{index}\n", "no field"])
+def test_view_labels_may_have_the_number_and_the_camera(label: str) -> None:
+    assert PipelineConfig(Path("model"), view_label=label).view_label == label
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,51 @@ def test_settings_that_change_between_answers() -> None:
     assert answer.tokens.generated == 2
 
 
+# --- text only, and several views as one picture
+
+
+def test_a_question_may_be_about_no_view() -> None:
+    everything = {"view_selection": ViewSelectionConfig("lexical"), "speculation": SpeculationConfig("ngram")}
+    pipe = pipeline(config=everything)
+    pipe.token_selector = EverySecond()
+    encoder = pipe.backend.vision
+    assert isinstance(encoder, ScriptedVision)
+    answer = pipe.generate([], "Is a car behind us?", BRIEF)
+    assert (answer.cameras, answer.tokens.visual, answer.reuse, encoder.runs) == ((), 0, Reuse(), 0)
+    prompt = pipe.tokenizer.decode([token for token, _, _ in text_of(pipe).cache.rows[: answer.tokens.prompt]])
+    assert prompt.endswith("user\nIs a car behind us?\nassistant\n")
+    assert answer.text == pipeline().generate([], "Is a car behind us?", BRIEF).text
+    again = pipe.generate([], "Why?", BRIEF)
+    assert again.reuse == Reuse(0, len(pipe.encode([]).prefix.ids))
+    seen = pipe.generate([view(frame=1)], "What?", BRIEF)
+    assert seen.reuse == Reuse(0, len(pipe.encode([]).prefix.ids)), "the system prompt, up to the first image"
+    assert pipe.generate([], "Why?", BRIEF).text == again.text == pipeline().generate([], "Why?", BRIEF).text
+
+
+def test_views_may_be_one_picture_whose_frames_are_kept() -> None:
+    pipe = pipeline(config={"stitch_views": True, **SELECTING})
+    views = [view("back", 1, frame=1), view("front", 2, frame=2)]
+    assert isinstance(pipe.backend.vision, ScriptedVision)
+    answer = pipe.generate(views, "What is there?", BRIEF)
+    assert (answer.cameras, answer.tokens.visual, pipe.backend.vision.tiles) == (("front", "back"), 4, 1)
+    again = pipe.generate(views, "Is it red?", BRIEF)
+    assert again.reuse == Reuse(2, len(pipe.encode(views).prefix.ids))
+    newer = [views[0], view("front", 3, frame=3)]
+    changed = pipe.generate(newer, "Is it red?", BRIEF)
+    assert changed.reuse.views == 0
+    plain = pipeline(config={"stitch_views": True, "reuse": ReuseConfig(0)})
+    assert changed.text == plain.generate(newer, "Is it red?", BRIEF).text != again.text
+    assert pipe.generate(views, "Is a car behind us?", BRIEF).cameras == ("back",), "view selection comes first"
+
+
+def test_a_view_label_takes_the_place_of_the_familys() -> None:
+    pipe = pipeline(config={"view_label": "{camera} is Image {index}: "})
+    answer = pipe.generate([view("front_left"), view("back", 1)], "What?", BRIEF)
+    prompt = [token for token, _, _ in text_of(pipe).cache.rows[: answer.tokens.prompt] if token < V]
+    shown = pipe.tokenizer.decode(prompt)
+    assert shown.endswith("user\nfront left is Image 1: \nback is Image 2: \nWhat?\nassistant\n")
+
+
 # --- reuse of frames
 
 
@@ -549,11 +594,19 @@ def test_the_answer_may_fill_the_context_to_the_last_token() -> None:
 
 def test_empty_requests_are_refused() -> None:
     pipe = pipeline()
-    with pytest.raises(ConfigError, match="there are no views"):
-        pipe.generate([], "What?")
-    for question in ("", " \n"):
-        with pytest.raises(ConfigError, match="the question is empty"):
-            pipe.generate([view()], question)
+    for views in ([view()], []):
+        for question in ("", " \n"):
+            with pytest.raises(ConfigError, match="the question is empty"):
+                pipe.generate(views, question)
+
+
+def test_answers_have_no_white_space_around_them() -> None:
+    pipe = pipeline()
+    say(pipe, " \n a red  car\n\n", END)
+    pieces: list[str] = []
+    answer = pipe.generate([view()], "What?", on_text=lambda piece, tokens: pieces.append(piece))
+    assert answer.text == "".join(pieces) == "a red  car"
+    assert answer.tokens.generated == len(pipe.tokenizer.encode(" \n a red  car\n\n"))
 
 
 def test_a_bad_image_names_its_camera() -> None:

@@ -11,11 +11,20 @@ import pytest
 from tiny_internvl import IMAGE_TOKEN, generate, generate_masked, model_directory
 from tiny_tokenizer import make_tokenizer
 
-from litevlm_ros.config import PipelineConfig, ReuseConfig, SamplingConfig, TokenSelectionConfig
+from litevlm_ros.config import (
+    PipelineConfig,
+    ReuseConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
+from litevlm_ros.images.decoding import as_rgb
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.text.prompt import TEMPLATES
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import FinishReason, Reuse, View
+from litevlm_ros.vision.stitching import Stitcher
 from litevlm_ros.vision.tiling import make_tiles
 
 COUNT = 24
@@ -48,7 +57,7 @@ def whole_prompt(prompt: str) -> str:
 def reference_text(prompt: str, tiles: Any) -> str:
     raw = make_tokenizer()
     ids = raw.encode(whole_prompt(prompt), add_special_tokens=False).ids
-    return TextTokenizer(raw).decode(generate(ids, tiles, COUNT))
+    return TextTokenizer(raw).decode(generate(ids, tiles, COUNT)).strip()
 
 
 def image(tiles: int) -> str:
@@ -74,9 +83,52 @@ def test_tiles_and_several_views_get_the_answers_of_transformers(model: Path) ->
     views = [View("front_left", pictures[0]), View("back", pictures[1])]
     tiles = [make_tiles(image, 6, 56, True) for image in pictures]
     assert [len(part) for part in tiles] == [7, 1]
-    prompt = f"Image-1 (front left): {image(7)}Image-2 (back): {image(1)}Which is red?"
+    line = "Image-1 is from the camera front left, Image-2 is from the camera back.\n"
+    prompt = f"Image-1: {image(7)}Image-2: {image(1)}{line}Which is red?"
     answer = endless(model, max_tiles=6).generate(views, "Which is red?", SAMPLING)
     assert answer.text == reference_text(prompt, np.concatenate(tiles))
+
+
+def test_images_without_names_are_prompted_as_the_model_card_says(model: Path) -> None:
+    pictures = [picture(1, 56, 56), picture(2, 56, 56)]
+    views = [View(f"image_{index}", image) for index, image in enumerate(pictures)]
+    answer = endless(model).generate(views, "Which is red?", SAMPLING)
+    prompt = f"Image-1: {image(1)}Image-2: {image(1)}Which is red?"
+    assert answer.text == reference_text(prompt, np.stack(pictures))
+
+
+def test_stitched_views_get_the_answers_of_transformers(model: Path) -> None:
+    views = [View("back", picture(1), 1), View("front_left", picture(2), 2), View("front", picture(3), 3)]
+    pipe = endless(model, max_tiles=12, stitch_views=True)
+    answer = pipe.generate(views, "Which is red?", SAMPLING)
+    assert answer.cameras == ("front_left", "front", "back")
+    whole = Stitcher(56).view((views[1], views[2], views[0]))
+    tiles = make_tiles(as_rgb(whole.image), 12, 56, True)
+    assert len(tiles) == 7
+    assert answer.text == reference_text(f"{image(7)}Which is red?", tiles)
+    again = pipe.generate(views, "Where is it?", SAMPLING)
+    assert again.reuse.views == 3
+    assert again.text == reference_text(f"{image(7)}Where is it?", tiles)
+
+
+@pytest.mark.parametrize("selection", ["off", "diversity"])
+def test_questions_without_views_get_the_answers_of_transformers(model: Path, selection: str) -> None:
+    pipe = endless(
+        model,
+        token_selection=TokenSelectionConfig(selection, 0.5),
+        view_selection=ViewSelectionConfig("lexical"),
+        speculation=SpeculationConfig("ngram"),
+        stitch_views=selection == "off",
+    )
+    views = [View("front", picture(1), 1), View("back", picture(2), 2)]
+    for question in ("What is behind us?", "Is a car red?"):
+        answer = pipe.generate([], question, SAMPLING)
+        assert answer.text == reference_text(question, ())
+        assert (answer.cameras, answer.tokens.visual, answer.reuse.views) == ((), 0, 0)
+        assert pipe.generate(views, question, SAMPLING).text == endless(
+            model, token_selection=pipe.config.token_selection, view_selection=pipe.config.view_selection,
+            stitch_views=pipe.config.stitch_views, reuse=ReuseConfig(0),
+        ).generate(views, question, SAMPLING).text  # fmt: skip
 
 
 def test_the_reused_prefix_gives_the_tokens_of_a_fresh_run(model: Path) -> None:
@@ -115,7 +167,8 @@ def test_selected_tokens_give_the_answers_of_all_with_the_others_masked(model: P
     places = pipe.token_selector.select(endless(model, max_tiles=6).encode(  # type: ignore[union-attr]
         [View("front", pictures[0]), View("back", pictures[1])]).visual).places  # fmt: skip
     tiles = np.concatenate([make_tiles(each, 6, 56, True) for each in pictures])
-    prompt = f"Image-1 (front): {image(7)}Image-2 (back): {image(1)}"
+    line = "Image-1 is from the camera front, Image-2 is from the camera back.\n"
+    prompt = f"Image-1: {image(7)}Image-2: {image(1)}{line}"
     texts = []
     for question in ("What is there?", "Is the car red?"):
         answer = pipe.answer(encoded, question, SAMPLING)
@@ -123,7 +176,7 @@ def test_selected_tokens_give_the_answers_of_all_with_the_others_masked(model: P
         ids = make_tokenizer().encode(whole_prompt(prompt + question), add_special_tokens=False).ids
         assert answer.tokens.prompt == len(ids) - 16
         expected = generate_masked(ids, tiles, COUNT, np.setdiff1d(np.arange(32), places))
-        assert answer.text == TextTokenizer(make_tokenizer()).decode(expected)
+        assert answer.text == TextTokenizer(make_tokenizer()).decode(expected).strip()
         texts.append(answer.text)
     everything = endless(model, max_tiles=6).generate(
         [View("front", pictures[0]), View("back", pictures[1])], question, SAMPLING)  # fmt: skip

@@ -14,6 +14,9 @@ from litevlm_ros.node.cameras import Camera
 from litevlm_ros.node.messages import take_image
 from litevlm_ros.types import View, milliseconds_since
 
+NO_CAMERAS = "none"
+"""The name in `cameras` by which a question says that it is about no image."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -23,7 +26,7 @@ class Views:
     headers: Mapping[str, Header]
     """Header of each view's source frame, by camera."""
     arrival: float
-    """Time when the oldest view arrived, in seconds on the monotonic clock."""
+    """Time when the oldest view arrived, in seconds on the monotonic clock; without views, the time now."""
     decode_ms: float
     """Time that decoding all of them took, in milliseconds; next to nothing for those that stay raw."""
 
@@ -82,6 +85,11 @@ class CameraViews:
             waiting = [camera.why_no_frame(self.max_age) for camera in wanted if camera not in fresh]
             raise NoFrameError(f"waiting for an image from {'; '.join(waiting)}")
         return fresh
+
+
+def no_views() -> Views:
+    """Returns the views of a question that is about no image."""
+    return Views((), {}, time.monotonic(), 0.0)
 
 
 def take_question_images(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -58,10 +59,13 @@ def caption_message(answer: types.Answer, camera: str, header: Header) -> Any:
     return Caption(header=header, camera=camera, **_common(answer))
 
 
-def answer_message(answer: types.Answer, headers: Mapping[str, Header]) -> Any:
-    """Returns a litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer."""
+def answer_message(answer: types.Answer, headers: Mapping[str, Header], now: Time) -> Any:
+    """Returns a litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer.
+
+    `now` is the stamp of an answer that is about no image.
+    """
     sources = [headers[camera] for camera in answer.cameras]
-    newest = max(sources, key=lambda header: (header.stamp.sec, header.stamp.nanosec), default=Header())
+    newest = max(sources, key=lambda header: (header.stamp.sec, header.stamp.nanosec), default=Header(stamp=now))
     return Answer(
         header=newest,
         cameras=list(answer.cameras),

@@ -116,6 +116,16 @@ PARAMETERS: Mapping[str, Parameter] = {
         "Largest number of tokens of prompt, images and answer together. 0: as many as the model allows.",
     ),
     "system_prompt": Parameter("", "Replaces the system prompt of the model family. Empty: the family's own."),
+    "view_label": Parameter(
+        "", "Text before each image in the prompt, for a model that was tuned with other labels than its family's. It "
+        "needs quotes in YAML: `'Image-{index} ({camera}): '`. Empty: the family's own form, where a line behind "
+        "several images tells which camera each is from.",
+    ),
+    "stitch_views": Parameter(
+        False, "The cameras of a question are shown to the model as one picture in a grid, with their names in it, and "
+        "not one by one. For models that were trained so, such as Mini-InternVL2-1B-DA-DriveLM; six cameras then need "
+        "max_tiles 12. A caption shows one camera in any case.",
+    ),
     **_model_parameter(
         "max_new_tokens", "Largest number of tokens of a caption, or of an answer whose query does not set its own.",
         live=True,

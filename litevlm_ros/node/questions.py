@@ -9,21 +9,24 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any
 
 from rclpy.action.server import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future as RosFuture
+from std_msgs.msg import Header
 
+from litevlm_ros import types
 from litevlm_ros.action import Ask
 from litevlm_ros.config import SamplingConfig
-from litevlm_ros.errors import ConfigError, EngineError, LiteVLMError
-from litevlm_ros.node.camera_views import CameraViews, Views, take_question_images
+from litevlm_ros.errors import ConfigError, EngineError, LiteVLMError, printable
+from litevlm_ros.node.camera_views import NO_CAMERAS, CameraViews, Views, no_views, take_question_images
 from litevlm_ros.node.inference import AnswerCancelledError, Inference, Job, JobKind, Turn
 from litevlm_ros.node.messages import answer_message, image_names
 from litevlm_ros.node.settings import NodeSettings
@@ -49,14 +52,16 @@ class QuestionAnswerer:
         views: CameraViews,
         inference: Inference,
         publish: Callable[[Any], None],
+        clock: Clock,
         log: Any,
     ) -> None:
-        """`publish` takes each complete litevlm_ros/Answer, on the inference thread."""
+        """`publish` takes each complete litevlm_ros/Answer, on the inference thread. `clock` stamps text-only ones."""
         self.settings = settings
         """May be replaced. Questions that wait keep the old ones."""
         self._views = views
         self._inference = inference
         self._publish = publish
+        self._clock = clock
         self._log = log
 
     def submit(self, request: Any, *, priority: int = 0, deadline: float = 0.0, on_text: OnText | None = None) -> Job:
@@ -76,13 +81,18 @@ class QuestionAnswerer:
         self._check(question, request, deadline)
         settings, images = self.settings, request.images
         names: tuple[str, ...] = tuple(dict.fromkeys(request.cameras))
-        if images:
+        text_only = NO_CAMERAS in names
+        if text_only:
+            _check_none(names, len(images))
+        elif images:
             names = tuple(image_names(request.cameras, len(images)))
         else:
             self._views.check(names)
         sampling = requested_sampling(request, self._inference.config.sampling)
 
         def take_views() -> Views:
+            if text_only:
+                return no_views()
             if images:
                 return take_question_images(images, names, settings.max_image_pixels, self._views.raw_encodings)
             return self._views.take(names)
@@ -90,11 +100,15 @@ class QuestionAnswerer:
         def work(turn: Turn) -> Any:
             views = take_views()
             answer = turn.answer(views, question, received, sampling, all_views=bool(names), on_text=on_text)
-            message = answer_message(answer, views.headers)
+            message = self.message(answer, views.headers)
             self._publish(message)
             return message
 
         return self._inference.submit(JobKind.QUESTION, work, priority=priority, deadline=deadline or math.inf)
+
+    def message(self, answer: types.Answer, headers: Mapping[str, Header]) -> Any:
+        """Returns a litevlm_ros/Answer. `headers` holds the source frame's header of every camera in the answer."""
+        return answer_message(answer, headers, self._clock.now().to_msg())
 
     def describe(self, error: BaseException) -> str:
         """Returns the words for the client whose question ended with this error.
@@ -201,7 +215,7 @@ class QuestionServers:
             response.answer = job.future.result()
             response.success = True
         except AnswerCancelledError as error:
-            response.answer = answer_message(error.answer, error.headers)
+            response.answer = answerer.message(error.answer, error.headers)
             response.error = answerer.describe(error)
         except Exception as error:
             response.error = answerer.describe(error)
@@ -252,6 +266,17 @@ class _Stream:
             if self._listened and not listens:
                 self._on_nobody()
             self._listened |= listens
+
+
+def _check_none(names: Sequence[str], images: int) -> None:
+    """Raises ConfigError unless a question that is about no image says just that."""
+    if images:
+        raise ConfigError(f"cameras names an image {NO_CAMERAS}, which stands for no image; give it another name")
+    if len(names) > 1:
+        others = printable(", ".join(name for name in names if name != NO_CAMERAS))
+        raise ConfigError(
+            f"cameras has {NO_CAMERAS}, which stands for no camera, beside {others}; leave one of them out"
+        )
 
 
 def requested_sampling(request: Any, defaults: SamplingConfig) -> SamplingConfig:

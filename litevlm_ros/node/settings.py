@@ -19,6 +19,7 @@ from litevlm_ros.config import (
 )
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.node.camera_views import NO_CAMERAS
 from litevlm_ros.node.cameras import CameraSource
 from litevlm_ros.node.parameter_types import Values
 from litevlm_ros.node.parameters import PARAMETERS
@@ -87,6 +88,8 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
             max_tiles=values.integer("max_tiles"),
             threads=values.integer("threads"),
             system_prompt=values.text("system_prompt") or None,
+            view_label=values.text("view_label"),
+            stitch_views=values.flag("stitch_views"),
             sampling=SamplingConfig(
                 max_new_tokens=values.integer("max_new_tokens"),
                 temperature=values.number("temperature"),
@@ -113,6 +116,10 @@ def _sources(values: Values) -> tuple[CameraSource, ...]:
         raise ConfigError("parameter cameras is empty; name at least one camera")
     if len(set(names)) != len(names):
         raise ConfigError(f"parameter cameras has a name twice: {', '.join(names)}")
+    if NO_CAMERAS in names:
+        raise ConfigError(
+            f"parameter cameras has the name {NO_CAMERAS}, by which a question says that it needs no camera; rename it"
+        )
     if topics and len(topics) != len(names):
         raise ConfigError(
             f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"

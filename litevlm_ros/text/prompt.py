@@ -1,15 +1,19 @@
 """Builds the prompt: the chat template of each model family, with the visual tokens in their places.
 
 A prompt is built as token ids, piece by piece: special tokens by name, everything else as plain text. So nothing that a
-person writes can become a special token. It has two parts, the prefix up to the newline behind the last image and the
-suffix with the question, so that the keys and values of the prefix can be kept for further questions about the views.
+person writes can become a special token, except for the marks of regions in a question (`text/tokenizer.py`). It has
+two parts, the prefix with the images and their cameras and the suffix with the question, so that the keys and values of
+the prefix can be kept for further questions about the views.
 
-Source of the templates: OpenGVLab/InternVL, internvl_chat/internvl/conversation.py. Source of the numbering of several
-images: the model cards.
+Sources: OpenGVLab/InternVL, internvl_chat/internvl/conversation.py, for the templates; the model cards and
+internvl_chat/eval/mirb/evaluate_mirb.py there for the numbering of several images; transformers,
+models/internvl/convert_internvl_weights_to_hf.py and processing_internvl.py, for checkpoints in transformers' own
+layout. The line that names cameras is this project's: the original leaves it to the person who asks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,13 +22,13 @@ import numpy as np
 
 from litevlm_ros.backend import TokenIds
 from litevlm_ros.errors import CheckpointError
-from litevlm_ros.model_config import HERMES_TEMPLATE, INTERNVL2_5_TEMPLATE
-
-DEMO_TEMPLATE = "litevlm-demo"
-"""The prompt family of the model that ships with the package."""
+from litevlm_ros.prompt_families import DEMO, HERMES, INTERNVL2_5, INTERNVL_HF
 
 START, END = "<|im_start|>", "<|im_end|>"
 IMAGE_START, IMAGE_END = "<img>", "</img>"
+
+_NUMBERED = re.compile(r"image_\d+")
+"""The names of images that came with a question, but without names. They tell a model nothing, so it is not told."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,36 @@ class ChatTemplate:
     """The label if there is one image."""
     label_of_several: str
     """The label of each image if there are more."""
+    names_cameras: bool
+    """True if a line behind several images says which camera each is from, because the labels do not."""
 
 
 TEMPLATES: Mapping[str, ChatTemplate] = {
-    HERMES_TEMPLATE: ChatTemplate(
+    HERMES: ChatTemplate(
         system_message="你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, "
         "是一个有用无害的人工智能助手。",
         turn_separator="",
         label_of_one="",
-        label_of_several="Image-{index} ({camera}): ",
+        label_of_several="Image-{index}: ",
+        names_cameras=True,
     ),
-    INTERNVL2_5_TEMPLATE: ChatTemplate(
+    INTERNVL2_5: ChatTemplate(
         system_message="你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的"
         "多模态大语言模型。",
         turn_separator="\n",
         label_of_one="",
-        label_of_several="Image-{index} ({camera}): ",
+        label_of_several="Image-{index}: ",
+        names_cameras=True,
     ),
-    DEMO_TEMPLATE: ChatTemplate(
-        system_message="", turn_separator="\n", label_of_one="{camera}: ", label_of_several="{camera}: "
+    INTERNVL_HF: ChatTemplate(
+        system_message="", turn_separator="\n", label_of_one="", label_of_several="", names_cameras=True
+    ),
+    DEMO: ChatTemplate(
+        system_message="",
+        turn_separator="\n",
+        label_of_one="{camera}: ",
+        label_of_several="{camera}: ",
+        names_cameras=False,
     ),
 }
 
@@ -70,6 +85,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of plain text. Special tokens in it are read as text too."""
+
+    def encode_question(self, text: str) -> list[int]:
+        """Returns the ids of a question, in which the marks of regions stand for their special tokens."""
 
     def special(self, token: str) -> int:
         """Returns the id of a special token."""
@@ -85,8 +103,11 @@ class PromptBuilder:
         vocab_size: int,
         tokens_per_tile: int,
         system_prompt: str | None = None,
+        view_label: str = "",
     ) -> None:
         """`system_prompt` replaces the family's own; '' leaves it out.
+
+        `view_label` replaces the family's labels, and the line that names cameras is then left out.
 
         Raises CheckpointError for an unknown family, or if the tokenizer lacks one of the special tokens.
         """
@@ -96,41 +117,59 @@ class PromptBuilder:
                 f"supported: {', '.join(TEMPLATES)}"
             )
         self.template = TEMPLATES[family]
-        self._text = tokenizer.encode
+        self._text, self._question = tokenizer.encode, tokenizer.encode_question
         self._start, self._end = tokenizer.special(START), tokenizer.special(END)
         self._image_start, self._image_end = tokenizer.special(IMAGE_START), tokenizer.special(IMAGE_END)
         self._vocab_size = vocab_size
         self._tokens_per_tile = tokens_per_tile
         self._system_message = self.template.system_message if system_prompt is None else system_prompt
+        self._view_label = view_label
 
-    def prefix(self, views: Sequence[tuple[str, int]]) -> list[int]:
-        """Returns the ids up to the newline behind the last image. `views` are camera names and numbers of tiles."""
+    def prefix(self, images: Sequence[tuple[str, int]]) -> list[int]:
+        """Returns the ids up to the newline behind the images, and behind the line that names their cameras.
+
+        `images` are names of cameras and numbers of tiles. Without images, the ids end where the question begins.
+        """
         ids = self._system()
         ids.append(self._start)
         text, row = "user\n", self._vocab_size
-        label = self.template.label_of_one if len(views) == 1 else self.template.label_of_several
-        for index, (camera, tiles) in enumerate(views, start=1):
+        family = self.template.label_of_one if len(images) == 1 else self.template.label_of_several
+        label = self._view_label or family
+        for index, (camera, tiles) in enumerate(images, start=1):
             rows = tiles * self._tokens_per_tile
-            text += label.format(index=index, camera=camera.replace("_", " "))
+            text += label.format(index=index, camera=_spoken(camera))
             ids += [*self._text(text), self._image_start, *range(row, row + rows), self._image_end]
             text, row = "\n", row + rows
-        return ids + self._text(text)
+        return ids + self._text(text + self._line([camera for camera, _ in images]))
 
     def suffix(self, question: str) -> list[int]:
         """Returns the ids of the question, without white space around it, and of the answer's header."""
         return [
-            *self._text(question.strip()),
+            *self._question(question.strip()),
             self._end,
             *self._text(self.template.turn_separator),
             self._start,
             *self._text("assistant\n"),
         ]
 
+    def _line(self, cameras: Sequence[str]) -> str:
+        """Returns the line that says which camera each image is from; '' where the labels say it, or nobody does."""
+        told = self.template.names_cameras and not self._view_label and len(cameras) > 1
+        if not told or all(map(_NUMBERED.fullmatch, cameras)):
+            return ""
+        named = (f"Image-{index} is from the camera {_spoken(camera)}" for index, camera in enumerate(cameras, start=1))
+        return ", ".join(named) + ".\n"
+
     def _system(self) -> list[int]:
         if not self._system_message:
             return []
         text = self._text("system\n" + self._system_message)
         return [self._start, *text, self._end, *self._text(self.template.turn_separator)]
+
+
+def _spoken(camera: str) -> str:
+    """Returns the camera's name as people write it, such as 'front left'."""
+    return camera.replace("_", " ")
 
 
 @dataclass(frozen=True, eq=False)

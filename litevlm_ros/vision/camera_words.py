@@ -85,7 +85,7 @@ class CameraWords:
 
     def scores(self, question: str) -> dict[str, float]:
         """Returns the score of each camera, from 0 (nothing in the question speaks for it) to NAMED."""
-        text = question.casefold()
+        text = _without_options(question.casefold())
         if self._everywhere(text):
             return dict.fromkeys(self._cameras, NAMED)
         named, rest = self._named(text)
@@ -104,6 +104,15 @@ class CameraWords:
                 if count:
                     named.add(camera)
         return named, text
+
+
+_OPTION_A, _OPTION_B = re.compile(r"\ba[.):]\s"), re.compile(r"\bb[.):]\s")
+
+
+def _without_options(text: str) -> str:
+    """Returns a question without the answers that it offers ("A. Turning left. B. Going ahead."): most are wrong."""
+    first = _OPTION_A.search(text)
+    return text[: first.start()] if first and _OPTION_B.search(text, first.end()) else text
 
 
 def _compiled(phrases: Sequence[str]) -> re.Pattern[str]:
@@ -133,26 +142,28 @@ def _sides(cameras: Sequence[str], words: Mapping[str, Sequence[str]]) -> Iterat
     Where a camera looks in exactly that direction, those that look there among others are left out.
     """
     for direction, phrases in words.items():
-        exact = frozenset(camera for camera in cameras if _directions(camera) == {direction})
-        there = exact or frozenset(camera for camera in cameras if direction in _directions(camera))
+        exact = frozenset(camera for camera in cameras if directions(camera) == {direction})
+        there = exact or frozenset(camera for camera in cameras if direction in directions(camera))
         if there:
             yield _compiled(phrases).search, there
 
 
 def _names(camera: str, phrases: Mapping[str, Sequence[str]]) -> list[str]:
-    names = list(phrases.get(camera, ()))
+    # nuScenes and DriveLM call the camera 'back' CAM_BACK, also in '<c1,CAM_BACK,1088.3,497.5>', an object of its view.
+    names = [*phrases.get(camera, ()), f"cam_{camera.casefold().removeprefix('cam_')}"]
     spoken = camera.replace("_", " ")
-    if len(_directions(camera)) > 1:
+    if len(directions(camera)) > 1:
         return [*names, spoken, spoken.replace(" ", "-"), spoken.replace("back", "rear")]
     # One direction alone is no name: 'front' and 'left' are said of places too.
-    return names if _directions(camera) else [*names, spoken]
+    return names if directions(camera) else [*names, spoken]
 
 
-def _directions(camera: str) -> set[str]:
+def directions(camera: str) -> set[str]:
+    """Returns the directions in the camera's name, such as {'front', 'left'} for front_left. They are in DIRECTIONS."""
     parts = (NAME_PARTS.get(part, part) for part in re.split(r"[^a-z]+", camera.casefold()))
     return {part for part in parts if part in DIRECTIONS}
 
 
 def _foremost(cameras: Sequence[str]) -> set[str]:
     """Returns the camera that looks ahead, or the first one."""
-    return {next((camera for camera in cameras if _directions(camera) == {"front"}), cameras[0])} if cameras else set()
+    return {next((camera for camera in cameras if directions(camera) == {"front"}), cameras[0])} if cameras else set()

@@ -82,10 +82,10 @@ def make_tiles(image: RgbImage, max_tiles: int, size: int, use_thumbnail: bool) 
     height, width = image.shape[:2]
     columns, rows = choose_grid(width, height, max_tiles, size)
     picture = Image.fromarray(np.ascontiguousarray(image))
-    whole = _resize(picture, columns * size, rows * size)
+    whole = resize(picture, columns * size, rows * size)
     tiles = whole.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
     if use_thumbnail and len(tiles) > 1:
-        tiles = np.concatenate((tiles, _resize(picture, size, size)[None]))
+        tiles = np.concatenate((tiles, resize(picture, size, size)[None]))
     return np.ascontiguousarray(tiles)
 
 
@@ -98,10 +98,11 @@ def check_image(image: RgbImage) -> None:
         raise ImageError(f"the image has no pixels: its shape is {list(image.shape)}. Check what the camera publishes")
 
 
-def _resize(picture: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resizes rows and then columns, as every Pillow does that models of this family were trained with.
+def resize(picture: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Returns the picture resized with the bicubic filter, uint8 [height, width, 3]: first its rows, then its columns.
 
-    Pillow 13 in one call takes the columns of some images first, which gives other pixels.
+    Every Pillow did so that models of this family were trained with. Pillow 13 takes the columns of some images first
+    if it is called once, which gives other pixels.
     """
     wide = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
     return np.asarray(wide.resize((width, height), Image.Resampling.BICUBIC))

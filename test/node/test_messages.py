@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import array
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -60,10 +60,17 @@ def test_a_caption_carries_its_source_frames_header():
 
 
 def test_an_answer_carries_the_newest_header_and_every_stamp():
-    message = answer_message(ANSWER, {"back": header(9, 5, "b"), "front": header(9, 4, "f"), "left": header(99)})
+    headers = {"back": header(9, 5, "b"), "front": header(9, 4, "f"), "left": header(99)}
+    message = answer_message(ANSWER, headers, Time(sec=100))
     assert list(message.cameras) == ["front", "back"]
     assert [stamp.nanosec for stamp in message.stamps] == [4, 5]
     assert message.header.frame_id == "b"
+
+
+def test_an_answer_about_no_image_has_the_time_of_the_answer():
+    message = answer_message(replace(ANSWER, cameras=()), {}, Time(sec=100, nanosec=7))
+    assert (list(message.cameras), list(message.stamps)) == ([], [])
+    assert (message.header.stamp, message.header.frame_id) == (Time(sec=100, nanosec=7), "")
 
 
 def test_finish_reasons_are_the_messages_constants():

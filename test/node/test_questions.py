@@ -54,7 +54,7 @@ class AnswererBench:
         self.published: list[Any] = []
         self.logged: list[str] = []
         views = CameraViews(self.cameras, 5.0)
-        self.answerer = QuestionAnswerer(SETTINGS, views, self.inference, self.published.append, self)
+        self.answerer = QuestionAnswerer(SETTINGS, views, self.inference, self.published.append, node.get_clock(), self)
 
     def error(self, text: str) -> None:
         self.logged.append(text)
@@ -111,6 +111,31 @@ def test_images_that_come_with_the_request(asking: AnswererBench) -> None:
     assert answer.text == "image_0=4 image_1=5 What?"
     assert answer.header.stamp.sec == 8
     assert asking.ask(images=[image(4)], cameras=["mine"]).text == "mine=4 What?"
+
+
+def test_a_question_about_no_camera_needs_no_image(asking: AnswererBench) -> None:
+    before = time.time()
+    answer = asking.ask("What is a stop sign?", cameras=["none"])
+    assert answer.text.strip() == "What is a stop sign?"
+    assert (list(answer.cameras), list(answer.stamps)) == ([], [])
+    assert before - 1 <= answer.header.stamp.sec <= time.time()
+    assert asking.pipeline.calls[-1][0] == ()
+    assert asking.published == [answer]
+    with pytest.raises(NoFrameError, match="waiting for an image"):
+        asking.ask()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cameras": ["none", "front"]}, "cameras has none, which stands for no camera, beside front"),
+        ({"cameras": ["none"], "images": [image()]}, "cameras names an image none, which stands for no image"),
+        ({"cameras": ["a", "none"], "images": [image(), image()]}, "give it another name"),
+    ],
+)
+def test_no_camera_stands_alone(asking: AnswererBench, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        asking.ask(**fields)
 
 
 def test_zeros_stand_for_defaults(asking: AnswererBench) -> None:
@@ -236,10 +261,20 @@ def test_an_answer_is_streamed_and_complete(bench: Bench, client: AskingClient) 
     wait_for(lambda: bench.node.questions.open_questions == 0)
 
 
+def test_a_goal_about_no_camera_is_answered_from_text_alone(bench: Bench, client: AskingClient) -> None:
+    bench.start()
+    goal = client.send("What is a van?", cameras=["none"])
+    status, result = client.outcome(goal)
+    assert (status, result.success) == (GoalStatus.STATUS_SUCCEEDED, True)
+    assert list(result.answer.cameras) == list(result.answer.stamps) == []
+    assert result.answer.header.stamp.sec > 0
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
         ({"question": " "}, "the question is empty"),
+        ({"question": "?", "cameras": ["front", "none"]}, "cameras has none, which stands for no camera, beside front"),
         ({"question": "?", "cameras": ["top"]}, "unknown camera top; known are front, back"),
         ({"question": "?", "deadline": -1.0}, "deadline is -1; allowed: seconds from 0, which stands for none"),
         ({"question": "?", "images": [image(step=1)]}, "image_0: step 1 is too small"),

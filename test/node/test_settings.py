@@ -80,6 +80,7 @@ def test_numbers_may_be_written_either_way() -> None:
         ({"cameras": [""]}, "parameter cameras is empty; name at least one"),
         ({"cameras": [1, 2]}, r"parameter cameras must be a list of texts, not \[1, 2\]"),
         ({"cameras": ["a", "a"]}, "parameter cameras has a name twice: a, a"),
+        ({"cameras": ["a", "none"]}, "parameter cameras has the name none, by which a question says .*; rename it"),
         ({"camera_topics": ["x"]}, "camera_topics has 1 topics for 6 cameras"),
         ({"cameras": ["a"], "camera_topics": ["no spaces"]}, "topic of camera a is not a valid name"),
         ({"cameras": ["front left"]}, "topic of camera front left is not a valid name"),
@@ -131,7 +132,7 @@ def test_every_parameter_arrives() -> None:
     assert config(
         model_dir="/some/where", engine_dir="/else/where", vision_precision="int8", text_precision="int4",
         memory_budget_mb=3000, backend="onnxruntime", threads=3, max_tiles=4.0, max_context=900, system_prompt="Be.",
-        decode="engine",
+        decode="engine", view_label="{camera}: ", stitch_views=True,
         max_new_tokens=9, temperature=1, top_k=5, top_p=0.5, repetition_penalty=1.2,
         speculation="ngram", speculation_tokens=7, reuse_frames=3,
         view_selection="lexical", view_selection_threshold=0.3, view_selection_phrases=["hand: gripper, tool"],
@@ -139,7 +140,8 @@ def test_every_parameter_arrives() -> None:
     ) == PipelineConfig(
         model_dir=Path("/some/where"), engine_dir=Path("/else/where"), vision_precision="int8", text_precision="int4",
         memory_budget_mb=3000, backend="onnxruntime", threads=3, max_tiles=4, max_context=900,
-        decode="engine", system_prompt="Be.", sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
+        decode="engine", system_prompt="Be.", view_label="{camera}: ", stitch_views=True,
+        sampling=SamplingConfig(9, 1.0, 5, 0.5, 1.2),
         speculation=SpeculationConfig("ngram", 7), reuse=ReuseConfig(3),
         view_selection=ViewSelectionConfig("lexical", 0.3, {"hand": ("gripper", "tool")}),
         token_selection=TokenSelectionConfig("diversity", 0.25),
@@ -167,6 +169,11 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"token_selection_keep": 1.5}, "^parameter token_selection_keep is 1.5; allowed: numbers from 0.001 to 1"),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),
         ({"system_prompt": True}, "^parameter system_prompt must be a text, not True"),
+        (
+            {"view_label": "{name}: "},
+            "^parameter view_label is '{name}: '; allowed: a text without braces but those of",
+        ),
+        ({"stitch_views": "yes"}, "^parameter stitch_views must be true or false, not 'yes'"),
     ],
 )
 def test_mistakes_in_the_model_name_the_parameter(changes: dict[str, Any], message: str) -> None:

@@ -6,7 +6,7 @@ from tiny_tokenizer import SPECIAL_TOKENS, make_tokenizer
 
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.text.prompt import TEMPLATES, Prefix, PromptBuilder
-from litevlm_ros.text.tokenizer import TextTokenizer
+from litevlm_ros.text.tokenizer import REGION_MARKS, TextTokenizer
 
 RAW = make_tokenizer()
 TOKENIZER = TextTokenizer(RAW)
@@ -23,8 +23,8 @@ INTERNVL2_5_SYSTEM = (
 )
 
 
-def builder(family: str, system_prompt: str | None = None) -> PromptBuilder:
-    return PromptBuilder(family, TOKENIZER, V, 2, system_prompt)
+def builder(family: str, system_prompt: str | None = None, view_label: str = "") -> PromptBuilder:
+    return PromptBuilder(family, TOKENIZER, V, 2, system_prompt, view_label)
 
 
 def written(text: str) -> list[int]:
@@ -36,6 +36,7 @@ def written(text: str) -> list[int]:
 
 ONE = [("front_left", 1)]
 TWO = [("front_left", 1), ("back", 3)]
+UNNAMED = [("image_0", 1), ("image_1", 2), ("image_2", 1)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,8 @@ TWO = [("front_left", 1), ("back", 3)]
         (
             "Hermes-2",
             TWO,
-            HERMES_SYSTEM + "<|im_start|>user\nImage-1 (front left): <img>**</img>\nImage-2 (back): <img>******</img>\n"
+            HERMES_SYSTEM + "<|im_start|>user\nImage-1: <img>**</img>\nImage-2: <img>******</img>\n"
+            "Image-1 is from the camera front left, Image-2 is from the camera back.\n"
             "What?<|im_end|><|im_start|>assistant\n",
         ),
         (
@@ -60,9 +62,34 @@ TWO = [("front_left", 1), ("back", 3)]
         (
             "internvl2_5",
             TWO,
-            INTERNVL2_5_SYSTEM + "<|im_start|>user\nImage-1 (front left): <img>**</img>\nImage-2 (back): "
-            "<img>******</img>\nWhat?<|im_end|>\n<|im_start|>assistant\n",
+            INTERNVL2_5_SYSTEM + "<|im_start|>user\nImage-1: <img>**</img>\nImage-2: <img>******</img>\n"
+            "Image-1 is from the camera front left, Image-2 is from the camera back.\n"
+            "What?<|im_end|>\n<|im_start|>assistant\n",
         ),
+        # Images that came with a question and without names have the form of the model card, to the letter.
+        (
+            "internvl2_5",
+            UNNAMED,
+            INTERNVL2_5_SYSTEM + "<|im_start|>user\nImage-1: <img>**</img>\nImage-2: <img>****</img>\n"
+            "Image-3: <img>**</img>\nWhat?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("Hermes-2", [], HERMES_SYSTEM + "<|im_start|>user\nWhat?<|im_end|><|im_start|>assistant\n"),
+        ("internvl2_5", [], INTERNVL2_5_SYSTEM + "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"),
+        ("internvl-hf", ONE, "<|im_start|>user\n<img>**</img>\nWhat?<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "internvl-hf",
+            TWO,
+            "<|im_start|>user\n<img>**</img>\n<img>******</img>\n"
+            "Image-1 is from the camera front left, Image-2 is from the camera back.\n"
+            "What?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "internvl-hf",
+            UNNAMED,
+            "<|im_start|>user\n<img>**</img>\n<img>****</img>\n<img>**</img>\nWhat?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("internvl-hf", [], "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"),
+        ("litevlm-demo", [], "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"),
         (
             "litevlm-demo",
             ONE,
@@ -89,6 +116,40 @@ def test_system_prompt_can_be_replaced_and_left_out() -> None:
     assert builder("Hermes-2", "").prefix(ONE) == written(start)
 
 
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_a_label_takes_the_place_of_the_familys_form(family: str) -> None:
+    labelled = builder(family, "", "View {index} of {camera}: ")
+    assert labelled.prefix(ONE) == written("<|im_start|>user\nView 1 of front left: <img>**</img>\n")
+    assert labelled.prefix(TWO) == written(
+        "<|im_start|>user\nView 1 of front left: <img>**</img>\nView 2 of back: <img>******</img>\n"
+    )
+    assert labelled.prefix([]) == written("<|im_start|>user\n")
+
+
+def test_one_name_among_numbers_is_told() -> None:
+    lines = "Image-1 is from the camera image 0, Image-2 is from the camera gripper.\n"
+    views = [("image_0", 1), ("gripper", 1)]
+    assert builder("internvl-hf").prefix(views) == written(f"<|im_start|>user\n<img>**</img>\n<img>**</img>\n{lines}")
+
+
+def test_the_line_of_names_is_part_of_what_questions_share() -> None:
+    prompt = builder("internvl2_5")
+    assert prompt.prefix(TWO)[-len(TOKENIZER.encode("back.\n")) :] == TOKENIZER.encode("back.\n")
+    assert prompt.suffix("What?")[: len(TOKENIZER.encode("What?"))] == TOKENIZER.encode("What?")
+
+
+def test_marks_of_regions_in_a_question_are_their_tokens_and_nowhere_else() -> None:
+    raw = make_tokenizer()
+    raw.add_special_tokens(list(REGION_MARKS))
+    prompt = PromptBuilder("internvl-hf", TextTokenizer(raw), raw.get_vocab_size(), 2, None, "<ref>{camera}</ref>")
+    question = "Is <ref>a red car</ref> at<box>[[1, 2, 30, 40]]</box>?"
+    whole = raw.encode(f"{question}<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False).ids
+    assert prompt.suffix(f" {question}\n") == whole
+    marks = {raw.token_to_id(mark) for mark in REGION_MARKS}
+    assert len(marks & set(whole)) == 4
+    assert not marks & set(prompt.prefix([("<box>", 1), ("</quad>", 1)]))
+
+
 def test_space_around_the_question_changes_nothing() -> None:
     prompt = builder("litevlm-demo")
     assert prompt.suffix("\n\n What? \n") == prompt.suffix("What?")
@@ -108,7 +169,9 @@ def test_people_cannot_forge_special_or_visual_tokens(family: str) -> None:
 
 
 def test_unknown_family_is_refused_with_the_supported_ones() -> None:
-    with pytest.raises(CheckpointError, match=r"'phi3-chat'; supported: Hermes-2, internvl2_5, litevlm-demo"):
+    with pytest.raises(
+        CheckpointError, match=r"'phi3-chat'; supported: Hermes-2, internvl2_5, internvl-hf, litevlm-demo"
+    ):
         builder("phi3-chat")
 
 

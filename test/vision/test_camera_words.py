@@ -22,6 +22,7 @@ WORDS = [
     *(phrase for table in (DIRECTIONS, PLACES) for phrases in table.values() for phrase in phrases),
     *(camera.replace("_", " ") for camera in SIX),
     *("rear left", "Front-Right", "back_left", "gripper", "GREIFER", "überall", "port", "a.b", "stop", "?", "İ", "ß"),
+    *("CAM_FRONT", "<c1,CAM_BACK,1088.3,497.5>", "cam_back_left", "A. Left. B. Right."),
     *("is", "the", "car", "camera", "side", "_", *EVERYWHERE[:4], *ANY_VIEW[:4], *ANY_VIEW[-2:]),
 ]
 
@@ -55,7 +56,8 @@ def plain_scores(
         return {camera_words.NAME_PARTS.get(part, part) for part in parts}.intersection(DIRECTIONS)
 
     def names(camera: str) -> list[str]:
-        own, spoken = list(phrases.get(camera, ())), camera.replace("_", " ")
+        own, spoken = [*phrases.get(camera, ())], camera.replace("_", " ")
+        own.append(camera if camera.casefold().startswith("cam_") else f"cam_{camera}")
         if len(directions(camera)) > 1:
             return [*own, spoken, spoken.replace(" ", "-"), spoken.replace("back", "rear")]
         return own if directions(camera) else [*own, spoken]
@@ -64,7 +66,7 @@ def plain_scores(
         exact = {camera for camera in cameras if directions(camera) == {direction}}
         return exact or {camera for camera in cameras if direction in directions(camera)}
 
-    text = question.casefold()
+    text = re.split(r"(?s)\ba[.):]\s(?=.*\bb[.):]\s)", question.casefold())[0]
     if contains(text, everywhere):
         return dict.fromkeys(cameras, NAMED)
     named, rest = set(), text

@@ -24,6 +24,12 @@ SIX = ("front", "front_left", "front_right", "back", "back_left", "back_right")
         ("Which camera sees the blue van?", list(SIX)),
         ("Is the van in the front left view in all views?", list(SIX)),
         ("Should we stop?", list(SIX)),
+        ("Is <c1,CAM_BACK,1088.3,497.5> a road barrier?", ["back"]),
+        ("Is <c2,CAM_FRONT_LEFT,10.0,20.0> nearer than <c3,CAM_FRONT,864.2,468.3>?", ["front", "front_left"]),
+        ("How does <c1,CAM_BACK,1.0,2.0> move? Options: A. Turn left. B. Going ahead.", ["back"]),
+        ("What will our car do? Options: A. Steer to the left. B. Stop. C. Back up.", list(SIX)),
+        ("What will our car do? (a) it turns left (b) it stops", list(SIX)),
+        ("Is there a pedestrian on side A. on the left?", ["front_left", "back_left"]),
         ("What is the weather like?", ["front"]),
         ("왼쪽에 자동차가 있습니까?", ["front_left", "back_left"]),
         ("뒤에 사람이 있나요?", ["back"]),
@@ -50,6 +56,12 @@ def test_other_names_work_as_their_parts_say() -> None:
     assert select("Is someone on the left?", cameras) == ("cam_side_l",)
     assert select("What does the gripper hold?", cameras) == ("gripper",)
     assert select("Is it dark?", cameras) == ("cam_forward",)
+
+
+def test_cameras_are_known_by_the_names_that_nuscenes_gives_them() -> None:
+    cameras = ("CAM_FRONT", "CAM_BACK", "CAM_BACK_LEFT")
+    assert LexicalSelector().select("Is <c1,CAM_BACK,1088.3,497.5> a bus?", cameras) == ("CAM_BACK",)
+    assert LexicalSelector().select("What does CAM_BACK_LEFT see?", cameras) == ("CAM_BACK_LEFT",)
 
 
 def test_phrases_of_ones_own_name_a_camera_in_any_language() -> None:

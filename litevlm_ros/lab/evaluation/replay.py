@@ -114,6 +114,8 @@ def loading(config: PipelineConfig) -> PipelineConfig:
         view_selection=ViewSelectionConfig(),
         token_selection=TokenSelectionConfig(),
         system_prompt=None,
+        view_label="",
+        stitch_views=False,
     )
 
 
