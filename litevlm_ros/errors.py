@@ -10,8 +10,35 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def visible(text: str) -> str:
+    """Returns text from outside in a form that a terminal or a log may show.
+
+    Line breaks and tabs stay; every other control character, which could steer a terminal, becomes its escape.
+    """
+    return _escaped(text, "\n\t")
+
+
+def printable(text: str, most: int = 60) -> str:
+    """Returns text from outside in a form that may stand within a message.
+
+    That is one line without control characters, cut after `most` characters.
+    """
+    shown = _escaped(text[:most])
+    return shown if len(text) <= most else f"{shown}..."
+
+
+def _escaped(text: str, kept: str = "") -> str:
+    return "".join(letter if letter.isprintable() or letter in kept else ascii(letter)[1:-1] for letter in text)
+
+
 class LiteVLMError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors this package raises on purpose.
+
+    Messages quote what files, servers and libraries say. Their text is `visible`, wherever it is shown.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ConfigError(LiteVLMError, ValueError):
@@ -76,12 +103,3 @@ class BusyError(LiteVLMError):
 
 class DeadlineError(LiteVLMError):
     """A question waited longer than its deadline allows."""
-
-
-def printable(text: str, most: int = 60) -> str:
-    """Returns text from outside in a form that an error or a log may show.
-
-    That is one line without control characters, cut after `most` characters.
-    """
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
-    return shown if len(text) <= most else f"{shown}..."

@@ -30,6 +30,14 @@ WEIGHTS = "model.safetensors"
 """The weights of one part in one file. Large ones may be several files instead, which WEIGHTS_INDEX lists."""
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
+TEXT_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+"""The files of a checkpoint that go to TEXT beside weights and config.json, as far as there are any."""
+VISION_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Those that go to VISION."""
+
 PLAIN = "fp32"
 """The precision that a graph's name leaves out. It is the one that runs best on a CPU."""
 

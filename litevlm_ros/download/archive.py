@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from litevlm_ros.download.staging import gigabytes
-from litevlm_ros.errors import DownloadError
+from litevlm_ros.errors import DownloadError, first_line
 from litevlm_ros.model_directory import PARTS, engine_name, sidecar_file
 from litevlm_ros.precision import PRECISIONS
 
 ENGINE_NAMES = tuple(engine_name(part, precision) for part in PARTS for precision in PRECISIONS)
 SIDECAR_NAMES = tuple(sidecar_file(Path(name)).name for name in ENGINE_NAMES)
+
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, ArithmeticError, RecursionError)
+"""What tarfile and gzip raise for archives that are damaged or made to harm; they do not check all numbers."""
 
 _HEADERS = 1 << 20
 _LARGEST_SIDECAR = 1 << 20
@@ -32,8 +35,8 @@ def extract_engines(archive: Path, directory: Path, limit: int) -> list[Path]:
             stream = _Bounded(unzipped)
             with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
                 _extract(archive, opened, stream, directory, limit)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DownloadError(f"{archive} is no .tar.gz, or is damaged ({error}); fetch it again") from error
+    except (*_DAMAGE, gzip.BadGzipFile) as error:
+        raise DownloadError(f"{archive} is no .tar.gz, or is damaged ({first_line(error)}); fetch it again") from error
     except OSError as error:
         raise DownloadError(f"{archive} cannot be unpacked ({error.strerror or error})") from error
     engines = sorted(directory.glob("*.engine"))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from litevlm_ros.download.catalog import DEFAULT_MODEL, HubModel, Origin, find_model
+from litevlm_ros.download.catalog import HubModel, Origin, find_model
 from litevlm_ros.download.staging import gigabytes, replace_together, require_free, staging_directory
 from litevlm_ros.errors import CheckpointError, DownloadError
 from litevlm_ros.model_directory import PARTS, TEXT, VISION, weight_bytes, weight_files
+from litevlm_ros.published_models import DEFAULT_MODEL
+from litevlm_ros.text.prompt import PromptBuilder
 from litevlm_ros.text.tokenizer import TextTokenizer
 from litevlm_ros.types import Notify
 
@@ -60,9 +62,9 @@ def _install_directory(request: InstallRequest, checkpoint: Path, notify: Notify
     if not parts:
         _notify_of_present(request, notify)
         return
-    from litevlm_ros.convert.checkpoint_split import check_architecture
-
-    check_architecture(checkpoint)
+    _check_description(checkpoint, parts)
+    size = gigabytes(weight_bytes(checkpoint))
+    notify(f"{checkpoint}: {size} of weights to split; {size} of disk needed in {request.output}")
     require_free(request.output, weight_bytes(checkpoint), f"as much as the weights in {checkpoint}")
     with staging_directory(request.output) as staging:
         _split(checkpoint, request.output, staging, parts, origin, notify)
@@ -73,7 +75,7 @@ def _install_from_hub(request: InstallRequest, model: HubModel, notify: Notify) 
         _notify_of_present(request, notify)
         return
     # Imported here, so that --help needs neither; torch too, because it shall not be missed after a long download.
-    from litevlm_ros.convert.checkpoint_split import check_architecture
+    import litevlm_ros.convert.checkpoint_split  # noqa: F401
     from litevlm_ros.download.hub import download, list_files
 
     listing = list_files(model, request.endpoint)
@@ -85,19 +87,36 @@ def _install_from_hub(request: InstallRequest, model: HubModel, notify: Notify) 
     with staging_directory(request.output) as staging:
         checkpoint = staging / f"{listing.repository.replace('/', '--')}@{listing.commit}"
         missing = listing.missing_bytes(checkpoint)
+        needed = missing + listing.weight_bytes
         notify(
             f"{origin} ({listing.licence or 'no licence named'}): {gigabytes(missing)} to download from "
-            f"{listing.endpoint}"
+            f"{listing.endpoint}; {gigabytes(needed)} of disk needed until it is split, "
+            f"{gigabytes(listing.weight_bytes)} afterwards"
         )
         require_free(
-            request.output, missing + listing.weight_bytes,
-            f"{gigabytes(missing)} to download, and as much as the weights to split them",
-        )  # fmt: skip
-        download(listing, checkpoint, weights=False)
-        check_architecture(checkpoint)
-        download(listing, checkpoint, weights=True)
-        _split(checkpoint, request.output, staging, parts, origin, notify)
+            request.output, needed, f"{gigabytes(missing)} to download, and as much as the weights to split them"
+        )
+        try:
+            download(listing, checkpoint, weights=False)
+            listing.check_index(checkpoint)
+            _check_description(checkpoint, parts)
+            download(listing, checkpoint, weights=True)
+            _split(checkpoint, request.output, staging, parts, origin, notify)
+        except CheckpointError as error:
+            # The files are those of the hub, so another attempt would find the same.
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise CheckpointError(str(error).replace(str(checkpoint), checkpoint.name.replace("--", "/"))) from error
         shutil.rmtree(checkpoint)
+
+
+def _check_description(checkpoint: Path, parts: list[str]) -> None:
+    """Raises CheckpointError unless what describes a checkpoint's weights is of a model that can be run and asked."""
+    from litevlm_ros.convert.checkpoint_split import check_architecture
+
+    config = check_architecture(checkpoint)
+    if TEXT in parts:
+        tokenizer = TextTokenizer.from_files(checkpoint)
+        PromptBuilder(config.template, tokenizer, config.text.vocab_size, config.vision.tokens_per_tile)
 
 
 def _parts_to_install(request: InstallRequest, origin: Origin) -> list[str]:
@@ -138,10 +157,6 @@ def _split(checkpoint: Path, output: Path, staging: Path, parts: list[str], orig
     try:
         try:
             split_checkpoint(checkpoint, staged, vision=VISION in parts, text=TEXT in parts)
-            if TEXT in parts:
-                TextTokenizer.from_directory(staged)
-        except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(staged / TEXT), str(checkpoint))) from error
         except (OSError, SafetensorError) as error:
             raise DownloadError(f"{output} cannot be written ({error}); free some room there, or give --output another "
                                 "directory") from error  # fmt: skip

@@ -21,8 +21,6 @@ from litevlm_ros.types import Notify
 LARGEST = 16 << 30
 """Most bytes of an archive's engines; those of InternVL3-2B in FP16 take less than a quarter."""
 
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-
 
 def install_prebuilt(
     source: str, model: Path, parts: Sequence[str], notify: Notify, *, force: bool = False
@@ -47,9 +45,8 @@ def install_prebuilt(
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()
         try:
-            archive = _local_archive(source, unpacked)
-            limit = min(LARGEST, free_bytes(model) - RESERVE)
-            engines = [file for file in extract_engines(archive, unpacked, limit) if _part(file) in parts]
+            archive = _local_archive(source, unpacked, _room(model))
+            engines = [file for file in extract_engines(archive, unpacked, _room(model)) if _part(file) in parts]
             if not engines:
                 raise DownloadError(f"{source} holds no engine of {' or '.join(parts)}")
             sidecars = [_checked(engine, source, machine, model) for engine in engines]
@@ -58,22 +55,29 @@ def install_prebuilt(
             shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _local_archive(source: str, directory: Path) -> Path:
+def _room(model: Path) -> int:
+    """Returns how many bytes an archive may take now."""
+    return max(min(LARGEST, free_bytes(model) - RESERVE), 0)
+
+
+def _local_archive(source: str, directory: Path, limit: int) -> Path:
+    """Returns the archive `source`, a file, or a URL of which at most `limit` bytes are downloaded to `directory`."""
     if not re.match(r"https?://", source):
         if not Path(source).is_file():
             raise DownloadError(f"--prebuilt {source} is not a file, nor a URL that begins with https://")
         return Path(source)
+    from litevlm_ros.download.transfer import explained, fetch
+    from litevlm_ros.download.web import THIS_MACHINE
+
     url = urlsplit(source)
-    if url.scheme == "http" and url.hostname not in _THIS_MACHINE:
+    if url.scheme == "http" and url.hostname not in THIS_MACHINE:
         raise DownloadError(
             f"--prebuilt {source} would come unencrypted, and whoever is in between could put other engines, which are "
             "code, in its place; use https://, or fetch the file and give its path"
         )
-    from litevlm_ros.download.transfer import explained, fetch
-
     target = directory / "archive.tar.gz"
     with explained("the archive of engines", source):
-        fetch(source, target, headers={})
+        fetch(source, target, headers={}, most=limit)
     return target
 
 

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from litevlm_ros.errors import visible
 from litevlm_ros.node.process_tuning import tune_process
 from litevlm_ros.processes import StopRequest, stop_on_signals
 
@@ -116,7 +117,7 @@ class RosLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Logs one record. Each severity has its own call, as rclpy refuses different severities from one line."""
         try:
-            text = record.getMessage()
+            text = visible(record.getMessage())
             if record.levelno >= logging.ERROR:
                 self._ros.error(text)
             elif record.levelno >= logging.WARNING:

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> None:
         _compare(options)
         return
     text, figures = _measure(options)
-    print(text)
+    say(text)
     _write(options, figures)
 
 
@@ -74,7 +74,7 @@ def _compare(options: argparse.Namespace) -> None:
         options.model, options.engines, options.references, views, options.tokens, options.runs, say
     )
     figures = json.loads(json.dumps(comparison.json()))  # as a file has it: the keys of a mapping are texts
-    print(comparison_tables(figures))
+    say(comparison_tables(figures))
     _write(options, figures)
     if options.chart:
         comparison.draw(options.chart)

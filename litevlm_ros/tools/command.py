@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from litevlm_ros.config import BACKENDS, DECODES
-from litevlm_ros.errors import ConfigError, LiteVLMError
+from litevlm_ros.errors import ConfigError, LiteVLMError, visible
 from litevlm_ros.model_directory import PARTS, TEXT, VISION
 from litevlm_ros.precision import PRECISION_CHOICES
 
@@ -38,11 +38,11 @@ def run_command(
     except ImportError as error:
         if not missing:
             raise
-        print(missing.format(error=error), file=sys.stderr)
+        note(missing.format(error=error))
     except (LiteVLMError, OSError) as error:
-        print(f"{prefix}{error}", file=sys.stderr)
+        note(f"{prefix}{error}")
     except KeyboardInterrupt:
-        print(f"{prefix}{interrupted}", file=sys.stderr)
+        note(f"{prefix}{interrupted}")
         return _INTERRUPTED
     return failed
 
@@ -60,13 +60,13 @@ def end_on_signals() -> None:
 
 
 def say(line: str) -> None:
-    """Prints a line of results at once, also into a pipe."""
-    print(line, flush=True)
+    """Prints a line of results at once, also into a pipe; what files say in it cannot steer a terminal."""
+    print(visible(line), flush=True)
 
 
 def note(line: str) -> None:
-    """Prints a line about the progress on stderr, so that results can be piped."""
-    print(line, file=sys.stderr, flush=True)
+    """Prints a line about the progress or an error on stderr, so that results can be piped; otherwise as `say`."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def new_parser(tool: str, description: str | None) -> argparse.ArgumentParser:

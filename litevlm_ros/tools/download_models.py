@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litevlm_ros.download.catalog import DEFAULT_MODEL, PUBLISHED
+from litevlm_ros.download.catalog import PUBLISHED
+from litevlm_ros.published_models import DEFAULT_MODEL
 from litevlm_ros.tools.command import add_part_options, chosen_parts, new_parser, run_command, say
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,34 @@ REPOSITORY = "someone/tiny-internvl"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """huggingface_hub waits between its attempts, and loses what it has of a chunk of 10 MB; here all is smaller."""
-    file_download = pytest.importorskip("huggingface_hub.file_download", reason="downloads need huggingface_hub")
-    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(file_download.constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    """Between attempts there is no pause here."""
+    transfer = pytest.importorskip("litevlm_ros.download.transfer", reason="downloads need huggingface_hub")
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
     with serve() as hub:
         yield hub
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of this machine, with its key, that nobody trusts yet."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("a server with https needs openssl to make its certificate")
+    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
+    with file.open("a") as opened:
+        opened.write(Path(f"{file}.crt").read_text())
+    return file
+
+
+@pytest.fixture
+def secure(hub: FakeHub, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with https beside `hub`, and trust in its certificate."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serve(certificate) as secure:
+        yield secure
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +141,64 @@ def test_damaged_archives(pack: Pack, target: Path) -> None:
         with pytest.raises(DownloadError, match=r"is no \.tar\.gz, or is damaged .*fetch it again"):
             extract_engines(archive, target, LIMIT)
         (target / VISION).unlink(missing_ok=True)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def extended(kind: bytes, text: bytes) -> bytes:
+    """A header about the member behind it, with its text."""
+    return header("x", len(text), kind) + text + bytes(-len(text) % tarfile.BLOCKSIZE)
+
+
+PAX = tarfile.XHDTYPE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(1000 * extended(PAX, b"10 a=bcdef\n"), id="a chain"),
+        pytest.param(1000 * extended(tarfile.XGLTYPE, b"10 a=bcdef\n"), id="a chain of global ones"),
+        pytest.param(1000 * extended(tarfile.GNUTYPE_LONGNAME, b"name\0"), id="a chain of names"),
+        pytest.param(extended(PAX, b"99999999999999999999 size=1\n"), id="a length that is too large"),
+        pytest.param(extended(PAX, b"9" * 5000 + b" size=1\n"), id="a length of 5000 digits"),
+        pytest.param(extended(PAX, b"20 GNU.sparse.size=x\n"), id="a sparse file without a number"),
+        pytest.param(extended(PAX, b"29 GNU.sparse.map=1,x,3,4,5,6\n"), id="a sparse file without a map"),
+        pytest.param(extended(PAX, b"13 size=-700\n"), id="a negative size"),
+        pytest.param(extended(PAX, b"33 size=9999999999999999999999999\n"), id="a huge size"),
+        pytest.param(extended(PAX, b"22 path=\x1b[2J.engine\n"), id="a name that clears the screen"),
+    ],
+)
+def test_headers_that_are_made_to_harm(headers: bytes, target: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "made.tar.gz"
+    archive.write_bytes(gzip.compress(headers + header(VISION, 700) + bytes(2048)))
+    with pytest.raises(DownloadError, match=r"is damaged|is refused") as raised:
+        extract_engines(archive, target, LIMIT)
+    assert str(raised.value).isprintable()
+
+
+def test_headers_with_random_damage(pack: Pack, target: Path) -> None:
+    rng = random.Random(1)
+    whole = gzip.decompress(pack((VISION, b"v" * 700), (f"{VISION}.json", b"{}"), ("x" * 300, b"")).read_bytes())
+    for _ in range(300):
+        changed = bytearray(whole)
+        block = rng.randrange(len(whole) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        for _ in range(rng.choice((1, 2, 6))):
+            changed[block + rng.randrange(tarfile.BLOCKSIZE)] = rng.choice((0, 128, 255, ord("-"), rng.randrange(256)))
+        changed[block + 148 : block + 156] = b"        "  # a checksum that is right lets more damage in
+        checksum = sum(changed[block : block + tarfile.BLOCKSIZE])
+        changed[block + 148 : block + 156] = b"%06o\0 " % checksum
+        archive = target.parent / "damaged.tar.gz"
+        archive.write_bytes(gzip.compress(changed, 1))
+        with contextlib.suppress(DownloadError):
+            extract_engines(archive, target, LIMIT)
+        assert {file.name for file in target.iterdir()} <= {VISION, f"{VISION}.json"}
+        assert {file.name for file in target.parent.iterdir()} == {"target", "damaged.tar.gz"}
+        for file in target.iterdir():
+            file.unlink()
 
 
 def test_no_engines(pack: Pack, target: Path) -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_hub import FakeHub
+from fake_hub import LISTING, FakeHub, pieces
 
 from litevlm_ros.download.catalog import HubModel
-from litevlm_ros.errors import DownloadError
+from litevlm_ros.errors import CheckpointError, DownloadError
 
 hub_module = pytest.importorskip("litevlm_ros.download.hub", reason="downloads need huggingface_hub")
 download, list_files = hub_module.download, hub_module.list_files
@@ -82,10 +84,139 @@ def test_a_part_that_has_arrived_is_not_counted_again(
     assert listing.missing_bytes(tmp_path) == 10_000
 
 
-def test_pickled_weights_alone_are_no_checkpoint(offer: Callable[..., FakeHub], repository: str, commit: str) -> None:
-    offered = offer(config__json=2, pytorch_model__bin=9)
-    with pytest.raises(DownloadError, match=r"no model\.safetensors.*pickled weights are not read"):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pytorch_model.bin", r"\(pickled weights are not read, nor those that AWQ or GPTQ has quantized\)"),
+        ("internvl-Q4_K_M.gguf", r"\(GGUF files are for llama\.cpp and are not read; take the model that"),
+        ("adapter_config.json", r"\(it is a LoRA adapter: merge it into its base model"),
+        ("README.md", "; take another --model"),
+    ],
+)
+def test_a_listing_tells_that_there_are_no_weights(
+    name: str, told: str, offer: Callable[..., FakeHub], repository: str, commit: str
+) -> None:
+    offered = offer(config__json=2)
+    offered.repositories[repository][commit][name] = b"x"
+    with pytest.raises(DownloadError, match=rf"holds no model\.safetensors, so it cannot be used.*{told}"):
         list_files(HubModel(repository, commit), offered.url)
+
+
+@pytest.mark.parametrize(
+    ("shards", "odd"),
+    [
+        (("1-of-00003", "3-of-00003"), "model-00002-of-00003.safetensors"),
+        (("1-of-00002", "2-of-00002", "1-of-00001"), "model-00001-of-00001.safetensors"),
+        (("1-of-99999",), "model-00002-of-99999.safetensors"),
+        (("0-of-00000",), "model-00000-of-00000.safetensors"),
+    ],
+)
+def test_shards_that_are_no_whole_set(
+    shards: tuple[str, ...], odd: str, offer: Callable[..., FakeHub], repository: str, commit: str
+) -> None:
+    offered = offer(config__json=2)
+    files = offered.repositories[repository][commit]
+    files["model.safetensors.index.json"] = b"{}"
+    files |= {f"model-0000{shard}.safetensors": b"x" for shard in shards}
+    with pytest.raises(DownloadError, match=f"is not one whole set of weights: {odd} is missing or too many"):
+        list_files(HubModel(repository, commit), offered.url)
+
+
+def test_shards_without_an_index(offer: Callable[..., FakeHub], repository: str, commit: str) -> None:
+    offered = offer(config__json=2)
+    offered.repositories[repository][commit]["model-00001-of-00001.safetensors"] = b"x"
+    with pytest.raises(DownloadError, match=r"model\.safetensors\.index\.json is missing"):
+        list_files(HubModel(repository, commit), offered.url)
+
+
+@pytest.mark.parametrize("weight_map", [{}, [], None, {"a": 5}, {"a": "../model.safetensors"}])
+def test_an_index_of_other_files(
+    weight_map: object, offer: Callable[..., FakeHub], repository: str, commit: str, tmp_path: Path
+) -> None:
+    offered = offer(config__json=2)
+    files = offered.repositories[repository][commit]
+    index = {"weight_map": weight_map}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    files |= {f"model-0000{number}-of-00002.safetensors": b"x" for number in (1, 2)}
+    listing = list_files(HubModel(repository, commit), offered.url)
+    download(listing, tmp_path / "new", weights=False)
+    with pytest.raises(CheckpointError, match=r"index\.json does not name the 2 files of weights that are listed"):
+        listing.check_index(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../config.json", "/etc/hosts.json", "C:\\x.json", "..", ".", "", "\0.json", "\x1b[2J.json",
+        "x" * 300 + ".json", "config.json.", "CONFIG.JSON", "\ud800.json", "other.json",
+        "model-\x1b0001-of-00001.safetensors",
+    ],
+)  # fmt: skip
+def test_other_names_never_become_files(
+    name: str, offer: Callable[..., FakeHub], repository: str, commit: str, tmp_path: Path
+) -> None:
+    offered = offer(config__json=2, model__safetensors=9)
+    offered.repositories[repository][commit][name] = b"x"
+    listing = list_files(HubModel(repository, commit), offered.url)
+    for weights in (False, True):
+        download(listing, tmp_path / "new", weights=weights)
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("size", [5_000_000_000, (32 << 20) + 1])
+def test_descriptions_are_small(size: int, published: FakeHub, repository: str, commit: str) -> None:
+    edit(published, lambda entry: entry.update(size=size), "config.json")
+    with pytest.raises(DownloadError, match=r"config\.json of .* is said to have .* GB, which cannot be right"):
+        list_files(HubModel(repository, commit), published.url)
+
+
+@pytest.mark.parametrize("size", [10**4000, 1 << 51])
+def test_weights_of_a_size_that_no_disk_has(size: int, published: FakeHub, repository: str, commit: str) -> None:
+    edit(published, lambda entry: entry["lfs"].update(size=size), "model.safetensors")
+    with pytest.raises(DownloadError, match="is said to have more bytes than any model"):
+        list_files(HubModel(repository, commit), published.url)
+
+
+@pytest.mark.parametrize("wrong", [{"size": -1}, {"size": True}, {"size": "2"}, {"size": 2.5}, {"size": None}])
+def test_sizes_that_are_none(wrong: dict[str, Any], published: FakeHub, repository: str, commit: str) -> None:
+    edit(published, lambda entry: entry.update(wrong), "config.json")
+    with pytest.raises(DownloadError, match=r"gives no size or hash for config\.json"):
+        list_files(HubModel(repository, commit), published.url)
+
+
+@pytest.mark.parametrize("wrong", ["", "0" * 39, "G" * 40, "\x1b[2J", 5, None, ["0" * 40]])
+def test_hashes_that_are_none(wrong: Any, published: FakeHub, repository: str, commit: str) -> None:
+    edit(published, lambda entry: entry.update(blobId=wrong), "config.json")
+    with pytest.raises(DownloadError, match=r"gives no size or hash for config\.json"):
+        list_files(HubModel(repository, commit), published.url)
+
+
+@pytest.mark.parametrize(
+    ("licence", "shown"),
+    [("\x1b[2Jmit\nfree", r"\x1b[2Jmit\nfree"), ("x" * 5000, "x" * 60 + "..."), ([1], ""), ({}, ""), (None, "")],
+)
+def test_licences(licence: Any, shown: str, published: FakeHub, repository: str, commit: str) -> None:
+    published.licence = licence
+    assert list_files(HubModel(repository, commit), published.url).licence == shown
+
+
+def test_a_listing_that_never_ends(published: FakeHub, repository: str, commit: str) -> None:
+    published.instead[LISTING] = pieces(b"[" * 65536, chunked=True, endless=True)
+    with pytest.raises(DownloadError, match="has more bytes than the 8388608 that are listed or allowed"):
+        list_files(HubModel(repository, commit), published.url)
+
+
+def edit(hub: FakeHub, change: Callable[[dict[str, Any]], object], name: str) -> None:
+    """Changes what the hub says of one file."""
+    listing = hub.listing
+
+    def edited(repository: str, revision: str, blobs: bool) -> dict[str, Any] | None:
+        found = listing(repository, revision, blobs)
+        assert found is not None
+        change(next(entry for entry in found["siblings"] if entry["rfilename"] == name))
+        return found
+
+    hub.listing = edited  # type: ignore[method-assign]
 
 
 def test_no_configuration(offer: Callable[..., FakeHub], repository: str, commit: str) -> None:
@@ -121,7 +252,13 @@ def test_files_without_hashes_are_not_trusted(
         list_files(HubModel(repository, commit), published.url)
 
 
-@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b"[1, 2]", b'{"sha": 5}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html>Please log in</html>", b"[1, 2]", b'{"sha": 5}', b"\xff\xfe", b"[" * 200_000, b"null",
+        b'{"siblings": ' + b"9" * 6000 + b"}", b'{"siblings": "config.json"}', b'{"siblings": {}}',
+    ],
+)  # fmt: skip
 def test_a_page_that_wants_a_login(page: bytes, published: FakeHub, repository: str, commit: str) -> None:
     published.page = page
     with pytest.raises(DownloadError, match="does not answer as a hub does"):
@@ -131,6 +268,12 @@ def test_a_page_that_wants_a_login(page: bytes, published: FakeHub, repository: 
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://mirror", "https://"])
 def test_addresses_that_are_none(endpoint: str) -> None:
     with pytest.raises(DownloadError, match="is not the address of a hub"):
+        list_files(HubModel("a/b", "main"), endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["https://xn--", "https://[", "http://x:99999999", "http://\x01/"])
+def test_addresses_of_no_host(endpoint: str) -> None:
+    with pytest.raises(DownloadError, match="no connection to"):
         list_files(HubModel("a/b", "main"), endpoint)
 
 

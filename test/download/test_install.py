@@ -98,7 +98,8 @@ def test_a_checkpoint_on_disk(checkpoints: dict[str, Path], tmp_path: Path) -> N
     install_model(InstallRequest(tmp_path / "models", str(checkpoints["native"])), lines.append)
     check_loads(tmp_path / "models")
     assert Origin.read(tmp_path / "models" / TEXT) == Origin(str(checkpoints["native"].resolve()), "")
-    assert [line.split(":")[0] for line in lines] == [str(tmp_path / "models" / part) for part in PARTS]
+    assert "of weights to split; " in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == [str(tmp_path / "models" / part) for part in PARTS]
 
 
 def test_one_half_then_the_other(wanted: InstallRequest, published: FakeHub) -> None:
@@ -226,13 +227,82 @@ def test_an_architecture_that_cannot_run_is_refused_before_its_weights_are_fetch
     config = json.loads(files["config.json"])
     config["llm_config"] |= {"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"]}
     files["config.json"] = json.dumps(config).encode()
-    with pytest.raises(CheckpointError, match=r"@0123456789abcdef\w+/config\.json: model_type is 'internlm2'"):
+    with pytest.raises(CheckpointError, match=r"^someone/tiny-internvl@0123456789abcdef\w+/config\.json: .*internlm2"):
         install_model(wanted, silent)
     assert not [path for path, _ in published.requests if path.endswith(".safetensors")]
+    assert list(wanted.output.iterdir()) == []
     files["config.json"] = b'{"model_type": "llama"}'
     shutil.rmtree(wanted.output)
-    with pytest.raises(CheckpointError, match="not a whole InternVL model"):
+    with pytest.raises(CheckpointError, match="a language model without a vision encoder"):
         install_model(wanted, silent)
+
+
+@pytest.mark.parametrize(
+    ("file", "contents", "reason"),
+    [
+        ("config.json", b"[" * 200_000, "cannot be read as JSON"),
+        ("tokenizer.json", b"{}", "the tokenizer in .* is damaged"),
+        ("tokenizer_config.json", b"[]", "holds a list"),
+        ("generation_config.json", b"9" * 6000, "cannot be read as JSON"),
+        ("special_tokens_map.json", b"\xff", "cannot be read as JSON"),
+    ],
+)
+def test_what_describes_the_weights_is_read_before_they_are_fetched(
+    file: str,
+    contents: bytes,
+    reason: str,
+    wanted: InstallRequest,
+    published: FakeHub,
+    repository: str,
+    commit: str,
+) -> None:
+    published.repositories[repository][commit][file] = contents
+    with pytest.raises(CheckpointError, match=reason) as raised:
+        install_model(wanted, silent)
+    assert str(raised.value).isprintable()
+    assert staging.STAGING not in str(raised.value)
+    assert not [path for path, _ in published.requests if path.endswith(".safetensors")]
+    assert list(wanted.output.iterdir()) == []
+
+
+def test_a_tokenizer_without_the_tokens_of_images(
+    wanted: InstallRequest, published: FakeHub, repository: str, commit: str
+) -> None:
+    files = published.repositories[repository][commit]
+    files["tokenizer.json"] = files["tokenizer.json"].replace(b"<img>", b"<imj>")
+    with pytest.raises(CheckpointError, match="the tokenizer has no <img>"):
+        install_model(wanted, silent)
+    assert not [path for path, _ in published.requests if path.endswith(".safetensors")]
+
+
+def test_weights_that_are_not_those_of_the_configuration_are_not_kept(
+    wanted: InstallRequest, published: FakeHub, repository: str, commit: str
+) -> None:
+    """The hub's hashes are right, so a second attempt would fetch the same."""
+    published.repositories[repository][commit]["model.safetensors"] = b"\xff" * 50_000
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or not a safetensors file"):
+        install_model(wanted, silent)
+    assert list(wanted.output.iterdir()) == []
+
+
+def test_what_it_will_take_is_told_first(
+    wanted: InstallRequest, published: FakeHub, checkpoints: dict[str, Path]
+) -> None:
+    lines: list[str] = []
+    published.cuts["config.json"] = [0] * 6
+    with pytest.raises(DownloadError):
+        install_model(wanted, lines.append)
+    weights = (checkpoints["original"] / "model.safetensors").stat().st_size
+    (line,) = lines
+    assert f"(mit): {staging.gigabytes(sum_of(published, wanted))} to download from {published.url}; " in line
+    assert f" of disk needed until it is split, {staging.gigabytes(weights)} afterwards" in line
+
+
+def sum_of(hub: FakeHub, request: InstallRequest) -> int:
+    """Returns the bytes of all files that belong to a checkpoint."""
+    (files,) = hub.repositories[str(request.model)].values()
+    names = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    return sum(len(files[name]) for name in names)
 
 
 def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -240,7 +310,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoints: dict[str, Path
     shutil.copytree(checkpoints["original"], whole, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(CheckpointError, match=r"whole.*tokenizer"):
         install_model(InstallRequest(tmp_path / "models", str(whole)), silent)
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_damaged_checkpoint_on_disk_leaves_nothing(checkpoints: dict[str, Path], tmp_path: Path) -> None:

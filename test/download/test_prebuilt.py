@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import FakeHub
+from fake_hub import FakeHub, pieces, redirect
 from package_files import DEMO_MODEL
 
 from litevlm_ros.download import prebuilt
@@ -206,6 +206,31 @@ def test_neither_a_file_nor_a_url(model: Path) -> None:
         with pytest.raises(DownloadError, match="is not a file, nor a URL"):
             install(source, model)
     assert names(model) == []
+
+
+def test_a_redirect_does_not_bring_engines_unencrypted_from_elsewhere(model: Path, hub: FakeHub) -> None:
+    hub.instead["engines.tar.gz"] = redirect("http://models.example/engines.tar.gz")
+    with pytest.raises(DownloadError, match=r"redirects to http://models\.example/engines\.tar\.gz, and whoever is in"):
+        install(f"{hub.url}/a/b/resolve/main/engines.tar.gz", model)
+    assert names(model) == []
+
+
+def test_an_archive_that_never_ends(model: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prebuilt, "LARGEST", 1_000_000)
+    hub.instead["engines.tar.gz"] = pieces(bytes(1 << 16), chunked=True, endless=True)
+    with pytest.raises(DownloadError, match="has more bytes than the 1000000 that are listed or allowed"):
+        install(f"{hub.url}/a/b/resolve/main/engines.tar.gz", model)
+    assert names(model) == []
+
+
+def test_what_a_sidecar_says_does_not_steer_the_terminal(engine: Engine, pack: Callable[[], Path], model: Path) -> None:
+    engine(VISION, version="\x1b[2J9", part="\x1b]0;x\x07")
+    with pytest.raises(DownloadError) as raised:
+        install(pack(), model)
+    assert str(raised.value).isprintable()
+    engine(VISION, precision_built="fp16", compute_capabilities=("\x1b[2J",))
+    with pytest.raises(DownloadError, match=r"built for compute capability \\x1b\[2J and"):
+        install(pack(), model)
 
 
 def test_engines_do_not_come_unencrypted_from_elsewhere(model: Path) -> None:

@@ -270,6 +270,11 @@ def test_severities_are_ros_severities(recorder: Recorder) -> None:
     assert recorder.lines == [("debug", "a 1"), ("info", "b"), ("warning", "c"), ("error", "d")]
 
 
+def test_a_log_line_does_not_steer_a_terminal(recorder: Recorder) -> None:
+    logging.getLogger("litevlm_ros.somewhere").warning("%s\n%s", "\x1b[2J", "next line")
+    assert recorder.lines == [("warning", "\\x1b[2J\nnext line")]
+
+
 def test_tensorrt_does_not_chat(recorder: Recorder) -> None:
     log = logging.getLogger("litevlm_ros.tensorrt")
     log.info("Loaded engine size: 5 MiB")

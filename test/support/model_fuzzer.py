@@ -97,7 +97,9 @@ def damaged_bytes(data: bytes, rounds: int, rng: random.Random) -> Iterator[tupl
             yield name, damage(data, rng)
 
 
-def odd_values(data: bytes, count: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+def odd_values(
+    data: bytes, count: int, rng: random.Random, values: tuple[Any, ...] = ODD_VALUES
+) -> Iterator[tuple[str, bytes]]:
     """A JSON file with a value of another type or size, or without one of its keys."""
     document = json.loads(data)
     paths = list(_paths(document))
@@ -110,8 +112,8 @@ def odd_values(data: bytes, count: int, rng: random.Random) -> Iterator[tuple[st
             del parent[path[-1]]
             yield f"{path} left out", json.dumps(changed).encode()
         else:
-            parent[path[-1]] = rng.choice(ODD_VALUES)
-            yield f"{path} is {parent[path[-1]]!r}", json.dumps(changed).encode()
+            parent[path[-1]] = rng.choice(values)
+            yield f"{path} is {str(parent[path[-1]])[:60]!r}", json.dumps(changed).encode()
 
 
 def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

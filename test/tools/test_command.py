@@ -20,8 +20,10 @@ from litevlm_ros.tools.command import (
     end_on_signals,
     made_precisions,
     new_parser,
+    note,
     require_positive,
     run_command,
+    say,
 )
 
 
@@ -48,6 +50,17 @@ def test_the_status_is_that_of_the_work(returned: int | None, status: int) -> No
 def test_an_error_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(raising(error), prefix="soak: ", missing="install it ({error})", failed=2) == 2
     assert capsys.readouterr().err == line
+
+
+def test_what_files_and_servers_say_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("built by \x1b[2JTensorRT\r\n")
+    note("\x1b]0;title\x07")
+    for error in (ConfigError("\x1b[2J"), OSError(5, "\x1b[2J"), ImportError("\x1b[2J")):
+        run_command(raising(error), missing="{error}")
+    written = capsys.readouterr()
+    assert written.out == "built by \\x1b[2JTensorRT\\r\n\n"
+    assert "\x1b" not in written.err
+    assert written.err.count(r"\x1b[2J") == 3
 
 
 def test_ctrl_c_is_told_by_its_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ import pytest
 from package_files import ROOT
 
 from litevlm_ros.download import install, prebuilt
-from litevlm_ros.download.catalog import PUBLISHED
 from litevlm_ros.download.install import InstallRequest
 from litevlm_ros.errors import DownloadError
 from litevlm_ros.model_directory import TEXT
@@ -118,8 +117,6 @@ def test_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
 
 def test_the_readme_of_the_models_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "models" / "README.md").read_text()
-    for name, model in PUBLISHED.items():
-        assert f"| `{name}` | {model.repository}, `{model.revision[:7]}` |" in readme
     with pytest.raises(SystemExit):
         download_models.main(["--help"])
     offered = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", capsys.readouterr().out)) - {"--help"}
