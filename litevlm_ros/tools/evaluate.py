@@ -6,6 +6,7 @@ ros2 run litevlm_ros evaluate --table --json table.json --chart table.png
 ros2 run litevlm_ros evaluate --table --accuracy-from table.json --latency-model models --compare-transformers
 ros2 run litevlm_ros evaluate --precisions fp16,fp8,int8,int4 --scenes 125
 ros2 run litevlm_ros evaluate --token-selection random,diversity,similarity,scorer --token-budgets 0.5,0.25 --scenes 170
+ros2 run litevlm_ros evaluate --model models --drivelm test_eval.json --images nuscenes --json drivelm.json
 
 Half of the scenes have combinations that training leaves out. Two baselines answer the same questions: the commonest
 answer to each kind of question in training, and the model when every view is black.
@@ -25,6 +26,8 @@ from typing import Any
 
 from litevlm_ros.config import SPECULATIONS, TOKEN_SELECTIONS, VIEW_SELECTIONS, PipelineConfig
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.lab.evaluation.drivelm import DriveLMData, report_drivelm
+from litevlm_ros.lab.evaluation.drivelm_objects import OBJECT_FORMS, SOURCE_FORM, STITCHED_FORM, Wording
 from litevlm_ros.lab.evaluation.evaluation import report_evaluation
 from litevlm_ros.lab.evaluation.precision_loss import report_precisions
 from litevlm_ros.lab.evaluation.table_file import TableFile
@@ -43,6 +46,7 @@ from litevlm_ros.tools.command import (
     new_parser,
     note,
     run_command,
+    say,
 )
 
 
@@ -67,18 +71,24 @@ def _run(options: argparse.Namespace) -> None:
         text_precision=options.text_precision,
         decode=options.decode,
         threads=options.threads,
+        max_tiles=options.max_tiles,
+        stitch_views=options.stitch_views,
     )
     if options.table:
         _make_table(options, config)
         return
     text, figures = _examine(options, config)
-    print(text)
+    say(text)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _examine(options: argparse.Namespace, config: PipelineConfig) -> tuple[str, dict[str, Any]]:
     scenes, seed = options.scenes, options.seed
+    if options.drivelm:
+        data = DriveLMData(options.drivelm, options.images, options.drivelm_questions)
+        wording = Wording.chosen(options.object_form, options.drivelm_hint, stitched=options.stitch_views)
+        return report_drivelm(config, data, options.with_views or "lexical", wording, note)
     if options.precisions:
         return report_precisions(config, options.precisions.split(","), seed, scenes, note)
     with contextlib.closing(Pipeline.from_config(config)) as pipeline:
@@ -96,7 +106,13 @@ def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
         note("without --json FILE, a run that is interrupted starts from the beginning")
     run = TableRun(
         base=config,
-        parts=Parts(options.with_views, options.with_tokens, options.keep, options.with_drafts, precisions),
+        parts=Parts(
+            options.with_views or Parts.view_selection,
+            options.with_tokens,
+            options.keep,
+            options.with_drafts,
+            precisions,
+        ),
         seed=options.seed,
         questions=options.questions,
         latency_questions=options.latency_questions,
@@ -105,7 +121,7 @@ def _make_table(options: argparse.Namespace, config: PipelineConfig) -> None:
         reference=_reference(config) if options.compare_transformers else None,
     )
     table = make_table(run, note, TableFile(options.json, fresh=options.fresh))
-    print(table.markdown())
+    say(table.markdown())
     if options.markdown:
         options.markdown.write_text(table.markdown() + "\n", encoding="utf-8")
     if options.chart:
@@ -131,6 +147,23 @@ def _check_combination(options: argparse.Namespace) -> None:
             "--compare-transformers adds a row of times to --table; give that, and some --latency-questions. "
             "`benchmark --compare-transformers` compares single stages"
         )
+    if bool(options.drivelm) != bool(options.images):
+        raise ConfigError(
+            "--drivelm FILE asks about the pictures in --images DIR; give both. See docs/drivelm.md for where they are"
+        )
+    if (options.object_form or options.drivelm_hint is not None) and not options.drivelm:
+        raise ConfigError(
+            "--object-form and --drivelm-hint say how to ask --drivelm FILE; give that, or leave them out"
+        )
+    if options.object_form == STITCHED_FORM and not options.stitch_views:
+        raise ConfigError(
+            "--object-form stitched writes objects in thousandths of the stitched picture; give --stitch-views with it"
+        )
+    if options.drivelm and (options.table or options.view_selection or options.token_selection or options.precisions):
+        raise ConfigError(
+            "--drivelm is an evaluation of its own; leave out --table, --view-selection, --token-selection and "
+            "--precisions"
+        )
 
 
 def _check_writable(option: str, file: Path) -> None:
@@ -151,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     add_backend_options(model)
     add_loaded_precision_options(model)
     add_decode_option(model)
+    model.add_argument(
+        "--max-tiles", type=int, default=1, metavar="N", help="tiles that a view is cut into (%(default)s)"
+    )
+    model.add_argument(
+        "--stitch-views", action="store_true", help="show all views as one picture, to models that were trained so"
+    )
     work = parser.add_argument_group("scenes")
     work.add_argument("--scenes", type=int, default=500, metavar="N", help="number of scenes (%(default)s)")
     work.add_argument("--seed", type=int, default=0, metavar="S", help="other scenes for each S (%(default)s)")
@@ -200,7 +239,9 @@ def _parser() -> argparse.ArgumentParser:
         "--fresh", action="store_true", help="measure all rows anew, also those that the file of --json has"
     )
     table.add_argument(
-        "--with-views", choices=VIEW_SELECTIONS[1:], default=Parts.view_selection, help="view selection (%(default)s)"
+        "--with-views",
+        choices=VIEW_SELECTIONS[1:],
+        help=f"view selection, also of --drivelm (table: {Parts.view_selection}, DriveLM: lexical)",
     )
     table.add_argument(
         "--with-tokens",
@@ -219,6 +260,30 @@ def _parser() -> argparse.ArgumentParser:
         default="/".join(Parts.precisions),
         metavar="V/T",
         help="vision/text precisions of the last row (%(default)s)",
+    )
+    drivelm = parser.add_argument_group("DriveLM", "accuracy and match as its challenge scores them, on data of yours")
+    drivelm.add_argument(
+        "--drivelm", type=Path, metavar="FILE", help="ask the questions of this file, in the form of test_eval.json"
+    )
+    drivelm.add_argument("--images", type=Path, metavar="DIR", help="folder with the pictures of nuScenes")
+    drivelm.add_argument(
+        "--drivelm-questions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of questions, from as many scenes as possible; 0: all (%(default)s)",
+    )
+    drivelm.add_argument(
+        "--object-form",
+        choices=OBJECT_FORMS,
+        help="how the model was taught to write objects: in pixels of a camera's picture as the file does, or in "
+        f"thousandths of the stitched picture (with --stitch-views: {STITCHED_FORM}, else {SOURCE_FORM})",
+    )
+    drivelm.add_argument(
+        "--drivelm-hint",
+        metavar="TEXT",
+        help=f"put this behind each question; '' puts nothing (with --object-form {STITCHED_FORM}: the words of "
+        "Mini-InternVL2-DA-DriveLM's training, else nothing)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

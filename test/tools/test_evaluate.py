@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from drivelm_example import write_example
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.lab.benchmarking import comparison
+from litevlm_ros.lab.evaluation.drivelm_objects import TRAINED_HINT, Wording
 from litevlm_ros.tools import evaluate
 from litevlm_ros.tools.evaluate import main
 
@@ -52,6 +54,14 @@ def test_a_file_that_cannot_be_written_is_explained_at_once(tmp_path: Path, caps
         (["--token-selection", "magic"], "token_selection is 'magic'; allowed: off, random"),
         (["--token-selection", "random", "--token-budgets", "half"], "--token-budgets is 'half'"),
         (["--token-selection", "random", "--token-budgets", "0.5,2"], "token_selection_keep is 2.0"),
+        (["--drivelm", "a.json"], "--drivelm FILE asks about the pictures in --images DIR; give both"),
+        (["--images", "."], "--drivelm FILE asks about the pictures in --images DIR; give both"),
+        (["--drivelm", "a.json", "--images", ".", "--table"], "--drivelm is an evaluation of its own"),
+        (["--drivelm", "a.json", "--images", ".", "--object-form", "stitched"], "give --stitch-views with it"),
+        (["--object-form", "source"], "--object-form and --drivelm-hint say how to ask --drivelm FILE; give that"),
+        (["--drivelm-hint", "Be brief."], "--object-form and --drivelm-hint say how to ask --drivelm FILE; give that"),
+        (["--drivelm", "nowhere.json", "--images", "."], "--drivelm: cannot read nowhere.json"),
+        (["--drivelm", "a", "--images", ".", "--drivelm-questions", "-1"], "--drivelm-questions is -1; allowed: from"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,3 +118,74 @@ def test_the_choice_of_decode_steps_is_handed_on(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(evaluate, "report_precisions", report)
     assert main(["--precisions", "fp16", "--decode", "kernels"]) == 0
     assert [config.decode for config in configs] == ["kernels"]
+
+
+def test_drivelm_is_scored_with_all_views_and_with_chosen_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="runs the demo model: pip install 'litevlm_ros[onnxruntime]'")
+    example, file = write_example(tmp_path), tmp_path / "report.json"
+    arguments = ["--drivelm", str(example.file), "--images", str(example.images), "--threads", "1"]
+    assert main([*arguments, "--json", str(file)]) == 0
+    report = json.loads(file.read_text())
+    whole, chosen = report["runs"]["all_views"], report["runs"]["chosen_views"]
+    assert (report["key_frames"], report["questions"], whole["accuracy_all"]["of"]) == (3, 36, 30)
+    for run in (whole, chosen):
+        assert 0.5 < run["accuracy_all"]["share"] < run["accuracy"]["share"] < 1, "it never learned to write letters"
+        assert run["match"] == {"f1": 0, "of": 3}, "nor coordinates"
+    assert chosen["means"]["views"] < 4 < whole["means"]["views"]
+    assert chosen["means"]["visual_tokens"] < whole["means"]["visual_tokens"]
+    assert chosen["means"]["vision"] < whole["means"]["vision"]
+    printed = capsys.readouterr().out
+    assert f"| all views | {100 * whole['accuracy']['share']:.1f} (" in printed
+    assert "Left out of the challenge's scores: ChatGPT's" in printed
+
+
+def test_drivelm_asks_as_few_questions_as_wanted_and_tells_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="runs the demo model: pip install 'litevlm_ros[onnxruntime]'")
+    example = write_example(tmp_path)
+    next(example.images.rglob("*CAM_BACK__*2.jpg")).unlink()
+    arguments = ["--drivelm", str(example.file), "--images", str(example.images), "--threads", "1", "--stitch-views"]
+    assert main([*arguments, "--drivelm-questions", "14"]) == 0
+    printed = capsys.readouterr()
+    assert "14 questions about 2 key frames of test_eval.json" in printed.out
+    assert "objects in the stitched form" in printed.out
+    line = "Left out, key frames without all of their pictures: 1 (the first: ../nuscenes/samples/CAM_BACK/"
+    assert line in printed.out
+    assert line in printed.err, "also before minutes of work"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        ([], "source"),
+        (["--stitch-views"], "stitched"),
+        (["--stitch-views", "--object-form", "source"], "source"),
+        (["--stitch-views", "--object-form", "stitched"], "stitched"),
+    ],
+)
+def test_the_form_of_objects_follows_from_the_picture_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], form: str
+) -> None:
+    wordings: list[Wording] = []
+
+    def report(config: object, data: object, selection: str, wording: Wording, notify: object) -> tuple[str, dict]:
+        wordings.append(wording)
+        return "", {}
+
+    monkeypatch.setattr(evaluate, "report_drivelm", report)
+    asked = ["--drivelm", "a.json", "--images", ".", *arguments]
+    assert main([*asked, "--drivelm-hint", "Be brief."]) == 0
+    assert main(asked) == 0
+    assert wordings == [Wording(form, "Be brief."), Wording(form, TRAINED_HINT if form == "stitched" else "")]
+
+
+def test_drivelm_without_one_readable_picture_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="runs the demo model: pip install 'litevlm_ros[onnxruntime]'")
+    example = write_example(tmp_path)
+    for picture in example.images.rglob("*.jpg"):
+        picture.write_bytes(b"no picture")
+    assert main(["--drivelm", str(example.file), "--images", str(example.images), "--threads", "1"]) == 1
+    assert f"--images: no picture in {example.images} can be read" in capsys.readouterr().err
