@@ -11,11 +11,19 @@ SYSTEM_ROS := $(or $(ROS_DISTRO),$(lastword $(sort $(notdir $(patsubst %/setup.b
 PYTHON := $(if $(SYSTEM_ROS),/usr/bin/python3,python3)
 
 DEMO_SECONDS := 60
+# Of these, the ones on make's command line are in the environment of recipes. There, quotes in them do no harm.
+MODEL :=
 VIDEO :=
+CAMERA :=
+IMAGE :=
+QUESTION :=
+DEMO_OPTIONS := --seconds $(DEMO_SECONDS) --output demo_out/ $${MODEL:+--model "$$MODEL"} $${VIDEO:+--video "$$VIDEO"} \
+	$${CAMERA:+--camera "$$CAMERA"} $${IMAGE:+--image "$$IMAGE"} $${QUESTION:+--question "$$QUESTION"}
 PYTEST_ARGS :=
 WORKERS := 2
 
 VENV_DONE := .venv/.runtime-done
+CONVERT_DONE := .venv/.convert-done
 DEV_DONE := .venv/.dev-done
 BUILD_DONE := install/.build-done
 
@@ -44,14 +52,19 @@ $(DEV_DONE): $(VENV_DONE) requirements/dev.txt
 	$(PYTHON) scripts/create_venv.py .venv --dev $(if $(SYSTEM_ROS),--system-ros)
 	touch $@
 
+# Mistakes, and what it all takes, are told before packages are installed.
+$(CONVERT_DONE): $(VENV_DONE) requirements/convert.txt requirements/gpu.txt | $(BUILD_DONE)
+	@$(ENV); python -m litevlm_ros.tools.demo --check $(DEMO_OPTIONS)
+	$(PYTHON) scripts/create_venv.py .venv --convert $(if $(SYSTEM_ROS),--system-ros)
+	touch $@
+
 $(BUILD_DONE): $(VENV_DONE) $(BUILD_INPUTS)
 	$(ENV); unset MAKEFLAGS MFLAGS; python -m colcon build --symlink-install --base-paths . --event-handlers status- \
 		--cmake-args -DPython3_EXECUTABLE="$$(command -v python)" -DPYTHON_EXECUTABLE="$$(command -v python)"
 	touch $@
 
-demo: setup ## run cameras and node, ask questions (DEMO_SECONDS=60, VIDEO=file)
-	$(ENV); export ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((1 + $$$$ % 101))}"; \
-		python -m litevlm_ros.tools.demo --seconds $(DEMO_SECONDS) --output demo_out/ $(if $(VIDEO),--video "$(VIDEO)")
+demo: setup $(if $(MODEL),$(CONVERT_DONE)) ## run cameras and node (DEMO_SECONDS=60, MODEL=internvl2-1b or DIR, VIDEO=, CAMERA=, IMAGE=, QUESTION=)
+	@$(ENV); export ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((1 + $$$$ % 101))}"; python -m litevlm_ros.tools.demo $(DEMO_OPTIONS)
 
 # ROS from apt brings pytest plugins for older pytests: only ours are loaded.
 test: setup lint ## lint, then run all tests (PYTEST_ARGS="-k node -x", WORKERS=0 for a debugger)
@@ -73,6 +86,6 @@ docs: setup $(DEV_DONE) ## write the API reference to docs/api/index.html
 	$(ENV); python -W error::UserWarning -W "ignore:Error parsing type annotation" -m pdoc --output-directory docs/api \
 		litevlm_ros '!litevlm_ros.launching'
 
-clean: ## remove everything that the commands above made
+clean: ## remove everything that the commands above made, but the models in models/
 	rm -rf .venv build install log demo_out docs/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

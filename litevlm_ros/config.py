@@ -230,8 +230,8 @@ class PipelineConfig(_Validated):
     `model_dir`: the model directory, with engines or exported graphs.
     `engine_dir`: the directory of the engines if they are elsewhere.
     `backend`: 'auto' takes TensorRT if there are engines that fit this machine, else ONNX Runtime.
-    `vision_precision`, `text_precision`: precision of the engine or graph to load; 'auto' takes the most accurate one
-    that fits.
+    `vision_precision`, `text_precision`: precision of the engine or graph to load; 'auto' takes the most accurate
+    engine that fits, or on a CPU the graph that suits it (`runtime/onnx/graph_choice.py`).
     `decode`: what computes decode steps and drafts on TensorRT: 'kernels' is one kernel of this package, 'engine' the
     engine's blocks, and 'auto' the kernel where it is supported and right.
     `memory_budget_mb`: memory in MB above which loading the model gives a warning (0: none).

@@ -67,6 +67,18 @@ def physical_cores() -> int:
     return len(cores)
 
 
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Returns Linux's names of the CPU's instructions, such as 'avx512_vnni' or 'asimddp'; none on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    # The keys of x86-64 and of ARM.
+    found = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(found, "").split())
+
+
 def resident_bytes() -> int:
     """Returns the bytes of this process that are in RAM."""
     return int(psutil.Process().memory_info().rss)

@@ -26,10 +26,14 @@ WORD_PRECISION = "int8"
 
 GRAPH_PRECISIONS = ("fp16", *PACKED_PRECISIONS)
 """The precisions in which graphs are exported besides fp32. ONNX Runtime does not compute in bf16 on a CPU. Graphs of
-packed precisions hold the weights of engines, and compute with them in fp32."""
+packed precisions hold the weights of engines."""
 
-PRECISION_CHOICES = ("auto", *PRECISIONS)
-"""The choices when a model is loaded: 'auto' takes the most accurate precision that is there and fits."""
+CPU_PRECISIONS = ("int8", "int4")
+"""The precisions whose graphs multiply in 8 bits, the more accurate first. A CPU has no arithmetic for fp8."""
+
+PRECISION_CHOICES = ("auto", "fp32", *PRECISIONS)
+"""The choices when a model is loaded. 'auto' takes the most accurate engine that is there and fits, or the graph that
+suits the CPU best. There are graphs in fp32, but no engines."""
 
 _BF16_CAPABILITY = (8, 0)
 """The first compute capability with bf16 matrix products (NVIDIA's CUDA guide)."""
@@ -49,6 +53,11 @@ def stored_in(name: str, precision: str) -> str:
     if name in UNPACKED_MATRICES:
         return "fp16"
     return WORD_PRECISION if name in WORD_TABLES else precision
+
+
+def exact_precision(precision: str) -> str:
+    """Returns 'int8_exact', the name of graphs that compute in fp32 with the numbers of an engine in int8."""
+    return f"{precision}_exact"
 
 
 def computed_in(precision: str) -> str:

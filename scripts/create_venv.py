@@ -14,6 +14,7 @@ from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON_OF_WHEELS = (3, 13)
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 
 
@@ -60,11 +61,35 @@ def install(venv: Path, requirements: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
+def has_nvidia_gpu() -> bool:
+    """Returns True on a PC with NVIDIA's driver. A Jetson's packages come with JetPack."""
+    return platform.machine() == "x86_64" and NVIDIA_DRIVER.exists()
+
+
+def install_for_gpu(venv: Path) -> None:
+    """Installs what runs models on the GPU. Without it they run on the CPU, so a failure is told and is no error."""
+    print(f"setup: installing gpu.txt into {venv}", flush=True)
+    try:
+        install(venv, ["gpu.txt"])
+    except subprocess.CalledProcessError:
+        print(
+            "setup: what runs models on the GPU could not be installed, see above, so they will run on the CPU. pycuda "
+            "needs the CUDA toolkit: sudo apt install nvidia-cuda-toolkit. Then run make demo again after "
+            f"rm {venv}/.convert-done",
+            file=sys.stderr,
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("venv", type=Path, help="directory of the environment")
     parser.add_argument("--system-ros", action="store_true", help="use the ROS 2 that apt has installed")
     parser.add_argument("--dev", action="store_true", help="also install the packages that tests and linters need")
+    parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="also install what downloads and converts models, and what runs them on an NVIDIA GPU if there is one",
+    )
     args = parser.parse_args(argv)
 
     problem = obstacle(args.system_ros)
@@ -74,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     requirements = ["ros_apt.txt"] if args.system_ros else ["runtime.txt", "ros.txt"]
     if args.dev:
         requirements.append("dev.txt")
+    if args.convert:
+        requirements.append("convert.txt")
     try:
         create(args.venv, args.system_ros)
     except subprocess.CalledProcessError:
@@ -86,6 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     except subprocess.CalledProcessError:
         print("setup: pip failed, see above. What is installed by now is kept: run make setup again.", file=sys.stderr)
         return 1
+    if args.convert and has_nvidia_gpu():
+        install_for_gpu(args.venv)
     return 0
 
 

@@ -80,10 +80,37 @@ def test_a_failing_installation_is_reported(
     assert "run make setup again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "ros.txt", "ros_apt.txt", "dev.txt", "docs.txt"])
+@pytest.mark.parametrize(("driver", "installed"), [(True, ["convert.txt", "gpu.txt"]), (False, ["convert.txt"])])
+def test_what_runs_on_a_gpu_is_installed_where_there_is_one_and_may_fail(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    driver: bool,
+    installed: list[str],
+) -> None:
+    asked = []
+
+    def install(venv: Path, requirements: list[str]) -> None:
+        asked.append(requirements[-1])
+        if requirements == ["gpu.txt"]:
+            raise subprocess.CalledProcessError(1, ["pip"])
+
+    (tmp_path / "version").touch()
+    monkeypatch.setattr(create_venv, "NVIDIA_DRIVER", tmp_path / ("version" if driver else "none"))
+    monkeypatch.setattr(create_venv.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(create_venv, "create", lambda venv, system_ros: None)
+    monkeypatch.setattr(create_venv, "install", install)
+    assert create_venv.main([str(tmp_path), "--system-ros", "--convert"]) == 0
+    assert asked == installed
+    assert ("will run on the CPU" in capsys.readouterr().err) == driver
+
+
+@pytest.mark.parametrize(
+    "name", ["runtime.txt", "ros.txt", "ros_apt.txt", "dev.txt", "docs.txt", "convert.txt", "gpu.txt"]
+)
 def test_requirements_are_pinned_for_every_python(name: str) -> None:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
-    requirements = [line for line in lines if line and not line.startswith("#")]
+    requirements = [line for line in lines if line and not line.startswith(("#", "--extra-index-url "))]
     assert requirements
     for requirement in requirements:
         # numpy alone stays as apt has it.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.qwen2 import Qwen2Decoder
+from litevlm_ros.convert.qwen import QwenDecoder
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT
 from litevlm_ros.types import RgbImage
@@ -103,7 +103,7 @@ def _answer_prompts(
     return importance
 
 
-def _answer(text: Qwen2Decoder, prompt: list[int], visual: Tensor) -> None:
+def _answer(text: QwenDecoder, prompt: list[int], visual: Tensor) -> None:
     """Runs the prefill of `prompt` and the first decode steps of the model's answer."""
     config = text.config
     empty = torch.zeros(0, config.num_kv_heads, config.head_dim)

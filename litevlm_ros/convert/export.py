@@ -18,20 +18,40 @@ from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
 from litevlm_ros.checkpoint.files import SafetensorsDirectory
 from litevlm_ros.checkpoint.keys import Sources
 from litevlm_ros.convert.calibration import Calibration, data_for
-from litevlm_ros.convert.checkpoint import load_draft_head, load_text_decoder, load_vision_encoder
+from litevlm_ros.convert.checkpoint import (
+    load_draft_head,
+    load_text_decoder,
+    load_vision_encoder,
+    stored_text_decoder,
+    stored_vision_encoder,
+)
+from litevlm_ros.convert.cpu_graph import store_for_cpu
 from litevlm_ros.convert.draft_head import stored_name
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
-from litevlm_ros.convert.onnx_check import check_draft_graph, check_text_graph, check_vision_graph
-from litevlm_ros.convert.onnx_graphs import PACKED_OPSET, draft_graph, save_graph, text_graph, vision_graph
-from litevlm_ros.convert.packed_graph import round_weights, store_packed
+from litevlm_ros.convert.onnx_check import (
+    EIGHT_BIT_TOLERANCE,
+    TOLERANCE,
+    check_draft_graph,
+    check_text_graph,
+    check_vision_graph,
+)
+from litevlm_ros.convert.onnx_graphs import (
+    MAPPED_BYTES,
+    PACKED_OPSET,
+    draft_graph,
+    save_graph,
+    vision_graph,
+)
+from litevlm_ros.convert.packed_graph import give_weights, store_packed
 from litevlm_ros.convert.packed_weights import stored_weights
 from litevlm_ros.convert.quantized_weights import QuantizedWeight
 from litevlm_ros.convert.shared_weights import check_location, share_weights
+from litevlm_ros.convert.text_graph import text_graph
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
-from litevlm_ros.precision import PACKED_PRECISIONS
+from litevlm_ros.precision import CPU_PRECISIONS, PACKED_PRECISIONS, exact_precision
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -66,14 +86,17 @@ def export_graphs(
     share: bool = False,
     check: bool = True,
     calibration: Calibration | None = None,
+    exact: bool = False,
 ) -> Iterator[ExportedGraph]:
     """Exports the parts in `precisions` (VISION, TEXT), each in its precision, and yields each graph once written.
 
     A text decoder in fp32 comes with the model's draft head, if it has one. fp32 and fp16 are as
-    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give graphs that hold packed weights
-    and compute in fp32 with the numbers that an engine of that precision has; `calibration` makes what INT4's scales
-    are chosen with. `output` becomes a model directory of its own: with
-    `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8", text_precision="fp8")` a pipeline runs it.
+    `export_vision_encoder` and `export_text_decoder` make them. fp8, int8 and int4 give graphs that hold the packed
+    weights of an engine; `calibration` makes what INT4's scales are chosen with. Graphs in int8 and int4 multiply in 8
+    bits (`cpu_graph`). With `exact`, and in fp8, graphs compute in fp32 with the very numbers that an engine has
+    (`packed_graph`), as an engine's accuracy is measured; `exact_precision` names them. `output` becomes a model
+    directory of its own: with `PipelineConfig(output, backend="onnxruntime", vision_precision="fp8",
+    text_precision="fp8")` a pipeline runs it.
     Raises LiteVLMError, which names `output` if its disk is full, and OSError.
     """
     ModelConfig.from_directory(model)  # refuses what cannot run before anything is written
@@ -88,28 +111,45 @@ def export_graphs(
             elif share:
                 raise ConfigError("weights can be shared in fp32 and fp16 only: packed ones are not in the checkpoint")
             else:
-                yield _export_packed(part, asked, model, output, check, calibration)
+                yield _export_packed(part, asked, model, output, check, calibration, exact)
 
 
 def _export_packed(
-    part: str, precision: str, model: Path, output: Path, check: bool, calibration: Calibration | None
+    part: str,
+    precision: str,
+    model: Path,
+    output: Path,
+    check: bool,
+    calibration: Calibration | None,
+    exact: bool,
 ) -> ExportedGraph:
     started = time.monotonic()
-    file = output / graph_name(part, precision)
+    exact = exact or precision not in CPU_PRECISIONS
+    name = exact_precision(precision) if exact else precision
+    file = output / graph_name(part, name)
     data = data_for(precision, calibration)
     stored = dict(stored_weights(part, model, precision, data))
-    module = load_vision_encoder(model) if part == VISION else load_text_decoder(model)
-    round_weights(module, stored)
+    module = (stored_vision_encoder(model) if part == VISION else stored_text_decoder(model)).module
+    give_weights(module, stored, placeholders=True)
+    tolerance = TOLERANCE[torch.float32] if exact else EIGHT_BIT_TOLERANCE
     compare: Callable[[Path], float]
     if isinstance(module, InternVisionEncoder):
-        graph, compare = vision_graph(module, PACKED_OPSET), partial(check_vision_graph, module=module)
+        graph = vision_graph(module, PACKED_OPSET)
+        compare = partial(check_vision_graph, module=module, tolerance=tolerance)
     else:
-        graph, compare = text_graph(module, PACKED_OPSET), partial(check_text_graph, module=module)
-    store_packed(graph, module, stored)
-    error = _save(graph, file, compare if check else None)
+        graph = text_graph(module, PACKED_OPSET)
+        compare = partial(check_text_graph, module=module, tolerance=tolerance)
+    store = store_packed if exact else store_for_cpu
+    store(graph, module, stored)
+
+    def check_with_weights(unfinished: Path) -> float:
+        give_weights(module, stored)
+        return compare(unfinished)
+
+    error = _save(graph, file, check_with_weights if check else None, MAPPED_BYTES)
     return ExportedGraph(
         file=file,
-        precision=precision,
+        precision=name,
         bytes=_size(file),
         shared_bytes=0,
         error=error,
@@ -208,10 +248,12 @@ def _write(
     )
 
 
-def _save(graph: ir.Model, file: Path, check: Callable[[Path], float] | None) -> float | None:
+def _save(
+    graph: ir.Model, file: Path, check: Callable[[Path], float] | None, most_inline: int | None = None
+) -> float | None:
     """Saves a graph as `save_graph` does. An EngineError of `check` names the file that was not written."""
     try:
-        return save_graph(graph, file, check)
+        return save_graph(graph, file, check, most_inline)
     except EngineError as problem:
         raise type(problem)(f"{file} was not written: {problem}") from problem
 

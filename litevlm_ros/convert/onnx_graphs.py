@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
-from litevlm_ros.convert.qwen2 import Qwen2Decoder
+from litevlm_ros.convert.qwen import QwenDecoder
 from litevlm_ros.errors import EngineError
 from litevlm_ros.files import replacing
 
@@ -31,6 +31,8 @@ PACKED_OPSET = 21
 _IR_VERSIONS = {OPSET: 8, PACKED_OPSET: 10}  # the IR versions that belong to the opsets
 _EXPORTER_OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**26  # bytes; leaves 64 MiB of the 2 GiB for the graph itself
+MAPPED_BYTES = 2**25
+"""The bytes from which packed weights lie beside a graph: ONNX Runtime maps them, and keeps no copies of its own."""
 
 
 def vision_graph(module: InternVisionEncoder, opset: int = OPSET) -> ir.Model:
@@ -38,19 +40,6 @@ def vision_graph(module: InternVisionEncoder, opset: int = OPSET) -> ir.Model:
     size = module.config.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     return export_graph(module, (pixels,), ({0: "N"},), ["pixels"], ["visual_tokens"], opset)
-
-
-def text_graph(module: Qwen2Decoder, opset: int = OPSET) -> ir.Model:
-    """Draws `text_decoder.onnx`; S, C, K and M are dynamic. `opset` is OPSET or PACKED_OPSET."""
-    layers = range(module.config.num_layers)
-    inputs = text_inputs(module, new=5, rows=7, wanted=3, visual=4)
-    cache: list[dict[int, str]] = [{0: "C"} for _ in layers]
-    shapes = ({0: "S"}, {0: "S"}, None, {0: "K"}, {0: "M"}, cache, cache)
-    names = ["input_ids", "position_ids", "past_length", "logit_positions", "visual_tokens"]
-    names += [f"past_key.{layer}" for layer in layers] + [f"past_value.{layer}" for layer in layers]
-    results = ["logits", "next_tokens", "hidden"]
-    results += [f"new_key.{layer}" for layer in layers] + [f"new_value.{layer}" for layer in layers]
-    return export_graph(module, inputs, shapes, names, results, opset)
 
 
 def draft_graph(module: DraftHead) -> ir.Model:
@@ -67,8 +56,8 @@ def draft_inputs(module: DraftHead, new: int, rows: int) -> tuple[Tensor, ...]:
     return ids % module.text.config.vocab_size, hidden, past_length, keys[0], values[0]
 
 
-def text_inputs(module: Qwen2Decoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
-    """Returns random inputs of `Qwen2Decoder.forward` for S = `new`, C = `rows`, K = `wanted` and M = `visual`.
+def text_inputs(module: QwenDecoder, new: int, rows: int, wanted: int, visual: int) -> tuple[Any, ...]:
+    """Returns random inputs of `QwenDecoder.forward` for S = `new`, C = `rows`, K = `wanted` and M = `visual`.
 
     They are the same in every call.
     """
@@ -94,8 +83,14 @@ def text_inputs(module: Qwen2Decoder, new: int, rows: int, wanted: int, visual: 
     )
 
 
-def save_graph(model: ir.Model, file: Path, check: Callable[[Path], float] | None = None) -> float | None:
-    """Writes `file`, and weights beyond what one protobuf file can hold to `<file>.data` beside it.
+def save_graph(
+    model: ir.Model,
+    file: Path,
+    check: Callable[[Path], float] | None = None,
+    most_inline: int | None = None,
+) -> float | None:
+    """Writes `file`, and weights to `<file>.data` beside it if they have more than
+    `most_inline` bytes, by default what one protobuf file can hold.
 
     The same model gives the same bytes. Before the graph takes the place of an older one, `check` gets its path. If
     that raises anything, the older graph and its weights stay as they were, and nothing of the new one is left. Returns
@@ -106,10 +101,11 @@ def save_graph(model: ir.Model, file: Path, check: Callable[[Path], float] | Non
         for value in model.graph.initializers.values()
         if value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor)
     )
+    most_inline = _PROTOBUF_LIMIT if most_inline is None else most_inline
     data = file.with_name(f"{file.name}.data")
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as unfinished:
-        if inline <= _PROTOBUF_LIMIT:
+        if inline <= most_inline:
             ir.save(model, unfinished)
             found = _checked(unfinished, check)
         else:
@@ -118,7 +114,7 @@ def save_graph(model: ir.Model, file: Path, check: Callable[[Path], float] | Non
                 found = _checked(unfinished, check)
                 _rename_data(unfinished, unfinished_data.name, data.name)
                 file.unlink(missing_ok=True)  # an older graph must not read the new weights
-    if inline <= _PROTOBUF_LIMIT:
+    if inline <= most_inline:
         data.unlink(missing_ok=True)
     return found
 

@@ -23,12 +23,28 @@ from litevlm_ros.convert.quantized_weights import QuantizedWeight
 from litevlm_ros.errors import EngineError
 
 
-def round_weights(module: nn.Module, stored: Mapping[str, StoredWeight]) -> None:
-    """Gives the parameters of `module` (fp32) the numbers that are `stored` under their names."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            weight = stored[name]
-            parameter.copy_(weight.restored() if isinstance(weight, QuantizedWeight) else weight)
+def give_weights(module: nn.Module, stored: Mapping[str, StoredWeight], *, placeholders: bool = False) -> None:
+    """Gives the parameters of `module` the numbers that are `stored` under their names, in fp32.
+
+    `module` may be on the meta device. With `placeholders`, packed matrices get one number each, seen as often as they
+    are large: enough to draw a graph, and it takes no memory.
+    """
+    names: dict[int, list[str]] = {}
+    for alias, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(alias)
+    for number, aliases in enumerate(names.values()):
+        weight = stored[aliases[0]]
+        if not isinstance(weight, QuantizedWeight):
+            numbers = weight.float()
+        elif placeholders:
+            # Not the same number for all, or the exporter makes one of equal small matrices.
+            numbers = torch.tensor(float(number)).expand(weight.values.shape)
+        else:
+            numbers = weight.restored().float()
+        parameter = nn.Parameter(numbers, requires_grad=False)
+        for alias in aliases:
+            owner, _, attribute = alias.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, parameter)
 
 
 def store_packed(graph: ir.Model, module: nn.Module, stored: Mapping[str, StoredWeight]) -> None:
@@ -48,7 +64,7 @@ def store_packed(graph: ir.Model, module: nn.Module, stored: Mapping[str, Stored
             _replace(graph.graph, value, *_dequantized(graph.graph, name, weight))
             left.discard(name)
         elif weight.dtype == torch.half and weight.dim() > 1:  # biases are too small to matter
-            _replace(graph.graph, value, _initializer(graph.graph, f"{name}.fp16", ir.Tensor(weight.numpy())))
+            _replace(graph.graph, value, add_initializer(graph.graph, f"{name}.fp16", ir.Tensor(weight.numpy())))
     if left:
         raise EngineError(f"the graph has no weight {min(left)} to pack; export it again with this version")
 
@@ -64,8 +80,8 @@ def _dequantized(graph: ir.Graph, name: str, weight: QuantizedWeight) -> tuple[i
     else:
         values = ir.Tensor(weight.values.numpy())
     inputs = [
-        _initializer(graph, f"{name}.{weight.precision}", values),
-        _initializer(graph, f"{name}.scale", ir.Tensor(weight.scale.numpy())),
+        add_initializer(graph, f"{name}.{weight.precision}", values),
+        add_initializer(graph, f"{name}.scale", ir.Tensor(weight.scale.numpy())),
     ]
     axes = {"axis": 1, "block_size": weight.block} if weight.block else {"axis": 0}
     node = ir.node("DequantizeLinear", inputs, axes)
@@ -84,7 +100,8 @@ def _replace(graph: ir.Graph, weight: ir.Value, half: ir.Value, *before: ir.Node
     ir.convenience.replace_all_uses_with(weight, wide)
 
 
-def _initializer(graph: ir.Graph, name: str, tensor: ir.Tensor[Any]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, tensor: ir.Tensor[Any]) -> ir.Value:
+    """Adds an initializer to `graph` and returns it."""
     value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -84,7 +84,7 @@ def _load_tensorrt(config: PipelineConfig, model: ModelConfig) -> Backend:
 def _onnxruntime_obstacle(config: PipelineConfig) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return "it is not installed: `pip install onnxruntime`"
-    from litevlm_ros.runtime.onnx.session import obstacle
+    from litevlm_ros.runtime.onnx.graph_choice import obstacle
 
     return obstacle(config)
 

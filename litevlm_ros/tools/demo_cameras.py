@@ -1,4 +1,4 @@
-"""Publish camera images without cameras: rendered street views, a video file, or a folder of photos.
+"""Publish camera images: rendered street views, a video file, photos, or a camera that is plugged in.
 
 Each camera NAME has NAME/image_raw (sensor_msgs/Image) and NAME/image_raw/compressed (sensor_msgs/CompressedImage), in
 the namespace of this node. The ground truth of rendered views goes to demo_cameras/ground_truth there, as JSON in a
@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("demo_cameras", __doc__)
     pictures = parser.add_mutually_exclusive_group()
     pictures.add_argument("--video", type=Path, metavar="FILE", help="play this video in a loop")
-    pictures.add_argument("--photos", type=Path, metavar="DIR", help="show the photos of this folder in turn")
+    pictures.add_argument("--photos", type=Path, metavar="PATH", help="show this photo, or those of a folder in turn")
+    pictures.add_argument("--device", metavar="DEVICE", help="show what this camera sees, such as /dev/video0")
     parser.add_argument(
         "--cameras", default="", metavar="A,B", help="camera names (default: all six of the street world; else front)"
     )
@@ -76,18 +77,15 @@ def _check(options: argparse.Namespace) -> None:
 
 def _source(options: argparse.Namespace) -> Source:
     # Imported late, so that --help works without OpenCV.
-    from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile
+    from litevlm_ros.lab.demo.pictures import Pictures
 
-    rendered = options.video is None and options.photos is None
+    pictures = Pictures(options.video, options.device, options.photos)
     cameras = [name.strip() for name in options.cameras.split(",") if name.strip()]
-    cameras = cameras or (list(DEMO_CAMERAS) if rendered else [_DEFAULT_CAMERA])
+    cameras = cameras or (list(DEMO_CAMERAS) if pictures.rendered else [_DEFAULT_CAMERA])
     if len(set(cameras)) != len(cameras):
         raise ConfigError(f"--cameras has a name twice: {', '.join(cameras)}")
-    if options.video is not None:
-        return VideoFile(options.video, cameras)
-    if options.photos is not None:
-        return PhotoFolder(options.photos, cameras, options.scene_seconds)
-    return RenderedStreets(cameras, options.seed, options.scene_seconds, options.width, options.height)
+    size = (options.width, options.height)
+    return pictures.open(cameras, seed=options.seed, scene_seconds=options.scene_seconds, size=size)
 
 
 if __name__ == "__main__":

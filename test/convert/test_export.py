@@ -73,20 +73,25 @@ def test_a_full_disk_is_noticed_before_writing(models: Any, tmp_path: Path, monk
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_packed_export_runs_as_a_model_directory_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("exact", "ending"), [(False, ""), (True, "_exact")])
+def test_a_packed_export_runs_as_a_model_directory_of_its_own(exact: bool, ending: str, tmp_path: Path) -> None:
     precisions = {VISION: "int8", TEXT: "int4"}
     calibration = partial(calibration_data, demo_model_directory())
-    vision, text = export_graphs(demo_model_directory(), tmp_path, precisions, calibration=calibration)
-    assert [graph.file.name for graph in (vision, text)] == ["vision_encoder_int8.onnx", "text_decoder_int4.onnx"]
+    vision, text = export_graphs(demo_model_directory(), tmp_path, precisions, calibration=calibration, exact=exact)
+    names = [f"vision_encoder_int8{ending}.onnx", f"text_decoder_int4{ending}.onnx"]
+    assert [graph.file.name for graph in (vision, text)] == names
     assert (vision.packed, text.packed) == (6 * 4 + 2, 4 * 4 + 1)
     assert vision.calibration == ""
     assert "rendered street scenes" in text.calibration
     for graph in (vision, text):
         assert graph.error is not None
-        assert graph.error < 1e-5, "torch computes the same with the rounded weights"
+        if exact:
+            assert graph.error < 1e-5, "torch computes the same with the rounded weights"
+        else:
+            assert 1e-3 < graph.error < 0.1, "inputs of products have 8 bits"
     assert not list(tmp_path.rglob("*.safetensors"))
     pipeline = Pipeline.from_config(PipelineConfig(tmp_path, backend="onnxruntime"))
-    assert pipeline.backend.description.endswith("vision int8, text int4")
+    assert pipeline.backend.description.endswith(f"vision int8{ending}, text int4{ending}")
     pipeline.close()
 
 

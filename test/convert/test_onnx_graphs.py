@@ -12,7 +12,8 @@ import torch
 
 from litevlm_ros.convert import onnx_graphs as onnx_export
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
-from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, vision_graph
+from litevlm_ros.convert.onnx_graphs import save_graph, vision_graph
+from litevlm_ros.convert.text_graph import text_graph
 from litevlm_ros.errors import EngineError
 
 TOLERANCE = 1e-4

@@ -20,7 +20,7 @@ from torch import nn  # noqa: E402
 from litevlm_ros.config import PipelineConfig  # noqa: E402
 from litevlm_ros.convert.export import ExportedGraph, export_graphs  # noqa: E402
 from litevlm_ros.convert.onnx_graphs import PACKED_OPSET, export_graph, save_graph  # noqa: E402
-from litevlm_ros.convert.packed_graph import round_weights, store_packed  # noqa: E402
+from litevlm_ros.convert.packed_graph import give_weights, store_packed  # noqa: E402
 from litevlm_ros.convert.packed_weights import StoredWeight, pack  # noqa: E402
 from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
 from litevlm_ros.errors import EngineError  # noqa: E402
@@ -79,7 +79,7 @@ def test_onnx_runtime_computes_with_the_rounded_numbers(precision: str, tied: bo
     with torch.no_grad():
         exact = module(torch.arange(9)).numpy()
     weights = stored(module, precision)
-    round_weights(module, weights)
+    give_weights(module, weights)
     with torch.no_grad():
         expected = module(torch.arange(9)).numpy()
     assert 1e-3 < np.linalg.norm(expected - exact) / np.linalg.norm(exact) < 0.15
@@ -119,7 +119,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     @functools.cache
     def export(precision: str) -> tuple[ExportedGraph, ...]:
         directory = tmp_path_factory.mktemp(precision)
-        return tuple(export_graphs(DEMO_MODEL, directory, dict.fromkeys(PARTS, precision)))
+        return tuple(export_graphs(DEMO_MODEL, directory, dict.fromkeys(PARTS, precision), exact=True))
 
     return export
 
@@ -140,7 +140,7 @@ def test_graphs_and_engines_hold_the_same_bytes(
 def test_a_head_of_its_own_is_in_the_graph_as_in_the_engine(
     precision: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    (graph,) = export_graphs(models["original"], tmp_path, {TEXT: precision})
+    (graph,) = export_graphs(models["original"], tmp_path, {TEXT: precision}, exact=True)
     arrays = pack(TEXT, models["original"], precision, None)
     assert {f"{table}.int8" for table in WORD_TABLES} < set(arrays)
     assert same_bytes(graph, arrays) == 2 * graph.packed

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from internvl2_1b import INTERNVL2_1B
 from package_files import DEMO_MODEL
 from resident_memory import growth
 from shared_files import made_once
@@ -124,9 +125,10 @@ def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:
 def thin() -> Path:
     """Two layers of InternVL2-1B in fp16: 54 MB of vision encoder, and more of text decoder."""
     pytest.importorskip("transformers", reason="the model is made by transformers")
-    from random_internvl import write_random_internvl
+    from random_internvl import thinned, write_random_internvl
 
-    return made_once("thin_internvl", lambda root: write_random_internvl(root / "model", "thin")) / "model"
+    model = thinned(INTERNVL2_1B)
+    return made_once("thin_internvl", lambda root: write_random_internvl(root / "model", model)) / "model"
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int4"])

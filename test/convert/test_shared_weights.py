@@ -18,8 +18,9 @@ from litevlm_ros.checkpoint.keys import Sources
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.checkpoint_split import split_checkpoint
 from litevlm_ros.convert.export import export_vision_encoder
-from litevlm_ros.convert.onnx_graphs import save_graph, text_graph, text_inputs, vision_graph
+from litevlm_ros.convert.onnx_graphs import save_graph, text_inputs, vision_graph
 from litevlm_ros.convert.shared_weights import share_weights
+from litevlm_ros.convert.text_graph import text_graph
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +23,9 @@ from ros_domains import next_domain
 from ros_process import ROOT, process, slowdown, wait_for
 
 from litevlm_ros.lab.demo import run as run_module
+from litevlm_ros.lab.demo import show as show_module
+from litevlm_ros.lab.demo.pictures import Pictures
+from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.tools.demo import main
 
 pytestmark = pytest.mark.ros
@@ -38,12 +43,15 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         def step(self, deadline: float) -> None:
             nonlocal skipped
             super().step(deadline)
-            if self.complete and set(self._captioned) == set(self._cameras):
+            arrived, _ = self.node.frames()  # as the node tells it, once a second
+            if self.complete and set(self._captioned) == set(self._cameras) and arrived and self.node.backend:
                 skipped = 1000.0
 
-    monkeypatch.setattr(run_module, "Run", Run)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + skipped)
+    monkeypatch.setattr(show_module, "Run", Run)
     monkeypatch.setattr(run_module, "_MOST_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + skipped))
+    monkeypatch.setattr(run_module, "time", clock)
+    monkeypatch.setattr(show_module, "time", clock)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(next_domain()))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -87,6 +95,45 @@ def test_a_video_has_no_truth(
     assert (tmp_path / "out" / "demo.png").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_model_is_converted_once_and_runs(
+    demo: Callable[..., int], tmp_path: Path, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript", reason="a model is exported with onnxscript")
+    from tiny_checkpoint import write_checkpoint
+
+    arguments = ["--model", str(write_checkpoint(tmp_path / "mine")), "--models", str(tmp_path / "models")]
+    arguments += ["--video", str(video), "--question", "Is 'it' a \"car\"?", "--question", "What?"]
+    assert demo(tmp_path / "out", *arguments, "--check") == 0
+    assert not (tmp_path / "models").exists()
+    status = demo(tmp_path / "out", *LONG, *arguments)
+    printed = capfd.readouterr()
+    assert status == 0, printed
+    assert "split the checkpoint into its two parts" in printed.out
+    assert "answers: 2 of 2\n" in printed.out
+    assert "Is 'it' a \"car\"?\n" in printed.out
+    assert re.search(r"^mean caption: .*vision .*total [0-9.]+ ms$", printed.out, re.MULTILINE)
+    assert re.search(r"^frames: [1-9][0-9]* arrived, 0 dropped$", printed.out, re.MULTILINE)
+    assert f"recorded: {tmp_path / 'out' / 'captions.jsonl'}, on " in printed.out
+    lines = [json.loads(line) for line in (tmp_path / "out" / "captions.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines].count("answer") == 2
+    assert demo(tmp_path / "out", *LONG, *arguments) == 0
+    printed = capfd.readouterr()
+    assert f"reusing {tmp_path / 'models' / 'mine'}, which has everything" in printed.out
+    assert "split" not in printed.out
+
+
+def test_a_node_that_cannot_load_the_model_ends_the_run(
+    demo: Callable[..., int], tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "broken"
+    shutil.copytree(demo_model_directory(), model)
+    (model / "vision_encoder.onnx").write_bytes(b"no graph")
+    assert demo(tmp_path / "out", *LONG, "--model", str(model), "--video", str(video)) == 1
+    assert re.search(r"the node cannot work: .*vision_encoder.onnx cannot be loaded", capsys.readouterr().err)
+
+
 def test_too_short_a_run_fails_and_shows_the_logs(
     demo: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,10 +144,14 @@ def test_too_short_a_run_fails_and_shows_the_logs(
 
 
 def test_cameras_that_end_are_reported(
-    demo: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo: Callable[..., int],
+    tmp_path: Path,
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "no.avi").write_text("nonsense")
-    assert demo(tmp_path, *LONG, "--video", str(tmp_path / "no.avi")) == 1
+    monkeypatch.setattr(Pictures, "options", ["--video", str(tmp_path / "none.avi")])
+    assert demo(tmp_path, *LONG, "--video", str(video)) == 1
     assert "demo_cameras ended early with status" in capsys.readouterr().err
 
 
@@ -128,8 +179,15 @@ def _read(path: Path) -> bytes:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--video", "/nowhere.mp4"], "--video /nowhere.mp4: there is no such file"),
+        (["--video", "/nowhere.mp4"], "There is no video /nowhere.mp4"),
         (["--seconds", "0"], "--seconds is 0; give how long to run"),
+        (["--camera", "/nowhere/video7"], "There is no camera /nowhere/video7"),
+        (["--image", "/nowhere.jpg"], "There is no photo /nowhere.jpg"),
+        (["--question", "What?"], "--question is for a model that --model names"),
+        (["--prepare"], "--prepare needs --model"),
+        (["--model", "nonsense"], "--model nonsense is not a directory"),
+        (["--model", "internvl2-1b", "--seconds", "0"], "--seconds is 0; give how long to run"),
+        (["--model", "internvl2-1b", "--video", "/nowhere.mp4"], "There is no video /nowhere.mp4"),
     ],
 )
 def test_mistakes_are_explained(

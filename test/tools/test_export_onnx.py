@@ -21,11 +21,21 @@ class Exports:
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
+        self.exact = False
 
     def export(
-        self, model: Path, output: Path, precisions: dict[str, str], *, share: bool, check: bool, calibration: Any
+        self,
+        model: Path,
+        output: Path,
+        precisions: dict[str, str],
+        *,
+        share: bool,
+        check: bool,
+        calibration: Any,
+        exact: bool,
     ) -> Iterator[ExportedGraph]:
         self.calls.append((model, output, precisions, share, check, calibration.args))
+        self.exact = exact
         for part, precision in precisions.items():
             packed = 16 if precision in ("fp8", "int4") else 0
             chosen = "7 pictures" if precision == "int4" else ""
@@ -45,24 +55,32 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
 def test_both_graphs_go_into_the_model_directory(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     assert export_onnx.main(["--model", "somewhere"]) == 0
     here = Path("somewhere")
-    assert exports.calls == [(here, here, {VISION: "fp32", TEXT: "fp32"}, False, True, (here, None))]
+    assert exports.calls == [(here, here, {VISION: "fp32", TEXT: "fp32"}, False, True, (here, None, 2))]
     assert "fp32, 2.0 MB, relative error 1.0e-06, 1 s" in capsys.readouterr().out
 
 
 def test_options(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--output", "there", "--precision", "fp16", "--skip-vision", "--share-weights", "--skip-check"]
     assert export_onnx.main(options) == 0
-    assert exports.calls == [(Path("models"), Path("there"), {TEXT: "fp16"}, True, False, (Path("models"), None))]
+    assert exports.calls == [(Path("models"), Path("there"), {TEXT: "fp16"}, True, False, (Path("models"), None, 2))]
     assert "fp16, 2.0 MB + 5.0 MB shared, 1 s" in capsys.readouterr().out
 
 
 def test_parts_in_precisions_of_their_own(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--precision", "fp8", "--text-precision", "int4", "--calibration-images", "pictures"]
     assert export_onnx.main(options) == 0
-    assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, (Path("models"), Path("pictures")))
+    assert exports.calls[0][2:] == ({VISION: "fp8", TEXT: "int4"}, False, True, (Path("models"), Path("pictures"), 2))
+    assert not exports.exact
     said = capsys.readouterr().out.splitlines()
-    assert "  16 matrices are stored in fp8" in said
-    assert "  16 matrices are stored in int4; their scales were chosen with 7 pictures" in said
+    stored = "  16 matrices are stored as in an engine and"
+    assert f"{stored} restored to fp32 when loaded" in said
+    assert f"{stored} multiplied in 8 bits; their scales were chosen with 7 pictures" in said
+
+
+def test_exact_graphs_have_all_calibration_pictures(exports: Exports) -> None:
+    assert export_onnx.main(["--precision", "int4", "--exact"]) == 0
+    assert exports.exact
+    assert exports.calls[0][-1] == (Path("models"), None, 16)
 
 
 def test_nothing_to_do(exports: Exports, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -18,6 +19,7 @@ from std_msgs.msg import String
 
 from litevlm_ros.images.decoding import decode_compressed
 from litevlm_ros.lab.demo.ground_truth import TOPIC, Nanoseconds, SceneHistory, parse
+from litevlm_ros.lab.demo.node_state import NodeState
 from litevlm_ros.msg import Caption
 from litevlm_ros.srv import Query
 from litevlm_ros.types import RgbImage
@@ -32,6 +34,7 @@ class Observer:
     def __init__(self, cameras: Sequence[str], on_caption: Callable[[Any], None]) -> None:
         """Joins the ROS domain. `on_caption` is called with each litevlm_ros/Caption, within spin()."""
         self.scenes = SceneHistory()
+        self.state = NodeState()
         self._frames: dict[str, OrderedDict[Nanoseconds, Any]] = defaultdict(OrderedDict)
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
@@ -40,6 +43,7 @@ class Observer:
         self._executor.add_node(self._node)
         self._query = self._node.create_client(Query, "/litevlm/query")
         self._node.create_subscription(Caption, "/litevlm/caption", on_caption, 50)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
         truths = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._node.create_subscription(String, TOPIC, self._announce, truths)
         newest = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -69,6 +73,10 @@ class Observer:
             return None
         message = frames[max(stamps)]
         return decode_compressed(message.format, message.data)
+
+    def _diagnosed(self, message: Any) -> None:
+        for status in message.status:
+            self.state.take(status)
 
     def _announce(self, message: Any) -> None:
         self.scenes.add(parse(message.data))

@@ -1,8 +1,9 @@
-"""Sources of images for demo_cameras: the rendered street world, a video file, or a folder of photos."""
+"""Sources of images for demo_cameras: the rendered street world, a video file, or photos."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,8 +104,8 @@ class VideoFile:
 
     def __init__(self, path: Path, cameras: Sequence[str]) -> None:
         """Raises ImageError if the file is missing or is no video that OpenCV reads."""
-        if not path.is_file():
-            raise ImageError(f"--video: there is no file {path}")
+        require_readable("video", path)
+        quiet_opencv()
         self.cameras = tuple(cameras)
         self._path = path
         self._open()
@@ -140,24 +141,30 @@ class VideoFile:
             self._open()
             read, frame = self._video.read()
         if not read:
-            raise ImageError(f"--video: {self._path} cannot be read as a video; try an MP4 (H.264) or AVI (MJPEG) file")
+            raise ImageError(f"Video {self._path} {self._fault()}")
         return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
 
+    def _fault(self) -> str:
+        convert = f"convert it with `ffmpeg -i {self._path} -c:v libx264 {self._path.stem}_h264.mp4`"
+        if self._video.isOpened():
+            return f"opens, but OpenCV {cv2.__version__} here cannot decode its pictures; {convert}"
+        return f"cannot be read; try an MP4 (H.264) or AVI (MJPEG) file, or {convert}"
 
-class PhotoFolder:
-    """The photos of a folder in the order of their names, in a loop; camera i is i photos ahead."""
+
+class Photos:
+    """One photo, or those of a folder in the order of their names, in a loop; camera i is i photos ahead."""
 
     def __init__(self, path: Path, cameras: Sequence[str], photo_seconds: float) -> None:
-        """Raises ImageError if the folder is missing or has no readable photo."""
+        """`path` is a photo or a folder. Raises ImageError if it is missing or has no readable photo."""
         if not path.is_dir():
-            raise ImageError(f"--photos: there is no folder {path}")
+            require_readable("photo", path)
         self.cameras = tuple(cameras)
         self._photo_seconds = photo_seconds
-        self._photos = sorted(file for file in path.iterdir() if file.suffix.lower() in _PHOTO_SUFFIXES)
+        self._photos = _photo_files(path) if path.is_dir() else [path]
         self._images: dict[str, RgbImage] = {}
         self._number = -1
         if not self._photos:
-            raise ImageError(f"--photos: {path} has no photos; looked for {', '.join(sorted(_PHOTO_SUFFIXES))}")
+            raise ImageError(f"Folder {path} has no photos; looked for {', '.join(sorted(_PHOTO_SUFFIXES))}")
         self._path = path
 
     def next(self, seconds: float) -> Shot:
@@ -176,6 +183,29 @@ class PhotoFolder:
             image = cv2.imread(str(photo), cv2.IMREAD_COLOR)
             if image is not None:
                 return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-            _log.warning("%s is not a readable photo; it is left out", photo)
+            if photo != self._path:
+                _log.warning("%s is not a readable photo; it is left out", photo)
             self._photos.remove(photo)
-        raise ImageError(f"--photos: none of the files in {self._path} is a readable photo")
+        if self._path.is_dir():
+            raise ImageError(f"None of the files in {self._path} is a readable photo")
+        raise ImageError(f"{self._path} is not a photo that OpenCV reads; take a JPEG or PNG file")
+
+
+def require_readable(kind: str, file: Path) -> None:
+    """Raises ImageError, with the fix, if `file` is missing or may not be read. `kind` says what it is."""
+    if not file.is_file():
+        raise ImageError(f"There is no {kind} {file}")
+    if not os.access(file, os.R_OK):
+        raise ImageError(f"Permission denied for {kind} {file}: allow it with `sudo chmod a+r {file}`")
+
+
+def quiet_opencv() -> None:
+    """Silences OpenCV and its FFmpeg, whose lines about a file that does not open say less than our message."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # cv2's types do not list this module's names.
+    logging_of_cv2: Any = cv2.utils.logging
+    logging_of_cv2.setLogLevel(logging_of_cv2.LOG_LEVEL_SILENT)
+
+
+def _photo_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _PHOTO_SUFFIXES)

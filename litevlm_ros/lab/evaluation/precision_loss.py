@@ -92,7 +92,7 @@ def examine_precisions(
 
 def _settings(config: PipelineConfig, precision: str, directory: Path) -> PipelineConfig:
     if precision == REFERENCE:
-        return replace(config, backend="onnxruntime", vision_precision="auto", text_precision="auto")
+        return replace(config, backend="onnxruntime", vision_precision=REFERENCE, text_precision=REFERENCE)
     device = find_device() if config.backend == "tensorrt" else None
     capability = device.compute_capability if device else None
     built = {part: choose_precision(part, precision, capability).built for part in (VISION, TEXT)}
@@ -104,7 +104,7 @@ def _settings(config: PipelineConfig, precision: str, directory: Path) -> Pipeli
 
     calibration = partial(calibration_data, config.model_dir)
     both = dict.fromkeys((VISION, TEXT), precision)
-    for _ in export_graphs(config.model_dir, directory, both, check=False, calibration=calibration):
+    for _ in export_graphs(config.model_dir, directory, both, check=False, calibration=calibration, exact=True):
         pass
     return replace(config, model_dir=directory, backend="onnxruntime")
 

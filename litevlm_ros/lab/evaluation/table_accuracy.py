@@ -25,6 +25,8 @@ from litevlm_ros.lab.evaluation.table_rows import RenderedViews, TableQuestion, 
 from litevlm_ros.lab.world.calibration import calibration_data
 from litevlm_ros.model_directory import PLAIN, TEXT, VISION, graph_name
 from litevlm_ros.pipeline import Pipeline
+from litevlm_ros.precision import PACKED_PRECISIONS
+from litevlm_ros.runtime.tensorrt import engine_files
 from litevlm_ros.types import Notify, Timings, milliseconds_since
 from litevlm_ros.vision.learned_view_selection import load_view_selector
 from litevlm_ros.vision.view_selection import ViewSelector
@@ -88,17 +90,19 @@ class RowAccuracy:
 
 
 def load_or_draw(config: PipelineConfig) -> Pipeline:
-    """Loads a pipeline, and first draws the graphs in the precisions of `config` if the model directory lacks them.
+    """Loads a pipeline. Without engines, packed precisions of `config` are drawn as exact graphs first.
 
-    ONNX Runtime then computes with the numbers that engines of these precisions store. Nothing is drawn for the
-    backend 'tensorrt', or without precisions. Raises LiteVLMError.
+    ONNX Runtime then computes with the numbers that engines of these precisions store, and not in 8 bits as the graphs
+    of the model directory do. Graphs in fp16 are drawn if they are missing. Raises LiteVLMError.
     """
     precisions = {VISION: config.vision_precision, TEXT: config.text_precision}
-    try:
-        return Pipeline.from_config(config)
-    except EngineError:
-        if config.backend == "tensorrt" or set(precisions.values()) == {"auto"}:
-            raise
+    has_engines = config.backend == "tensorrt" or (config.backend == "auto" and engine_files.obstacle(config) is None)
+    if has_engines or not set(precisions.values()) & set(PACKED_PRECISIONS):
+        try:
+            return Pipeline.from_config(config)
+        except EngineError:
+            if has_engines or set(precisions.values()) == {"auto"}:
+                raise
     try:
         from litevlm_ros.convert.export import export_graphs
     except ImportError as error:
@@ -110,7 +114,7 @@ def load_or_draw(config: PipelineConfig) -> Pipeline:
         directory = Path(name)
         named = {part: PLAIN if precision == "auto" else precision for part, precision in precisions.items()}
         calibration = partial(calibration_data, config.model_dir)
-        for _ in export_graphs(config.model_dir, directory, named, check=False, calibration=calibration):
+        for _ in export_graphs(config.model_dir, directory, named, check=False, calibration=calibration, exact=True):
             pass
         # View selector and whatever else the model has beside its two halves.
         for file in config.model_dir.glob("*.onnx"):

@@ -120,7 +120,7 @@ def _engines(config: PipelineConfig) -> dict[str, str]:
 def _graphs(config: PipelineConfig) -> dict[str, str]:
     """Returns the digests of the graphs that are there. Others are drawn from the weights, or the row cannot run."""
     try:
-        from litevlm_ros.runtime.onnx.session import find_graph
+        from litevlm_ros.runtime.onnx.graph_choice import find_graph
     except ImportError:
         return {}
     found = {}

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 MOST_IMAGES = 32
 """More pictures change the scales of no layer much, and take long on a board's CPU."""
 
-_RENDERED = 16
+RENDERED = 16
+"""Street scenes that are rendered where there are no pictures."""
 _QUESTIONS = (*CAPTION_PROMPTS, "Is there a car?", "How many people are there?", "What is the weather like?")
 
 
-def calibration_data(model: Path, directory: Path | None = None) -> CalibrationData:
+def calibration_data(model: Path, directory: Path | None = None, rendered: int = RENDERED) -> CalibrationData:
     """Returns pictures, each with a question in the prompt format of the model directory `model`.
 
-    They are the first MOST_IMAGES JPEG and PNG files of `directory` by name, or rendered street scenes if it is None.
+    They are the first MOST_IMAGES JPEG and PNG files of `directory` by name, or `rendered` street scenes if it is None.
     Raises ConfigError if there are none, ImageError for a damaged one, and CheckpointError.
     """
     # Imported here: it needs PyTorch, and engines that are up to date do not.
     from litevlm_ros.convert.calibration import CalibrationData
 
-    images, description = _rendered() if directory is None else _read(directory)
+    images, description = _rendered(rendered) if directory is None else _read(directory)
     config = ModelConfig.from_directory(model)
     builder = PromptBuilder(
         config.template,
@@ -52,9 +53,9 @@ def calibration_data(model: Path, directory: Path | None = None) -> CalibrationD
     return CalibrationData(images, description, prompt)
 
 
-def _rendered() -> tuple[tuple[RgbImage, ...], str]:
-    images = tuple(render(generate(seed), DEMO_CAMERAS[seed % len(DEMO_CAMERAS)]) for seed in range(_RENDERED))
-    return images, f"{_RENDERED} rendered street scenes, not pictures of a camera"
+def _rendered(count: int) -> tuple[tuple[RgbImage, ...], str]:
+    images = tuple(render(generate(seed), DEMO_CAMERAS[seed % len(DEMO_CAMERAS)]) for seed in range(count))
+    return images, f"{count} rendered street scenes, not pictures of a camera"
 
 
 def _read(directory: Path) -> tuple[tuple[RgbImage, ...], str]:

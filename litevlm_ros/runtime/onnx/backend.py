@@ -23,7 +23,8 @@ from litevlm_ros.model_directory import PLAIN, TEXT, VISION
 from litevlm_ros.runtime.kv_cache import HostKVCache, Rows, bucket, context_capacity
 from litevlm_ros.runtime.not_finite import not_finite
 from litevlm_ros.runtime.onnx.finite_check import all_finite, first_bad_layer
-from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, export_hint, find_graph, open_session, session_options
+from litevlm_ros.runtime.onnx.graph_choice import explain_choice, find_graph
+from litevlm_ros.runtime.onnx.session import DTYPES, Array, bind, export_hint, open_session, session_options
 from litevlm_ros.runtime.onnx.token_selection import HostTokenSelector, HostVisualTokens
 
 TILES_AT_ONCE = 4
@@ -34,6 +35,8 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
     """Loads both graphs of `config.model_dir`. Raises EngineError if one is damaged or of another model."""
     options = session_options(config)
     files = {part: find_graph(config, part) for part in (VISION, TEXT)}
+    for part in files:
+        explain_choice(config, part)
     vision = OnnxVisionEncoder(files[VISION], model, options)
     text = OnnxTextDecoder(files[TEXT], model, context_capacity(config, model), options)
     if vision.dtype != text.dtype:
@@ -52,7 +55,12 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
 
 def _precision(part: str, file: Path, dtype: np.dtype[Any]) -> str:
     """Returns the precision that the name of a graph of `part` tells, or else that of `dtype`."""
-    return file.stem.removeprefix(part).lstrip("_") or {"float32": PLAIN, "float16": "fp16"}[dtype.name]
+    return file.stem.removeprefix(part).lstrip("_") or _computed_in(dtype)
+
+
+def _computed_in(dtype: np.dtype[Any]) -> str:
+    """Returns the precision of sums and activations: packed graphs store their weights in another one."""
+    return {"float32": PLAIN, "float16": "fp16"}[dtype.name]
 
 
 class OnnxVisionEncoder:
@@ -78,7 +86,7 @@ class OnnxVisionEncoder:
             raise EngineError(f"the vision encoder failed on {list(pixels.shape)} pixels: {error}") from error
         rows = np.concatenate(parts).reshape(-1, self._width)
         if not all_finite(rows):
-            raise not_finite(VISION, self.precision)
+            raise not_finite(VISION, _computed_in(self.dtype))
         return HostVisualTokens(rows)
 
     def join(self, parts: Sequence[VisualTokens]) -> HostVisualTokens:
@@ -163,7 +171,7 @@ class OnnxTextDecoder:
         if not all_finite(buffers.logits(), computed):
             layer = first_bad_layer(computed)
             new_rows.fill(0)
-            raise not_finite(TEXT, self.precision, layer)
+            raise not_finite(TEXT, _computed_in(self.dtype), layer)
         if kept is not None:
             new_rows[:] = kept.new_rows
         self._cache.extend(count)

@@ -1,4 +1,4 @@
-"""The exported graphs of a model directory, and ONNX Runtime sessions that run them on the CPU."""
+"""ONNX Runtime sessions that run exported graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import onnxruntime
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import physical_cores
-from litevlm_ros.model_directory import PARTS, PLAIN, VISION, graph_name
-from litevlm_ros.precision import PRECISIONS, precision_flag
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +30,7 @@ def session_options(config: PipelineConfig) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin_threads)))
     # Keep weights out of the arena, which grows in powers of two.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # Packed weights are restored once, when they are loaded: the numbers are those of an engine, at the speed of fp32.
+    # Exact graphs restore packed weights once, when they are loaded: the numbers of an engine, at the speed of fp32.
     # By default ONNX Runtime would restore them in every run, or fuse that with the product and round otherwise.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
@@ -90,33 +88,6 @@ def export_hint(directory: Path, tool: str | None = None) -> str:
     return f"make it again with `ros2 run litevlm_ros {tool} --model {directory}`"
 
 
-def find_graph(config: PipelineConfig, part: str) -> Path:
-    """Finds the graph of `part` (VISION or TEXT) in the precision that `config` names; with 'auto' the most accurate.
-
-    Raises EngineError with the command that makes it.
-    """
-    directory = config.model_dir
-    asked = config.vision_precision if part == VISION else config.text_precision
-    for precision in (PLAIN, *PRECISIONS) if asked == "auto" else (asked,):
-        file = directory / graph_name(part, precision)
-        if file.is_file():
-            return file
-    name = graph_name(part, PLAIN if asked == "auto" else asked)
-    flag = "" if asked == "auto" else f" {precision_flag(part)} {asked}"
-    raise EngineError(f"{name} is missing in {directory}: make it with `{export_command(directory)}{flag}`")
-
-
 def export_command(directory: Path) -> str:
     """Returns the command that exports the graphs of a model directory."""
     return f"ros2 run litevlm_ros export_onnx --model {directory}"
-
-
-def obstacle(config: PipelineConfig) -> str | None:
-    """Says which graphs are missing, with the fix; returns None if both are there."""
-    reasons = []
-    for part in PARTS:
-        try:
-            find_graph(config, part)
-        except EngineError as error:
-            reasons.append(str(error))
-    return "; ".join(reasons) or None

@@ -37,14 +37,26 @@ class EngineFile:
 
 def obstacle(config: PipelineConfig) -> str | None:
     """Says why TensorRT cannot run the engines of `config` here, with the fix; returns None if it can."""
+    reason = machine_obstacle()
+    if reason is not None:
+        return reason
+    try:
+        for part in (VISION, TEXT):
+            find_engine(config, part)
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def machine_obstacle() -> str | None:
+    """Says why no engine can run on this machine, with the fix; returns None if engines that fit it can."""
     if find_device() is None:
         return "there is no NVIDIA GPU here, or its driver does not start; see what `nvidia-smi` says"
     missing = [package for name, package in _PACKAGES.items() if not _is_installed(name)]
     if missing:
         return f"{' and '.join(missing)} not installed: `pip install {' '.join(missing)}`"
     try:
-        for part in (VISION, TEXT):
-            find_engine(config, part)
+        this_machine()
     except EngineError as error:
         return str(error)
     return None
@@ -59,6 +71,8 @@ def find_engine(config: PipelineConfig, part: str) -> EngineFile:
     directory = config.engines
     asked = config.vision_precision if part == VISION else config.text_precision
     precisions = PRECISIONS if asked == "auto" else (asked,)
+    if asked not in ("auto", *PRECISIONS):
+        raise EngineError(f"there are no engines in {asked}: set {part.partition('_')[0]}_precision to auto")
     machine = this_machine()
     reasons = []
     for precision in precisions:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError, ImageError
-from litevlm_ros.lab.demo.sources import PhotoFolder, RenderedStreets, VideoFile
+from litevlm_ros.lab.demo.sources import Photos, RenderedStreets, VideoFile
 from litevlm_ros.lab.world.captions import caption
 from litevlm_ros.lab.world.scene import generate
 from litevlm_ros.lab.world.splits import FIRST_HELD_OUT_SEED
@@ -70,12 +71,37 @@ def test_a_video_plays_at_its_own_speed_and_in_a_loop(video: Path) -> None:
 
 
 def test_videos_that_cannot_be_played_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="there is no file"):
+    with pytest.raises(ImageError, match="There is no video"):
         VideoFile(tmp_path / "none.mp4", ["front"])
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video" * 100)
-    with pytest.raises(ImageError, match="cannot be read as a video"):
+    with pytest.raises(ImageError, match=r"cannot be read; .*`ffmpeg -i "):
         VideoFile(broken, ["front"])
+
+
+def test_a_video_whose_pictures_cannot_be_decoded_is_told_apart(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoDecoder:
+        def __init__(self, path: str) -> None:
+            assert path == str(video)
+
+        def isOpened(self) -> bool:
+            return True
+
+        def get(self, what: int) -> float:
+            return 10.0
+
+        def read(self) -> tuple[bool, None]:
+            return False, None
+
+    monkeypatch.setattr(cv2, "VideoCapture", NoDecoder)
+    with pytest.raises(ImageError, match=r"opens, but OpenCV .* cannot decode its pictures; convert it with `ffmpeg"):
+        VideoFile(video, ["front"])
+
+
+def test_what_may_not_be_read_is_told_with_the_fix(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ImageError, match=r"Permission denied for video .*`sudo chmod a\+r"):
+        VideoFile(video, ["front"])
 
 
 def test_photos_take_turns_and_broken_ones_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,7 +109,7 @@ def test_photos_take_turns_and_broken_ones_are_left_out(tmp_path: Path, caplog: 
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20 + number, 30, 3), (0, 0, 100 * number), np.uint8))
     (tmp_path / "0.jpg").write_bytes(b"broken")
     (tmp_path / "notes.txt").write_text("no photo")
-    source = PhotoFolder(tmp_path, ["front", "back"], photo_seconds=1.0)
+    source = Photos(tmp_path, ["front", "back"], photo_seconds=1.0)
     first, second = source.next(0.0), source.next(1.0)
     # OpenCV stores blue first; what is published is red first.
     assert first.images["front"][0, 0].tolist() == [100, 0, 0]
@@ -93,11 +119,21 @@ def test_photos_take_turns_and_broken_ones_are_left_out(tmp_path: Path, caplog: 
     assert "0.jpg" in caplog.text
 
 
+def test_one_photo_is_shown_for_ever(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), np.full((20, 30, 3), 7, np.uint8))
+    source = Photos(photo, ["front"], photo_seconds=1.0)
+    assert source.next(0.0).images["front"].shape == source.next(9.0).images["front"].shape == (20, 30, 3)
+    photo.write_bytes(b"broken")
+    with pytest.raises(ImageError, match=r"photo.png is not a photo that OpenCV reads; take a JPEG or PNG"):
+        Photos(photo, ["front"], 1.0).next(0.0)
+
+
 def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no folder"):
-        PhotoFolder(tmp_path / "none", ["front"], 1.0)
+    with pytest.raises(ImageError, match="There is no photo"):
+        Photos(tmp_path / "none", ["front"], 1.0)
     with pytest.raises(ImageError, match="has no photos"):
-        PhotoFolder(tmp_path, ["front"], 1.0)
+        Photos(tmp_path, ["front"], 1.0)
     (tmp_path / "0.jpg").write_bytes(b"broken")
-    with pytest.raises(ImageError, match="none of the files"):
-        PhotoFolder(tmp_path, ["front"], 1.0).next(0.0)
+    with pytest.raises(ImageError, match="None of the files"):
+        Photos(tmp_path, ["front"], 1.0).next(0.0)
