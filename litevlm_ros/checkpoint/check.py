@@ -101,7 +101,7 @@ def check_vision(directory: Path, config: VisionConfig) -> tuple[WeightCheck, So
 
 
 def check_text(directory: Path, config: TextConfig) -> tuple[WeightCheck, Sources]:
-    """Opens the weights of a text decoder and checks their keys. Raises CheckpointError if there is no language model."""
+    """Opens the weights of a text decoder and checks their keys. Raises CheckpointError without a language model."""
     files = SafetensorsDirectory(directory)
     sources = find_text_sources(files, config)
     check = WeightCheck(files)
@@ -121,7 +121,7 @@ def find_vision_sources(files: SafetensorsDirectory, config: VisionConfig) -> tu
 
 
 def find_text_sources(files: SafetensorsDirectory, config: TextConfig) -> Sources:
-    """Finds the tensors of the text decoder's parameters. Raises CheckpointError if there is no language model."""
+    """Finds the tensors of the text decoder's parameters. Raises CheckpointError without a language model."""
     found = text_sources(files.tensors, config)
     if found is None:
         raise CheckpointError(
