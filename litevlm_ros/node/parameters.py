@@ -94,10 +94,14 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     "engine_dir": Parameter("", "Directory of the model's TensorRT engines. Empty: model_dir."),
     **_model_parameter(
-        "vision_precision", "Precision of the vision encoder's engine or graph. `auto`: the most accurate that fits."
+        "vision_precision",
+        "Precision of the vision encoder's engine or graph. `auto`: the most accurate engine that fits, or on a CPU "
+        "the graph that suits it.",
     ),
     **_model_parameter(
-        "text_precision", "Precision of the text decoder's engine or graph. `auto`: the most accurate that fits."
+        "text_precision",
+        "Precision of the text decoder's engine or graph. `auto`: the most accurate engine that fits, or on a CPU "
+        "the graph that suits it.",
     ),
     **_model_parameter(
         "decode", "What computes decode steps on TensorRT. `kernels`: one kernel of this package. `engine`: the "

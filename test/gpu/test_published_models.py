@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_bench import build, loaded, say
+from gpu_bench import build, say
 from random_internvl import write_random_internvl
 
+from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.lab.benchmarking.accuracy import judge, observe
+from litevlm_ros.lab.benchmarking.exact_stages import sample_views
 from litevlm_ros.lab.benchmarking.gpu_access import Gpu
 from litevlm_ros.model_config import ModelConfig, TextConfig
+from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.published_models import DEFAULT_MODEL, PUBLISHED_MODELS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -47,9 +51,13 @@ def test_engines_compute_what_transformers_does(name: str, gpu: Gpu, tmp_path: P
     transformers_import.result()
     write_random_internvl(tmp_path, MODELS[name], "cuda")
     build(tmp_path, "--max-tiles", "6", "--max-context", "2048")
-    with loaded(tmp_path, decode="kernels") as backend:
-        say(backend.description)
-        seen = observe(backend, MODELS[name], gpu)
+    config = PipelineConfig(tmp_path, backend="tensorrt", decode="kernels")
+    with contextlib.closing(Pipeline.from_config(config)) as pipeline:
+        say(pipeline.backend.description)
+        seen = observe(pipeline.backend, MODELS[name], gpu)
+        pipeline.stop_ids = frozenset()  # the weights are random: any token may come
+        answer = pipeline.generate(sample_views(1), "What is there?", SamplingConfig(max_new_tokens=8))
+    assert answer.tokens.generated == 8
     found = judge(seen, tmp_path)
     say(f"{name}: {found}")
     assert max(found.visual_errors.values()) < 1.5e-3
