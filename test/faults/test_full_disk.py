@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("torch", reason="exports with PyTorch")
 
-from tiny_internvl import checkpoint, model_directory
+from tiny_checkpoint import write_checkpoint
+from tiny_internvl import model_directory
 
 LARGEST_FILE = 20_000
 """Bytes, less than any graph or engine has."""
@@ -47,14 +48,16 @@ def test_nothing_half_made_is_left(
 ) -> None:
     if tool == "build_engines":
         pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed (x86-64 only)")
-    model = checkpoint() if tool == "download_models" else model_directory()
+    model, output = model_directory(), tmp_path / "output"
+    if tool == "download_models":
+        model = write_checkpoint(tmp_path / "checkpoint")
     main = importlib.import_module(f"litevlm_ros.tools.{tool}").main
     with full_disk():
-        status = main(["--model", str(model), "--output", str(tmp_path), *arguments])
+        status = main(["--model", str(model), "--output", str(output), *arguments])
     told = capfd.readouterr().err
     assert status == 1
     assert "Traceback" not in told
-    assert f"{tmp_path / named} cannot be written" in told
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size >= LARGEST_FILE] == []
+    assert f"{output / named} cannot be written" in told
+    assert [file.name for file in output.rglob("*") if file.is_file() and file.stat().st_size >= LARGEST_FILE] == []
     ends = ("onnx", "engine", "engine.json", "safetensors")
-    assert [file for end in ends for file in tmp_path.glob(f"**/*.{end}")] == []
+    assert [file for end in ends for file in output.glob(f"**/*.{end}")] == []

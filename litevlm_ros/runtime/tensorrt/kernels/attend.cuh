@@ -44,95 +44,6 @@ __device__ void read_cached(Chunk &chunk, const Layer &layer, int head, const Ch
     chunk.read(layer.keys + group, layer.values + group, 16 * index, chunks.past, KV_HEADS * HEAD_DIM);
 }
 
-// Numbers that a position rotates together are HALF apart. A warp takes whole heads, and a lane PAIRS pairs of each.
-enum { PAIRS = (HALF + 31) / 32 };
-
-__device__ int pair_of(int index) { return thread() % 32 + 32 * index; }
-
-__device__ float2 read_both(const float *head, int at) { return {head[at], head[at + HALF]}; }
-
-#ifdef QK_NORM
-// The weights by which the norms of a head's queries and keys multiply, as a lane needs them.
-struct HeadNorms {
-    float2 of_queries[PAIRS], of_keys[PAIRS];
-    const float eps;
-    __device__ HeadNorms(const Layer &layer, float eps) : eps(eps)
-    {
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i)
-            if (pair_of(i) < HALF) {
-                of_queries[i] = read_both(layer.q_norm, pair_of(i));
-                of_keys[i] = read_both(layer.k_norm, pair_of(i));
-            }
-    }
-    // Normalises a head: head / sqrt(mean(head^2) + eps) * weight. Numbers beyond HALF pairs are zero.
-    __device__ void apply(float2 (&head)[PAIRS], bool is_query) const
-    {
-        float squares = 0;
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i)
-            squares += head[i].x * head[i].x + head[i].y * head[i].y;
-        const float scale = rsqrtf(sum_of_warp(squares) * (1.f / HEAD_DIM) + eps);
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i)
-            if (pair_of(i) < HALF) {
-                const float2 by = is_query ? of_queries[i] : of_keys[i];
-                head[i].x *= scale * by.x, head[i].y *= scale * by.y;
-            }
-    }
-};
-#else
-struct HeadNorms {
-    __device__ HeadNorms(const Layer &, float) {}
-    __device__ void apply(float2 (&)[PAIRS], bool) const {}
-};
-#endif
-
-__device__ float2 rotated(float2 both, int token, int at)
-{
-    const float cosine = angles()[token * HEAD_DIM + at], sine = angles()[token * HEAD_DIM + HALF + at];
-    return {both.x * cosine - both.y * sine, both.y * cosine + both.x * sine};
-}
-
-// Normalises and rotates the new queries and keys of a head, and leaves them and the new values as numbers in shared
-// memory. One block appends those keys and values that heads share to the cache.
-__device__ void rotate_and_append(const Layer &layer, const Chunks &chunks, int head, const HeadNorms &norms, int *bad)
-{
-    const bool appends = head % SHARING == 0 && member() == 0;
-    for (int item = thread() / 32; item < 3 * TOKENS; item += WARPS) {
-        const int part = item / TOKENS, token = item % TOKENS;
-        if (token >= chunks.fresh)
-            continue;
-        float2 pairs[PAIRS];
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i) {
-            pairs[i] = {0, 0};
-            if (pair_of(i) < HALF)
-                pairs[i] = read_both(qkv_of_head() + (token * 3 + part) * HEAD_DIM, pair_of(i));
-        }
-        if (part < 2)
-            norms.apply(pairs, part == 0);
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i) {
-            const int at = pair_of(i);
-            if (at >= HALF)
-                continue;
-            const float2 both = part < 2 ? rotated(pairs[i], token, at) : pairs[i];
-            const number first = to_number(both.x), second = to_number(both.y);
-            number *to = rows_at(part) + token * ROW_PITCH + at;
-            to[0] = first, to[HALF] = second;
-            if (!appends || part == 0)
-                continue;
-            const size_t row = ((size_t)chunks.past + token) * KV_HEADS + head / SHARING;
-            to = (part == 1 ? layer.keys : layer.values) + row * HEAD_DIM + at;
-            to[0] = first, to[HALF] = second;
-            if (!(is_finite(from_number(first)) & is_finite(from_number(second))))
-                *bad = 1;
-        }
-    }
-    sync();
-}
-
 __device__ float largest_of_four(float value)
 {
     value = fmaxf(value, __shfl_xor_sync(ALL, value, 1));
@@ -152,20 +63,34 @@ struct Mixed {
     float most[HALVES], sum[HALVES], out[HEAD_DIM / 8][4];
 };
 
+// 32 numbers of the queries of a lane's rows, as the halves of tensor cores' first operand.
+struct Asked {
+    unsigned front[4], back[4];
+    Asked() = default;
+    __device__ Asked(int which)
+    {
+        const int lane = thread() % 32, row = lane / 4, place = lane % 4;
+        uint4 words[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            if (8 * half + row < TOKENS)
+                words[half] = *(const uint4 *)(queries() + (8 * half + row) * ROW_PITCH + 32 * which + 8 * place);
+        front[0] = words[0].x, front[1] = words[1].x, front[2] = words[0].y, front[3] = words[1].y;
+        back[0] = words[0].z, back[1] = words[1].z, back[2] = words[0].w, back[3] = words[1].w;
+    }
+};
+
 // Mixes the values of this warp's chunks, of which the first has been read unless it is that of the new keys.
 __device__ void mix(Mixed &mixed, Chunk &chunk, const Layer &layer, const Chunks &chunks, int head)
 {
     const int lane = thread() % 32, row = lane / 4, place = lane % 4;
-    unsigned asked[HEAD_DIM / 32][2][4];
+    // A wide head's queries are read for each chunk: to keep them would take registers that its values need.
+    constexpr bool KEEPS = HEAD_DIM <= 64;
+    Asked kept[HEAD_DIM / 32];
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 32; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            uint4 word = {0, 0, 0, 0};
-            if (8 * half + row < TOKENS)
-                word = *(const uint4 *)(queries() + (8 * half + row) * ROW_PITCH + 32 * i + 8 * place);
-            asked[i][half][0] = word.x, asked[i][half][1] = word.y, asked[i][half][2] = word.z, asked[i][half][3] = word.w;
-        }
+        if (KEEPS)
+            kept[i] = Asked(i);
 #pragma unroll
     for (int half = 0; half < HALVES; ++half)
         mixed.most[half] = NOTHING, mixed.sum[half] = 0;
@@ -179,15 +104,15 @@ __device__ void mix(Mixed &mixed, Chunk &chunk, const Layer &layer, const Chunks
             chunk.read(new_keys(), new_values(), 0, chunks.fresh, ROW_PITCH);
         float scores[2][4] = {};
 #pragma unroll
-        for (int n = 0; n < 2; ++n)
+        for (int i = 0; i < HEAD_DIM / 32; ++i) {
+            const Asked asked = KEEPS ? kept[i] : Asked(i);
 #pragma unroll
-            for (int i = 0; i < HEAD_DIM / 32; ++i) {
+            for (int n = 0; n < 2; ++n) {
                 const uint4 &word = chunk.keys[n][i];
-                const unsigned front[4] = {asked[i][0][0], asked[i][1][0], asked[i][0][1], asked[i][1][1]};
-                const unsigned back[4] = {asked[i][0][2], asked[i][1][2], asked[i][0][3], asked[i][1][3]};
-                multiply(scores[n], front, word.x, word.y);
-                multiply(scores[n], back, word.z, word.w);
+                multiply(scores[n], asked.front, word.x, word.y);
+                multiply(scores[n], asked.back, word.z, word.w);
             }
+        }
         unsigned weights[4] = {0, 0, 0, 0};
 #pragma unroll
         for (int half = 0; half < HALVES; ++half) {

@@ -28,6 +28,7 @@ DECODE_SOURCES = (
     "step.cuh",
     "norm.cuh",
     "attend.cuh",
+    "rotate.cuh",
     "product.cuh",
     "outputs.cuh",
     "choice.cuh",
