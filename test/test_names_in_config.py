@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
@@ -17,6 +17,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from lifecycle_bench import Bench
+from ros_process import wait_for
 
 pytestmark = pytest.mark.ros
 POLICY = ElementTree.parse(ROOT / "config" / "sros2" / "policy.xml").getroot()
@@ -32,15 +33,23 @@ def rules(node: str, kind: str, rule: str) -> list[str]:
     return [re.sub(r"^~", f"/{node}", name) if name[0] in "/~" else f"/{name}" for name in names]
 
 
+def known(ask: Callable[[], list[Any]], made: Iterable[object]) -> list[Any]:
+    """Returns what `ask` tells once that is as much as was `made`. Several may have one name."""
+    names = {getattr(each, "topic_name", None) or getattr(each, "service_name", "") for each in made}
+    wait_for(lambda: len(ask()) >= len(names))
+    return ask()
+
+
 @pytest.fixture(scope="module")
 def names() -> Iterator[dict[str, set[str]]]:
     bench = Bench()
     node = bench.start()
     place = (node.get_name(), node.get_namespace())
+    # The graph of ROS learns of a node's own publishers and services a moment after they are made.
     found: dict[str, list[tuple[str, Any]]] = {
-        "publish": node.get_publisher_names_and_types_by_node(*place),
-        "subscribe": node.get_subscriber_names_and_types_by_node(*place),
-        "reply": node.get_service_names_and_types_by_node(*place),
+        "publish": known(lambda: node.get_publisher_names_and_types_by_node(*place), node.publishers),
+        "subscribe": known(lambda: node.get_subscriber_names_and_types_by_node(*place), node.subscriptions),
+        "reply": known(lambda: node.get_service_names_and_types_by_node(*place), node.services),
     }
     yield {rule: {name for name, _ in pairs} for rule, pairs in found.items()}
     bench.close()
