@@ -18,7 +18,7 @@ ENGINE_NAMES = tuple(engine_name(part, precision) for part in PARTS for precisio
 SIDECAR_NAMES = tuple(sidecar_file(Path(name)).name for name in ENGINE_NAMES)
 
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, ArithmeticError, RecursionError)
-"""What tarfile and gzip raise for archives that are damaged or made to harm; they do not check all numbers."""
+"""Exceptions of tarfile and gzip for archives that are damaged or made to harm; they do not check all numbers."""
 
 _HEADERS = 1 << 20
 _LARGEST_SIDECAR = 1 << 20

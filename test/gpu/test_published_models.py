@@ -1,15 +1,19 @@
-"""Engines with the real widths of each published text decoder compute what transformers does."""
+"""Engines with the real widths of published text decoders compute what transformers does, from the checkpoint on.
+
+LITEVLM_FULL_SIZE names models, such as 'internvl3_5-1b,internvl3-2b-hf', to examine with all of their layers too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gpu_bench import build, say
-from random_internvl import write_random_internvl
+from random_internvl import write_random_checkpoint
 
 from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.lab.benchmarking.accuracy import judge, observe
@@ -18,6 +22,7 @@ from litevlm_ros.lab.benchmarking.gpu_access import Gpu
 from litevlm_ros.model_config import ModelConfig, TextConfig
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.published_models import DEFAULT_MODEL, PUBLISHED_MODELS
+from litevlm_ros.tools import download_models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 
@@ -43,22 +48,25 @@ def _models() -> dict[str, ModelConfig]:
     return {name: _shortened(PUBLISHED_MODELS[name].model) for name in seen.values() if name != DEFAULT_MODEL}
 
 
-MODELS = _models()
+FULL_SIZE = [name for name in os.environ.get("LITEVLM_FULL_SIZE", "").split(",") if name]
+MODELS = {**_models(), **{f"{name}, all layers": PUBLISHED_MODELS[name].model for name in FULL_SIZE}}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_engines_compute_what_transformers_does(name: str, gpu: Gpu, tmp_path: Path, transformers_import: Any) -> None:
     transformers_import.result()
-    write_random_internvl(tmp_path, MODELS[name], "cuda")
-    build(tmp_path, "--max-tiles", "6", "--max-context", "2048")
-    config = PipelineConfig(tmp_path, backend="tensorrt", decode="kernels")
+    checkpoint, directory = tmp_path / "checkpoint", tmp_path / name
+    write_random_checkpoint(checkpoint, MODELS[name], "cuda")
+    assert download_models.main(["--model", str(checkpoint), "--output", str(directory)]) == 0
+    build(directory, "--max-tiles", "6", "--max-context", "2048")
+    config = PipelineConfig(directory, backend="tensorrt", decode="kernels")
     with contextlib.closing(Pipeline.from_config(config)) as pipeline:
         say(pipeline.backend.description)
         seen = observe(pipeline.backend, MODELS[name], gpu)
         pipeline.stop_ids = frozenset()  # the weights are random: any token may come
         answer = pipeline.generate(sample_views(1), "What is there?", SamplingConfig(max_new_tokens=8))
     assert answer.tokens.generated == 8
-    found = judge(seen, tmp_path)
+    found = judge(seen, directory)
     say(f"{name}: {found}")
     assert max(found.visual_errors.values()) < 1.5e-3
     assert found.distinct > 32, "an answer that repeats itself compares little"

@@ -29,10 +29,19 @@ def thinned(model: ModelConfig) -> ModelConfig:
 
 def write_random_internvl(directory: Path, model: ModelConfig, device: str = "cpu") -> None:
     """Writes `vision_encoder/` and `text_decoder/` with fp16 weights. The same on every run on the same device."""
+    from litevlm_ros.convert.checkpoint_split import split_checkpoint
+
+    checkpoint = directory / "checkpoint"
+    write_random_checkpoint(checkpoint, model, device)
+    split_checkpoint(checkpoint, directory)
+    shutil.rmtree(checkpoint)
+
+
+def write_random_checkpoint(checkpoint: Path, model: ModelConfig, device: str = "cpu") -> None:
+    """Writes the checkpoint of such a model in transformers' layout, with a small tokenizer."""
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from litevlm_ros.convert.checkpoint_split import split_checkpoint
     from litevlm_ros.convert.transformers_model import internvl_config
 
     config = internvl_config(model)
@@ -56,14 +65,10 @@ def write_random_internvl(directory: Path, model: ModelConfig, device: str = "cp
                 parameter.copy_(1 + 0.1 * noise)
             else:
                 parameter.copy_(0.1 * noise)
-    checkpoint = directory / "checkpoint"
     theirs.save_pretrained(checkpoint)
-    del theirs
     described = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(described | {"template": model.template}))
-    split_checkpoint(checkpoint, directory)
-    shutil.rmtree(checkpoint)
-    write_tokenizer(make_tokenizer(), directory / "text_decoder")
+    write_tokenizer(make_tokenizer(), checkpoint)
 
 
 if __name__ == "__main__":

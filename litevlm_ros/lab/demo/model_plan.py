@@ -1,4 +1,4 @@
-"""What it takes to get a model to run here: the steps that are left, with their disk, memory and time."""
+"""The plan to get a model to run here: the steps that are left, with their disk, memory and time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _EXPORT_SECONDS = 45e-9
 _EXPORT_BASE_SECONDS = 10.0
 _RUN_MEMORY = 1.8
 _RUN_BASE_MEMORY = 300 << 20
-"""What graphs in _ON_CPU take for each weight: bytes on the disk, bytes of memory and seconds to export, and bytes of
+"""Costs of graphs in _ON_CPU for each weight: bytes on the disk, bytes of memory and seconds to export, and bytes of
 memory to run; and what comes on top. With InternVL2-1B's size on two cores of an Intel Xeon, 0.96 GB on the disk, 35 s
 and 5.3 GB to export and 1.9 GB to run were measured, with all processes of the demo."""
 

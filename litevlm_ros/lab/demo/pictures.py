@@ -1,4 +1,4 @@
-"""What the cameras of a demo show, and the source of images for it."""
+"""The choice of what the cameras of a demo show, and the source of images for it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ score, and the language scores (BLEU, ROUGE-L, CIDEr), which need its reference 
 
 @dataclass(frozen=True)
 class DriveLMData:
-    """What a user has: a question file, the folder of its pictures, and the number of questions to ask (0: all)."""
+    """The data of a user: a question file, the folder of its pictures, and the number of questions to ask (0: all)."""
 
     file: Path
     images: Path
