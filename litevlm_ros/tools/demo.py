@@ -58,14 +58,15 @@ def _run(options: argparse.Namespace) -> int:
     from litevlm_ros.lab.demo.pictures import Pictures
     from litevlm_ros.lab.demo.show import run_demo, run_model
 
-    pictures = Pictures(options.video, options.camera, options.image)
     if options.model is None:
         _refuse_without_model(options)
-        return 0 if run_demo(options.seconds, pictures, options.output) else 1
     # Mistakes come to light before the long work.
     if not options.seconds > 0:
         raise ConfigError(f"--seconds is {options.seconds:g}; give how long to run, such as 20")
+    pictures = Pictures(options.video, options.camera, options.image)
     pictures.check()
+    if options.model is None:
+        return 0 if run_demo(options.seconds, pictures, options.output) else 1
     plan = _plan(options)
     for line in plan.lines():
         say(line)

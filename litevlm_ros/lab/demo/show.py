@@ -42,22 +42,16 @@ _LAST_ANSWERS_SECONDS = 180.0
 def run_demo(seconds: float, pictures: Pictures, output: Path) -> bool:
     """Runs cameras and node with the demo model for `seconds`, and writes picture and logs to the directory `output`.
 
-    Returns True if captions and all answers arrived; otherwise it prints the end of the logs. Raises LiteVLMError for
-    pictures that cannot be read and for a process that ends early.
+    Returns True if captions and all answers arrived; otherwise it prints the end of the logs. Raises LiteVLMError for a
+    process that ends early, so `pictures` are better checked before.
     """
-    _check(seconds, pictures)
     cameras = DEMO_CAMERAS if pictures.rendered else (_ONE_CAMERA,)
     deadline = time.monotonic() + seconds
     with _cameras_and_node(cameras, pictures, _NODE_PARAMETERS, output) as children:
         run = Run(cameras, None if pictures.rendered else _FIXED_QUESTIONS)
-        try:
+        with _reported(run, children, output):
             while time.monotonic() < deadline:
                 _step(run, children, deadline)
-            run.report(output / "demo.png")
-        finally:
-            run.close()
-        if not run.complete:
-            _show_logs(children)
     return run.complete
 
 
@@ -70,7 +64,6 @@ def run_model(
     captions.jsonl (`Record`) to the directory `output`. Returns True if captions and all answers arrived; otherwise it
     prints the end of the logs. Raises LiteVLMError as `run_demo`, and if the node cannot load the model.
     """
-    _check(seconds, pictures)
     on_cpu = plan.backend == ONNXRUNTIME
     cameras = DEMO_CAMERAS if pictures.rendered and not on_cpu else (_ONE_CAMERA,)
     parameters = {
@@ -86,29 +79,18 @@ def run_model(
         _cameras_and_node(cameras, pictures, parameters, output) as children,
     ):
         run = Run(cameras, questions or _FIXED_QUESTIONS, record)
-        try:
+        with _reported(run, children, output):
             notify("The node loads the model.")
             with reporting("loading the model, until the first caption", _EXPECTED_LOADING[on_cpu], notify):
                 _wait_for_caption(run, children)
             deadline = time.monotonic() + seconds
             while (now := time.monotonic()) < deadline or (not run.complete and now < deadline + _LAST_ANSWERS_SECONDS):
                 _step(run, children, deadline)
-            run.report(output / "demo.png")
-        finally:
-            run.close()
-        if not run.complete:
-            _show_logs(children)
         arrived, lost = run.node.frames()
         notify(f"mean caption: {stages(record.mean())}" if run.has_begun else "mean caption: there was none")
         notify(f"frames: {arrived} arrived, {lost} dropped")
         notify(f"recorded: {record.file}, on {_machine()} with {run.node.backend or 'no model loaded'}")
     return run.complete
-
-
-def _check(seconds: float, pictures: Pictures) -> None:
-    if not seconds > 0:
-        raise LiteVLMError(f"--seconds is {seconds:g}; give how long to run, such as 20")
-    pictures.check()
 
 
 @contextmanager
@@ -125,6 +107,18 @@ def _cameras_and_node(
         Child("litevlm_ros.node.process", ["--ros-args", *settings], output / "node.log", os.environ) as node,
     ):
         yield [shown, node]
+
+
+@contextmanager
+def _reported(run: Run, children: Sequence[Child], output: Path) -> Iterator[None]:
+    """Lets the block follow `run`, and then reports it: the picture in `output`, and what was missing."""
+    try:
+        yield
+        run.report(output / "demo.png")
+    finally:
+        run.close()
+    if not run.complete:
+        _show_logs(children)
 
 
 def _step(run: Run, children: Sequence[Child], deadline: float) -> None:

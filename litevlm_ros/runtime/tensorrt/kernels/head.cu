@@ -47,9 +47,7 @@ extern "C" __global__ void multiply_by_head(const number *rows, const uint4 *hea
     for (int r = 0; r < ROWS; ++r)
 #pragma unroll
         for (int i = 0; i < WORDS; ++i) {
-            float sum = sums[r][i];
-            for (int step = 16; step; step /= 2)
-                sum += __shfl_xor_sync(ALL, sum, step);
+            const float sum = sum_of_warp(sums[r][i]);
             if (lane == 0 && row + r < count)
                 logits[(size_t)(row + r) * words + word + i] = to_number(sum * from_half(scales[word + i]));
         }

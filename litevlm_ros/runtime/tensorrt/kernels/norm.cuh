@@ -13,13 +13,6 @@ __device__ float coarse_of(float squares)
 
 __device__ float rounded(float part, float coarse) { return (part + coarse) - coarse; }
 
-__device__ float sum_of_warp(float value)
-{
-    for (int distance = 16; distance; distance /= 2)
-        value += __shfl_xor_sync(ALL, value, distance);
-    return value;
-}
-
 __device__ float square(float4 four)
 {
     return four.x * four.x + four.y * four.y + (four.z * four.z + four.w * four.w);

@@ -83,6 +83,14 @@ typedef unsigned short number;
 
 #define ALL 0xffffffffu  // all lanes of a warp
 
+// Returns the sum of the values of all lanes of a warp, to each of them.
+__device__ float sum_of_warp(float value)
+{
+    for (int distance = 16; distance; distance /= 2)
+        value += __shfl_xor_sync(ALL, value, distance);
+    return value;
+}
+
 // `wide` is the type of biases, engines.block_graph.wide_type.
 #ifdef NUMBER_IS_BF16
 typedef number wide;

@@ -33,8 +33,7 @@ extern "C" __global__ void add_and_normalise(const float4 *total, const float4 *
             squares += one.x * one.x + one.y * one.y + (one.z * one.z + one.w * one.w);
         }
     }
-    for (int step = 16; step; step /= 2)
-        squares += __shfl_xor_sync(ALL, squares, step);
+    squares = sum_of_warp(squares);
     if (threadIdx.x % 32 == 0)
         of_warps[threadIdx.x / 32] = squares;
     __syncthreads();
@@ -75,8 +74,7 @@ extern "C" __global__ void normalise_heads(number *qkv, const float4 *query_weig
             for (int j = 0; j < 4; ++j)
                 squares += from_number(fours[i].each[j]) * from_number(fours[i].each[j]);
         }
-    for (int step = 16; step; step /= 2)
-        squares += __shfl_xor_sync(ALL, squares, step);
+    squares = sum_of_warp(squares);
     const float scale = 1 / sqrtf(squares / (4 * HEAD_WORDS) + eps);
     for (int i = 0; i < STEPS; ++i)
         if (lane + 32 * i < HEAD_WORDS) {

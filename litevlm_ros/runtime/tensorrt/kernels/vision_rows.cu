@@ -41,8 +41,7 @@ __device__ float sum_of(float4 one) { return (one.x + one.y) + (one.z + one.w); 
 // Returns the sum of `part` over all of a block's THREADS, in each of them.
 template <int THREADS> __device__ float sum_of_block(float part)
 {
-    for (int step = 16; step; step /= 2)
-        part += __shfl_xor_sync(ALL, part, step);
+    part = sum_of_warp(part);
     if (THREADS == 32)
         return part;
     __shared__ float of_warps[THREADS / 32];
