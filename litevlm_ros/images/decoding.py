@@ -1,12 +1,13 @@
 """Decodes the bytes of a sensor_msgs image to an RGB array. This module needs no ROS types.
 
 Encoding names are those of sensor_msgs/image_encodings.hpp. Every row may be padded (`step` larger than the pixels
-need). Of 16-bit values the upper byte is kept, that is value / 256: fine for mono cameras, nearly black for depth in
-millimetres. YUV is read as BT.601 with limited range, as OpenCV does.
+need). 16-bit values are scaled by the bits that are used (`images/sample_range.py`). YUV is read as BT.601 with limited
+range, as OpenCV does.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ import numpy.typing as npt
 
 from litevlm_ros.errors import ImageFault, MalformedImageError, printable
 from litevlm_ros.images import via_cv_bridge
-from litevlm_ros.images.header import ImageHeader, read_header
+from litevlm_ros.images.containers import JPEG_SIGNATURE, LONGEST_SIGNATURE, PNG_SIGNATURE, format_of
+from litevlm_ros.images.measurements import refuse_measurements
+from litevlm_ros.images.sample_range import SampleRange
 from litevlm_ros.types import AnyImage, RawImage, RgbImage
 
 Buffer = Any
@@ -76,7 +79,7 @@ def _layouts() -> dict[str, _Layout]:
         "rgba8": (4, cv2.COLOR_RGBA2RGB), "bgra8": (4, cv2.COLOR_BGRA2RGB), "8UC4": (4, cv2.COLOR_BGRA2RGB),
         "mono8": (1, cv2.COLOR_GRAY2RGB), "8UC1": (1, cv2.COLOR_GRAY2RGB),
         "rgb16": (3, None), "bgr16": (3, cv2.COLOR_BGR2RGB),
-        "mono16": (1, cv2.COLOR_GRAY2RGB), "16UC1": (1, cv2.COLOR_GRAY2RGB),
+        "16UC3": (3, cv2.COLOR_BGR2RGB), "mono16": (1, cv2.COLOR_GRAY2RGB),
     }  # fmt: skip
     layouts = {
         name: _Layout(channels, partial(_packed, channels=channels, code=code), wide="16" in name)
@@ -105,8 +108,8 @@ _LAYOUTS = _layouts()
 ENCODINGS = tuple(_LAYOUTS)
 """The encodings that `decode_raw` knows."""
 
-_READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
-"""The flag that makes imdecode() return RGB; None before OpenCV 4.11."""
+_COMPRESSED_NAMES = re.compile(r"(?i)m?jpe?g|png|webp|h\.?26[45]|hevc|av1|compressed.*")
+"""Encodings that drivers give to compressed data by mistake."""
 
 
 def decode_raw(
@@ -118,12 +121,15 @@ def decode_raw(
     is_bigendian: bool = False,
     *,
     max_pixels: int = MAX_PIXELS,
+    samples: SampleRange | None = None,
 ) -> RgbImage:
     """Decodes the fields of a sensor_msgs/Image.
 
-    `data` is never copied first: an rgb8 image is returned as a view of it.
+    `data` is never copied first: an rgb8 image is returned as a view of it. `samples` is the camera's range of 16-bit
+    values; without it, it is that of the image.
 
-    Raises MalformedImageError for an unknown encoding, no pixels, too many pixels, a step too small or data too short.
+    Raises MalformedImageError for an unknown encoding, measurements such as depth, no pixels, too many pixels, a step
+    too small, data too short, or compressed data.
     """
     plane = _rows(encoding, width, height, step, data, max_pixels)
     if step == plane.shape[1]:
@@ -132,7 +138,7 @@ def decode_raw(
             return bridged
     layout = _LAYOUTS[encoding]
     if layout.wide:
-        plane = plane[:, 0 if is_bigendian else 1 :: 2]
+        plane = (samples or SampleRange()).scaled(plane, is_bigendian)
     return layout.convert(plane, width, height)
 
 
@@ -165,24 +171,31 @@ def raw_rows(image: RawImage) -> Plane:
 
 def _rows(encoding: str, width: int, height: int, step: int, data: Buffer, max_pixels: int) -> Plane:
     buffer = _as_array(data)
-    rows, row_bytes = _shape(encoding, width, height, step, buffer.size, max_pixels)
+    rows, row_bytes = _shape(encoding, width, height, step, buffer, max_pixels)
     return np.ndarray((rows, row_bytes), np.uint8, buffer, strides=(step, 1))
 
 
-def check_raw(
-    encoding: str, width: int, height: int, step: int, data_bytes: int, *, max_pixels: int = MAX_PIXELS
-) -> None:
-    """Raises what `decode_raw` would raise for an image with `data_bytes` bytes of data. Takes microseconds."""
-    _shape(encoding, width, height, step, data_bytes, max_pixels)
+def check_raw(encoding: str, width: int, height: int, step: int, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises what `decode_raw` would raise. Takes microseconds."""
+    _shape(encoding, width, height, step, data, max_pixels)
 
 
-def _shape(encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int) -> tuple[int, int]:
+def _shape(encoding: str, width: int, height: int, step: int, data: Buffer, max_pixels: int) -> tuple[int, int]:
     """Returns the number of rows in memory and the bytes of a row without padding.
 
     Raises MalformedImageError.
     """
+    try:
+        return _shape_of(encoding, width, height, step, len(data), max_pixels)
+    except MalformedImageError:
+        _refuse_compressed(encoding, data)
+        raise
+
+
+def _shape_of(encoding: str, width: int, height: int, step: int, data_bytes: int, max_pixels: int) -> tuple[int, int]:
     layout = _LAYOUTS.get(encoding)
     if layout is None:
+        refuse_measurements(encoding)
         raise MalformedImageError(
             ImageFault.UNKNOWN_ENCODING, f"unknown encoding '{printable(encoding)}'; known are {', '.join(ENCODINGS)}"
         )
@@ -201,6 +214,23 @@ def _shape(encoding: str, width: int, height: int, step: int, data_bytes: int, m
             f"data is too short: {data_bytes} bytes, but {width}x{height} {encoding} with step {step} takes {needed}",
         )
     return rows, row_bytes
+
+
+def _refuse_compressed(encoding: str, data: Buffer) -> None:
+    """Raises MalformedImageError if an image that is malformed as a raw one holds compressed data."""
+    start = bytes(data[:LONGEST_SIGNATURE])
+    if start.startswith((JPEG_SIGNATURE, PNG_SIGNATURE)):
+        what = f"its data are a {format_of(start)}, although sensor_msgs/Image holds raw pixels"
+    elif _COMPRESSED_NAMES.fullmatch(encoding):
+        what = (
+            f"encoding '{printable(encoding)}' is that of compressed data, although sensor_msgs/Image holds raw pixels"
+        )
+    else:
+        return
+    raise MalformedImageError(
+        ImageFault.MIXED_UP,
+        f"{what}; have the driver publish it as sensor_msgs/CompressedImage, and set transport: compressed",
+    )
 
 
 def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pixels: int) -> None:
@@ -226,44 +256,3 @@ def _check_size(encoding: str, layout: _Layout, width: int, height: int, max_pix
 
 def _as_array(data: Buffer) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
-
-
-def decode_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """Decodes the fields of a sensor_msgs/CompressedImage: JPEG or PNG.
-
-    The size is read from the header before anything is decoded, so a small message cannot ask for gigabytes.
-
-    Raises MalformedImageError for another format, a damaged header, too many pixels or data that ends early.
-    """
-    buffer = _as_array(data)
-    header = check_compressed(image_format, buffer, max_pixels=max_pixels)
-    try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB)
-    except cv2.error as error:
-        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: {error}") from None
-    if image is None:
-        raise MalformedImageError(ImageFault.DAMAGED, f"the {header.codec} could not be decoded: its data is damaged")
-    rgb = cast(RgbImage, image)
-    return _convert(rgb, cv2.COLOR_BGR2RGB) if _READ_RGB is None else rgb
-
-
-def check_compressed(image_format: str, data: Buffer, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Reads the header only. Raises what `decode_compressed` would raise, except for damage behind the header."""
-    if "compresseddepth" in image_format.lower():
-        raise MalformedImageError(
-            ImageFault.UNKNOWN_ENCODING,
-            f"format '{printable(image_format)}' is a depth image; subscribe to a colour or mono camera's topic",
-        )
-    try:
-        header = read_header(_as_array(data).tobytes())
-    except MalformedImageError as error:
-        raise MalformedImageError(
-            error.fault, f"compressed image (format '{printable(image_format)}'): {error}"
-        ) from None
-    if header.width * header.height > max_pixels:
-        raise MalformedImageError(
-            ImageFault.TOO_LARGE,
-            f"the {header.codec} is {header.width}x{header.height}, more than the allowed {max_pixels} pixels; "
-            "scale the image down first",
-        )
-    return header

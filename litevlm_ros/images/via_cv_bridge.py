@@ -20,10 +20,10 @@ import numpy.typing as npt
 from litevlm_ros.types import RgbImage
 
 ENCODINGS = frozenset({
-    "bgr8", "rgba8", "bgra8", "mono8", "mono16", "yuv422", "yuv422_yuy2",
+    "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2",
     "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8",
 })  # fmt: skip
-"""The encodings that cv_bridge decodes as `decoding` does, mono16 up to rounding. rgb8 needs no conversion at all."""
+"""The encodings that cv_bridge decodes as `decoding` does. rgb8 needs no conversion at all."""
 _PROBE = "from litevlm_ros.images.via_cv_bridge import probe; probe()"
 _PROBE_SECONDS = 20.0
 _log = logging.getLogger(__name__)

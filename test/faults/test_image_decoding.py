@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import itertools
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pictures import chunk, frame, jpeg, png, png_header, progressive, restarting, segment
 from resident_memory import growth
 
 from litevlm_ros.errors import MalformedImageError
-from litevlm_ros.images.decoding import (
-    ENCODINGS,
-    check_raw,
-    decode_compressed,
-    decode_raw,
-)
+from litevlm_ros.images import jpeg_decoder
+from litevlm_ros.images.compressed import check_compressed, decode_compressed
+from litevlm_ros.images.decoding import ENCODINGS, check_raw, decode_raw
 
 MOST_PIXELS = 50_000
 MOST_GROWTH = 20 << 20
@@ -89,7 +89,7 @@ def test_raw_images_with_any_numbers_in_their_header(draw: random.Random) -> Non
     width, height = any_number(draw), any_number(draw)
     arguments = (draw.choice(ENCODINGS), width, height, any_number(draw))
     image = decodes_or_is_refused(lambda: decode_raw(*arguments, data, bigendian, max_pixels=MOST_PIXELS))
-    checked = decodes_or_is_refused(lambda: _checked(*arguments, size))
+    checked = decodes_or_is_refused(lambda: _checked(*arguments, data))
     assert (image is None) == (checked is None), "the quick check and the decoder disagree"
     if image is not None:
         assert image.shape == (height, width, 3)
@@ -219,3 +219,69 @@ def test_small_images_that_ask_for_much_memory(name: str):
         decodes_or_is_refused(lambda: decode_compressed("", bomb, max_pixels=MOST_PIXELS))
 
     assert growth(decode) < MOST_GROWTH
+
+
+_WHOLE = (*_GOOD, jpeg(), progressive(), restarting(), png())
+_INSERTED = (
+    b"\xff", b"\xff\xff", b"\xff\x01", b"\xff\xd0", b"\xff\xd8", b"\xff\xd9", b"\xff\x00", bytes(3), segment(0xE1),
+    segment(0xDD, b"\0\x01"), segment(0xDA, b"\x01\x01\0\0\x3f\0"), segment(0xDC, b"\x7f\xff"),
+    frame(30_000, 30_000), frame(8, 8), frame(200, 200, 0xC2), png_header(30_000, 30_000), chunk(b"IDAT"),
+    chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)), chunk(b"IEND"),
+)  # fmt: skip
+
+
+def _parts(picture: bytes) -> list[bytes]:
+    """Cuts a PNG before its chunks, or a JPEG before its markers."""
+    if picture.startswith(b"\xff"):
+        cuts = [place for place in range(2, len(picture) - 1) if picture[place] == 0xFF and picture[place + 1]]
+    else:
+        cuts, place = [], 8
+        while place + 4 <= len(picture):
+            cuts.append(place)
+            place += 12 + int.from_bytes(picture[place : place + 4], "big")
+    return [picture[start:end] for start, end in itertools.pairwise([0, *cuts, len(picture)])]
+
+
+def _spoilt(picture: bytes, draw: random.Random) -> bytes:
+    kind = draw.randrange(4)
+    if kind == 0:
+        parts = _parts(picture)
+        first, second = (draw.randrange(1, len(parts)) for _ in range(2))
+        parts[first], parts[second] = parts[second], parts[first]
+        return b"".join(parts)
+    if kind == 1:
+        parts = _parts(picture)
+        place = draw.randrange(1, len(parts) + 1)
+        return b"".join([*parts[:place], draw.choice(_INSERTED) * draw.choice((1, 1, 2, 900)), *parts[place:]])
+    place = draw.randrange(2, len(picture))
+    if kind == 2:
+        return picture[:place] + draw.choice(_INSERTED) + picture[place + draw.choice((0, 0, 1, 30)) :]
+    return picture[:place] + bytes([picture[place] ^ 1 << draw.randrange(8)]) + picture[place + 1 :]
+
+
+@pytest.mark.parametrize("decoder", ["simplejpeg", "opencv"])
+def test_spoilt_pictures_are_refused_or_have_the_size_that_was_checked(decoder, monkeypatch):
+    if decoder == "opencv":
+        monkeypatch.setattr(jpeg_decoder, "simplejpeg", None)
+    read = 0
+
+    def look_at(picture: bytes) -> None:
+        nonlocal read
+        image = decodes_or_is_refused(lambda: decode_compressed("", picture, max_pixels=MOST_PIXELS))
+        if image is not None:
+            header = check_compressed("", picture, max_pixels=MOST_PIXELS)
+            assert sorted(image.shape[:2]) == sorted((header.height, header.width))
+            read += 1
+
+    def look_at_all() -> None:
+        for seed in range(4000):
+            draw = random.Random(seed)
+            picture = draw.choice(_WHOLE)
+            for _ in range(draw.randint(1, 3)):
+                picture = _spoilt(picture, draw)
+            look_at(picture)
+
+    started = time.thread_time()
+    assert growth(look_at_all) < MOST_GROWTH
+    assert time.thread_time() - started < 60.0
+    assert 100 < read < 3900, "the pictures are not spoilt so that some can be read"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import ModuleType
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from litevlm_ros.errors import MalformedImageError
 from litevlm_ros.images import via_cv_bridge
 from litevlm_ros.images.decoding import decode_raw
 
@@ -54,6 +56,14 @@ def test_a_working_bridge_is_used(install):
 def test_padded_rows_do_not_go_through_the_bridge(install):
     module = install(WORKS)
     decode_raw("bgr8", 1, 1, 4, np.append(PIXEL, 0))
+    assert module.CvBridge.calls == 0
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16", "16UC1", "32FC1"])
+def test_what_cv_bridge_would_show_otherwise_does_not_go_through_it(install, encoding):
+    module = install(WORKS)
+    with contextlib.suppress(MalformedImageError):
+        assert decode_raw(encoding, 4, 4, 24, np.full(96, 15, np.uint8)).max() == 0xF0
     assert module.CvBridge.calls == 0
 
 

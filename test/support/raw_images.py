@@ -7,7 +7,7 @@ import numpy as np
 from litevlm_ros.types import RawImage
 
 _SAMPLES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4, "yuv422": 2, "uyvy": 2,
-            "yuv422_yuy2": 2, "yuyv": 2, "rgb16": 6, "bgr16": 6, "mono16": 2, "16UC1": 2}  # fmt: skip
+            "yuv422_yuy2": 2, "yuyv": 2, "rgb16": 6, "bgr16": 6, "16UC3": 6, "mono16": 2}  # fmt: skip
 _ROWS = {"nv12": (3, 2), "nv21": (3, 2), "nv24": (3, 1)}
 
 

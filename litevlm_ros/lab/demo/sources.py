@@ -14,14 +14,17 @@ import cv2
 import numpy as np
 
 from litevlm_ros.config import DEMO_CAMERAS
-from litevlm_ros.errors import ConfigError, ImageError
+from litevlm_ros.errors import ConfigError, ImageError, MalformedImageError
+from litevlm_ros.images.compressed import decode_compressed
 from litevlm_ros.lab.demo.ground_truth import scene_facts
 from litevlm_ros.lab.world.render import render
 from litevlm_ros.lab.world.scene import Scene, generate
 from litevlm_ros.lab.world.splits import demo_seed
 from litevlm_ros.types import RgbImage
 
-_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_OTHER_SUFFIXES = frozenset({".bmp", ".webp"})
+"""Photos of these formats are read too, although the node takes none from a camera."""
+_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", *_OTHER_SUFFIXES})
 
 _PHASES = 3
 """Pictures rendered of each view: enough for falling rain and snow, few enough for a small machine."""
@@ -180,15 +183,14 @@ class Photos:
     def _load(self, number: int) -> RgbImage:
         while self._photos:
             photo = self._photos[number % len(self._photos)]
-            image = cv2.imread(str(photo), cv2.IMREAD_COLOR)
-            if image is not None:
-                return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-            if photo != self._path:
-                _log.warning("%s is not a readable photo; it is left out", photo)
+            try:
+                return _read_photo(photo)
+            except ImageError as error:
+                if photo == self._path:
+                    raise ImageError(f"{photo} is not a readable photo: {error}; take a JPEG or PNG file") from None
+                _log.warning("%s is not a readable photo, and is left out: %s", photo, error)
             self._photos.remove(photo)
-        if self._path.is_dir():
-            raise ImageError(f"None of the files in {self._path} is a readable photo")
-        raise ImageError(f"{self._path} is not a photo that OpenCV reads; take a JPEG or PNG file")
+        raise ImageError(f"None of the files in {self._path} is a readable photo")
 
 
 def require_readable(kind: str, file: Path) -> None:
@@ -205,6 +207,19 @@ def quiet_opencv() -> None:
     # cv2's types do not list this module's names.
     logging_of_cv2: Any = cv2.utils.logging
     logging_of_cv2.setLogLevel(logging_of_cv2.LOG_LEVEL_SILENT)
+
+
+def _read_photo(photo: Path) -> RgbImage:
+    """Reads a photo as the node would, or with OpenCV if its format is none that the node takes. Raises ImageError."""
+    try:
+        return decode_compressed(photo.suffix[1:], photo.read_bytes())
+    except MalformedImageError as error:
+        image = cv2.imread(str(photo), cv2.IMREAD_COLOR) if photo.suffix.lower() in _OTHER_SUFFIXES else None
+        if image is None:
+            raise error
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    except OSError as error:
+        raise ImageError(str(error)) from None
 
 
 def _photo_files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError, ImageError, printable
-from litevlm_ros.images.decoding import decode_compressed
+from litevlm_ros.images.compressed import decode_compressed
 from litevlm_ros.lab.evaluation.drivelm_file import KeyFrame, LeftOut
 from litevlm_ros.types import View
 

@@ -33,7 +33,7 @@ def test_a_check_reads_a_first_image(tmp_path: Path) -> None:
     Pictures(photos=photo).check()
     photo.write_bytes(b"broken")
     for pictures, message in (
-        (Pictures(photos=photo), "not a photo"),
+        (Pictures(photos=photo), "is not a readable photo"),
         (Pictures(video=photo), "cannot"),
         (Pictures(device="/nowhere/video0"), "no camera /nowhere/video0"),
     ):

@@ -125,8 +125,21 @@ def test_one_photo_is_shown_for_ever(tmp_path: Path) -> None:
     source = Photos(photo, ["front"], photo_seconds=1.0)
     assert source.next(0.0).images["front"].shape == source.next(9.0).images["front"].shape == (20, 30, 3)
     photo.write_bytes(b"broken")
-    with pytest.raises(ImageError, match=r"photo.png is not a photo that OpenCV reads; take a JPEG or PNG"):
+    with pytest.raises(
+        ImageError, match=r"photo.png is not a readable photo: .*neither a JPEG nor a PNG; take a JPEG or PNG"
+    ):
         Photos(photo, ["front"], 1.0).next(0.0)
+
+
+def test_photos_are_read_as_the_node_reads_pictures(tmp_path: Path) -> None:
+    jpeg = cv2.imencode(".jpg", np.full((64, 64, 3), (0, 0, 90), np.uint8))[1].tobytes()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg[: len(jpeg) // 2] + jpeg[-2:])
+    with pytest.raises(ImageError, match=r"photo.jpg is not a readable photo"):
+        Photos(photo, ["front"], 1.0).next(0.0)
+    bitmap = tmp_path / "photo.bmp"
+    cv2.imwrite(str(bitmap), np.full((20, 30, 3), (0, 0, 90), np.uint8))
+    assert Photos(bitmap, ["front"], 1.0).next(0.0).images["front"][0, 0].tolist() == [90, 0, 0]
 
 
 def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
