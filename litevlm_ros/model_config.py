@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litevlm_ros.architectures import NATIVE, check_whole_model, language_model
+from litevlm_ros.checksums import unchanged
 from litevlm_ros.config_json import ConfigSection, read_config
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import TEXT, VISION
@@ -125,15 +126,15 @@ class ModelConfig:
     def from_directory(cls, path: str | Path) -> ModelConfig:
         """Reads `vision_encoder/config.json` and `text_decoder/config.json` below `path`.
 
-        Raises CheckpointError if a file is missing or unreadable, if the architecture is not supported, or if the two
-        halves do not fit together.
+        Raises CheckpointError if a file is missing, unreadable or not what it was when it was made, if the architecture
+        is not supported, or if the two halves do not fit together.
         """
         root = Path(path)
         vision_file = root / VISION / "config.json"
         text_file = root / TEXT / "config.json"
-        return cls.from_sections(
-            ConfigSection(read_config(vision_file), vision_file), ConfigSection(read_config(text_file), text_file)
-        )
+        with unchanged(vision_file, text_file):
+            vision, text = read_config(vision_file), read_config(text_file)
+        return cls.from_sections(ConfigSection(vision, vision_file), ConfigSection(text, text_file))
 
     @classmethod
     def from_sections(cls, whole: ConfigSection, language: ConfigSection) -> ModelConfig:

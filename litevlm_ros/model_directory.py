@@ -5,12 +5,12 @@ draft_head/                      weights of a draft head, if the model has one
 vision_encoder.onnx, ...         graphs for ONNX Runtime, one for each precision that was exported
 vision_encoder_fp16.engine, ...  TensorRT engines (block plans), each with its sidecar `NAME.engine.json`
 draft_head.onnx, token_scorer.onnx, view_selector.onnx    what was trained beside the model
+checksums.json                   size and SHA-256 of the files above but engines, whose sidecars have them
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -37,6 +37,12 @@ TEXT_FILES = (
 """The files of a checkpoint that go to TEXT beside weights and config.json, as far as there are any."""
 VISION_FILES = ("preprocessor_config.json", "processor_config.json")
 """Those that go to VISION."""
+
+ORIGIN_FILE = "origin.json"
+"""The file of a part that says which checkpoint it came from."""
+
+CHECKSUMS = "checksums.json"
+"""The file beside the parts that `checksums.py` describes."""
 
 PLAIN = "fp32"
 """The precision that a graph's name leaves out. It is the one that runs best on a CPU."""
@@ -96,17 +102,3 @@ def demo_model_directory() -> Path:
         return shipped(_DEMO_MODEL)
     except ConfigError as error:
         raise ConfigError(f"the demo model is not installed: {error}. Give a model directory") from None
-
-
-def copy_description(model: Path, output: Path) -> None:
-    """Copies everything but weights, that is configurations and tokenizer, from one model directory to another.
-
-    With graphs or engines, `output` then runs as any model directory. It may be `model` itself. Raises OSError.
-    """
-    if output.resolve() == model.resolve():
-        return
-    for part in PARTS:
-        (output / part).mkdir(parents=True, exist_ok=True)
-        for file in (model / part).iterdir():
-            if file.is_file() and ".safetensors" not in file.name:
-                shutil.copyfile(file, output / part / file.name)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from package_files import ROOT
 
 from litevlm_ros import model_directory
+from litevlm_ros.checksums import copy_description
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.model_directory import copy_description, demo_model_directory
+from litevlm_ros.model_directory import demo_model_directory
 
 
 @pytest.fixture
@@ -52,3 +57,24 @@ def test_a_copied_description_has_no_weights(tmp_path: Path) -> None:
     assert {"vision_encoder/config.json", "text_decoder/config.json", "text_decoder/tokenizer.json"} <= names
     assert not any("safetensors" in name for name in names)
     copy_description(demo_model_directory(), demo_model_directory())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("benchmark", "--runs", "1", "--tokens", "1"),
+        ("evaluate", "--scenes", "1"),
+        ("check_model",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_tools_find_the_demo_model_from_any_directory(tmp_path: Path, command: tuple[str, ...]) -> None:
+    tool = subprocess.run(
+        [sys.executable, "-m", f"litevlm_ros.tools.{command[0]}", *command[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))},
+        capture_output=True,
+        text=True,
+    )
+    assert tool.returncode == 0, tool.stderr

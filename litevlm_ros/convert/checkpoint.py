@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from litevlm_ros.checkpoint.check import WeightCheck, check_text, check_vision
 from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_positions, unreadable
 from litevlm_ros.checkpoint.keys import PositionSources, Sources
+from litevlm_ros.checksums import check_weights
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
 from litevlm_ros.convert.qwen import QwenDecoder
@@ -99,6 +100,7 @@ def holds(dtype: torch.dtype, tensor: Tensor) -> bool:
 def stored_vision_encoder(model: str | Path) -> StoredParameters[InternVisionEncoder]:
     """Opens InternViT and the projector of a model directory. Raises CheckpointError."""
     config = ModelConfig.from_directory(model)
+    check_weights(Path(model) / VISION)
     check, sources, positions = check_vision(Path(model) / VISION, config.vision)
     with torch.device("meta"):
         module = InternVisionEncoder(config.vision, config.text.hidden_size)
@@ -108,6 +110,7 @@ def stored_vision_encoder(model: str | Path) -> StoredParameters[InternVisionEnc
 def stored_text_decoder(model: str | Path) -> StoredParameters[QwenDecoder]:
     """Opens the text decoder of a model directory. Raises CheckpointError."""
     config = ModelConfig.from_directory(model).text
+    check_weights(Path(model) / TEXT)
     check, sources = check_text(Path(model) / TEXT, config)
     with torch.device("meta"):
         module = QwenDecoder(config)
@@ -139,6 +142,7 @@ def load_draft_head(model: str | Path, dtype: torch.dtype = torch.float32) -> Dr
     text = load_text_decoder(model, dtype)
     with torch.device("meta"):
         head = DraftHead(text)
+    check_weights(Path(model) / HEAD_DIRECTORY)
     check = WeightCheck(SafetensorsDirectory(Path(model) / HEAD_DIRECTORY))
     sources: Sources = {name: (stored_name(name),) for name, _ in head.own.named_parameters()}
     check.expect({key for keys in sources.values() for key in keys})

@@ -17,6 +17,7 @@ from torch import nn
 from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
 from litevlm_ros.checkpoint.files import SafetensorsDirectory
 from litevlm_ros.checkpoint.keys import Sources
+from litevlm_ros.checksums import copy_description
 from litevlm_ros.convert.calibration import Calibration, data_for
 from litevlm_ros.convert.checkpoint import (
     load_draft_head,
@@ -50,7 +51,7 @@ from litevlm_ros.convert.text_graph import text_graph
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.files import explaining_full_disk
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, copy_description, graph_name
+from litevlm_ros.model_directory import HEAD_DIRECTORY, HEAD_GRAPH, PLAIN, TEXT, VISION, graph_name
 from litevlm_ros.precision import CPU_PRECISIONS, PACKED_PRECISIONS, exact_precision
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

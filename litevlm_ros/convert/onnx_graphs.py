@@ -19,6 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from litevlm_ros.checksums import rewriting
 from litevlm_ros.convert.draft_head import DraftHead
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
 from litevlm_ros.convert.qwen import QwenDecoder
@@ -93,8 +94,9 @@ def save_graph(
     `most_inline` bytes, by default what one protobuf file can hold.
 
     The same model gives the same bytes. Before the graph takes the place of an older one, `check` gets its path. If
-    that raises anything, the older graph and its weights stay as they were, and nothing of the new one is left. Returns
-    what `check` returns. Raises OSError, and onnx.checker.ValidationError if the graph is not valid ONNX.
+    that raises anything, the older graph and its weights stay as they were, and nothing of the new one is left. The
+    files are entered in their directory's list of checksums. Returns what `check` returns. Raises OSError,
+    CheckpointError if that list is damaged, and onnx.checker.ValidationError if the graph is not valid ONNX.
     """
     inline = sum(
         value.const_value.nbytes
@@ -104,18 +106,21 @@ def save_graph(
     most_inline = _PROTOBUF_LIMIT if most_inline is None else most_inline
     data = file.with_name(f"{file.name}.data")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as unfinished:
-        if inline <= most_inline:
-            ir.save(model, unfinished)
-            found = _checked(unfinished, check)
-        else:
-            with replacing(data) as unfinished_data:
-                ir.save(model, unfinished, external_data=unfinished_data.name)
+    with contextlib.ExitStack() as listing:
+        with replacing(file) as unfinished:
+            if inline <= most_inline:
+                ir.save(model, unfinished)
                 found = _checked(unfinished, check)
-                _rename_data(unfinished, unfinished_data.name, data.name)
-                file.unlink(missing_ok=True)  # an older graph must not read the new weights
-    if inline <= most_inline:
-        data.unlink(missing_ok=True)
+                listing.enter_context(rewriting(file.parent, file.name, data.name))
+            else:
+                with replacing(data) as unfinished_data:
+                    ir.save(model, unfinished, external_data=unfinished_data.name)
+                    found = _checked(unfinished, check)
+                    _rename_data(unfinished, unfinished_data.name, data.name)
+                    listing.enter_context(rewriting(file.parent, file.name, data.name))
+                    file.unlink(missing_ok=True)  # an older graph must not read the new weights
+        if inline <= most_inline:
+            data.unlink(missing_ok=True)
     return found
 
 

@@ -14,6 +14,7 @@ from litevlm_ros.checkpoint.keys import text_sources, vision_sources
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.packages import pip_command
 
 
 def load_transformers(model: str | Path, dtype: torch.dtype, device: str) -> Any:
@@ -24,7 +25,7 @@ def load_transformers(model: str | Path, dtype: torch.dtype, device: str) -> Any
     try:
         from transformers import AutoModelForImageTextToText
     except ImportError as error:
-        raise CheckpointError(f"transformers is needed ({error}): `pip install transformers`") from error
+        raise CheckpointError(f"transformers is needed ({error}): `{pip_command('transformers')}`") from error
     config = ModelConfig.from_directory(model)
     with torch.device(device):
         # Not `.to(dtype)`, which would round the rotary frequencies.

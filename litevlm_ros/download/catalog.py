@@ -10,10 +10,8 @@ from pathlib import Path
 from litevlm_ros.config_json import read_config
 from litevlm_ros.errors import CheckpointError, DownloadError
 from litevlm_ros.files import write_text
+from litevlm_ros.model_directory import ORIGIN_FILE
 from litevlm_ros.published_models import PUBLISHED_MODELS
-
-ORIGIN_FILE = "origin.json"
-"""Name of the file in each part of a model directory that holds its Origin."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)

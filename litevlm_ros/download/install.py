@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from litevlm_ros.checksums import listed, rewriting
 from litevlm_ros.download.catalog import HubModel, Origin, find_model
 from litevlm_ros.download.staging import gigabytes, replace_together, require_free, staging_directory
 from litevlm_ros.errors import CheckpointError, DownloadError
@@ -47,6 +48,7 @@ def install_model(request: InstallRequest, notify: Notify) -> None:
     checkpoint that this package cannot run, and ImportError without torch or huggingface_hub.
     """
     model = find_model(request.model or DEFAULT_MODEL, request.revision)
+    listed(request.output)  # a damaged list of checksums shall not be noticed after a long download
     if isinstance(model, Path):
         _install_directory(request, model, notify)
     else:
@@ -164,7 +166,8 @@ def _split(checkpoint: Path, output: Path, staging: Path, parts: list[str], orig
             origin.write(staged / part)
             for weights in weight_files(staged / part):
                 shutil.copymode(staged / part / "config.json", weights)  # safetensors lets only its own user read it
-        replace_together({part: staged / part for part in parts}, output, staging)
+        with rewriting(output, *parts):
+            replace_together({part: staged / part for part in parts}, output, staging)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     for part in parts:

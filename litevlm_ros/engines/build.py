@@ -36,6 +36,7 @@ from litevlm_ros.model_directory import (
     sidecar_file,
     weight_bytes,
 )
+from litevlm_ros.packages import CONVERSION, ENGINES, pip_command
 from litevlm_ros.precision import PACKED_PRECISIONS, choose_precision, describe_packing
 from litevlm_ros.types import Notify
 
@@ -124,7 +125,7 @@ def _compiles_ahead(target: Target, notify: Notify) -> bool:
         return False
     if importlib.util.find_spec("pycuda") is None:
         notify("pycuda is not installed, so kernels are compiled when the node loads the engines, which takes minutes; "
-               "install it with `pip install 'litevlm_ros[tensorrt]'`")  # fmt: skip
+               f"install it with `{pip_command('pycuda')}`")  # fmt: skip
         return False
     return True
 
@@ -164,7 +165,7 @@ def _begin(wanted: WantedEngine, request: BuildRequest, model: ModelConfig, comp
             begun.graphs[block.name] = block.serialized()
     except ImportError as error:
         raise EngineError(f"engines are built from graphs, which need onnx ({error}); install it with "
-                          "`pip install 'litevlm_ros[tensorrt]'`") from error  # fmt: skip
+                          f"`{pip_command(*ENGINES[:2])}`") from error  # fmt: skip
 
     def build(key: PlanKey) -> bytes:
         return build_plan(
@@ -222,7 +223,7 @@ def _pack(wanted: WantedEngine, request: BuildRequest) -> tuple[dict[str, np.nda
         from litevlm_ros.convert.packed_weights import pack
     except ImportError as error:
         raise EngineError(f"packing weights needs torch ({error}); install it with "
-                          "`pip install 'litevlm_ros[convert]'`") from error  # fmt: skip
+                          f"`{pip_command(*CONVERSION)}`") from error  # fmt: skip
     data = data_for(precision, request.calibration)
     return pack(wanted.part, request.model, precision, data), data.description if data else ""
 

@@ -38,11 +38,6 @@ def this_machine() -> Machine:
     return Machine(tensorrt.flavour, tensorrt.version, format_capability(device.compute_capability) if device else "")
 
 
-def hash_file(file: Path) -> str:
-    """Returns the SHA-256 of a file's bytes as hex digits. Raises OSError."""
-    return _hash_files([file], named=False)
-
-
 def hash_weights(directory: Path) -> str:
     """Returns the SHA-256 over `config.json` and all safetensors files of `vision_encoder/` or `text_decoder/`.
 
@@ -52,14 +47,9 @@ def hash_weights(directory: Path) -> str:
     if not files:
         raise CheckpointError(f"{directory} holds no safetensors files; download the model again with "
                               "`ros2 run litevlm_ros download_models`")  # fmt: skip
-    return _hash_files([directory / "config.json", *files], named=True)
-
-
-def _hash_files(files: list[Path], named: bool) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        if named:
-            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+    for file in (directory / "config.json", *files):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as opened:
             while chunk := opened.read(_CHUNK):
                 digest.update(chunk)

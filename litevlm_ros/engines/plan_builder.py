@@ -18,6 +18,7 @@ from litevlm_ros.engines.target import Target
 from litevlm_ros.engines.tensorrt_module import load_tensorrt, tensorrt_logger
 from litevlm_ros.errors import EngineError
 from litevlm_ros.files import write_bytes
+from litevlm_ros.trust import distrust
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,14 +80,18 @@ def _fix_sizes(builder: Any, network: Any, config: Any, key: PlanKey) -> None:
 def _timing_cache(config: Any, file: Path | None) -> Iterator[None]:
     """Gives a build with `config` what TensorRT measured before, from `file`, and writes back what it measures now.
 
-    A file that cannot be written costs time at the next build, no more. TensorRT-RTX measures nothing when it builds.
+    A file that cannot be written, or that somebody else could have written, costs time at the next build, no more.
+    TensorRT-RTX measures nothing when it builds.
     """
     if file is None or load_tensorrt().is_rtx:
         yield
         return
     before = b""
     with contextlib.suppress(OSError):
-        before = file.read_bytes()
+        if reason := distrust(file):
+            _LOGGER.warning("%s is not read, so everything is measured again: %s", file, reason)
+        else:
+            before = file.read_bytes()
     cache = config.create_timing_cache(before) or config.create_timing_cache(b"")
     config.set_timing_cache(cache, ignore_mismatch=False)
     yield

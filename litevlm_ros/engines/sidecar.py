@@ -6,13 +6,17 @@ is read first, and a mismatch is explained with the command that mends it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
+from litevlm_ros.checksums import Checksum, comparing, unchanged_weights
+from litevlm_ros.engines.fingerprint import Machine, hash_weights
 from litevlm_ros.engines.graphs import graph_hash
 from litevlm_ros.engines.tensorrt_module import title
 from litevlm_ros.errors import CheckpointError, EngineError
@@ -23,6 +27,10 @@ from litevlm_ros.precision import PRECISIONS, precision_flag
 
 FORMAT = 3
 """The version of the JSON. Readers refuse other numbers."""
+
+
+_DIGEST = "sha256"
+"""The key in the JSON of the SHA-256 over everything else in it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ class EngineSidecar:
     def write(self, directory: Path) -> Path:
         """Writes the JSON file beside the engine in `directory`, whole or not at all. Raises OSError."""
         file = sidecar_file(directory / self.file)
-        write_text(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        values = dataclasses.asdict(self)
+        write_text(file, json.dumps({**values, _DIGEST: _digest(values)}, indent=2) + "\n")
         return file
 
     @classmethod
@@ -93,6 +102,9 @@ class EngineSidecar:
 
     @classmethod
     def _from_json(cls, values: dict[str, Any]) -> EngineSidecar:
+        digest = values.pop(_DIGEST, None)  # earlier sidecars have none
+        if digest is not None and digest != _digest(values):
+            raise ValueError("it is damaged: its values are not those that were written")
         # Earlier sidecars name the scales of FP8; all but those of one form are what they are today.
         if values.pop("fp8_form", "") == "tensor":
             raise ValueError("its FP8 weights have one scale for a whole matrix instead of one for each output")
@@ -130,15 +142,29 @@ class EngineSidecar:
 
         It compares sizes and, with `contents`, the SHA-256.
         """
-        fix = f"copy it again, or build it with `{self.command(engine.parent)}`"
-        if not engine.is_file():
-            return [f"{engine} is missing; {fix}"]
-        size = engine.stat().st_size
-        if size != self.engine_bytes:
-            return [f"{engine} has {size} bytes instead of {self.engine_bytes}; {fix}"]
-        if contents and hash_file(engine) != self.engine_sha256:
-            return [f"{engine} is damaged, its SHA-256 is not that of the engine that was built; {fix}"]
-        return []
+        checksum = self._checksum()
+        difference = checksum.difference(engine) if contents else checksum.size_difference(engine)
+        return [str(self._refusal(engine, difference))] if difference else []
+
+    @contextlib.contextmanager
+    def unchanged(self, engine: Path, model: Path) -> Iterator[None]:
+        """Compares the contents of the file `engine` with those that were built, while the block loads it.
+
+        So it does with the weights that an engine without packed ones reads from the model directory `model`. The block
+        is to load both parts: all files are then compared at the same time.
+
+        Raises EngineError or CheckpointError, with the command that helps, if a file has changed.
+        """
+        weights = contextlib.nullcontext() if self.weights_sha256 else unchanged_weights(model / self.part)
+        with comparing({engine: self._checksum()}, self._refusal), weights:
+            yield
+
+    def _checksum(self) -> Checksum:
+        return Checksum(self.engine_bytes, self.engine_sha256)
+
+    def _refusal(self, engine: Path, difference: str) -> EngineError:
+        return EngineError(f"{engine} is not the engine that was built: {difference}; copy it again, or build it with "
+                           f"`{self.command(engine.parent)}`")  # fmt: skip
 
     def check_weights(self, model: Path) -> list[str]:
         """Lists why this engine is not one of the model directory `model`, with the command that helps.
@@ -171,6 +197,11 @@ class EngineSidecar:
         """Returns the command that builds this engine again."""
         flags = f"{precision_flag(self.part)} {self.precision_asked} --skip-{_OTHER[self.part]} --force"
         return f"ros2 run litevlm_ros build_engines --model {directory or 'models'} {flags}"
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """Returns the SHA-256 over the values of a sidecar, in an order and a form that do not depend on the file's."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 _OTHER = {VISION: "text", TEXT: "vision"}

@@ -15,15 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from litevlm_ros.errors import EngineError
+from litevlm_ros.packages import pip_command
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """Import names, in the order in which they are tried."""
-
-INSTALL_HINT = (
-    "on a Jetson `sudo apt-get install --reinstall python3-libnvinfer-dev`, and create the virtual environment with "
-    "--system-site-packages; elsewhere `pip install tensorrt-rtx-cu13-libs==1.4.0.76 "
-    "tensorrt-rtx-cu13-bindings==1.4.0.76`, or `pip install tensorrt`"
-)
 
 _MINIMUM = {"tensorrt": (10, 3), "tensorrt_rtx": (1, 2)}
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -70,7 +65,7 @@ def load_tensorrt() -> TensorRT:
         _check_version(found)
         return found
     happened = "; ".join(broken) if broken else "TensorRT is not installed"
-    raise EngineError(f"{happened}; install it: {INSTALL_HINT}")
+    raise EngineError(f"{happened}; install it: {_install()}")
 
 
 def _check_version(found: TensorRT) -> None:
@@ -78,7 +73,7 @@ def _check_version(found: TensorRT) -> None:
     numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
     if numbers < minimum:
         wanted = ".".join(str(number) for number in minimum)
-        raise EngineError(f"{found.title} is too old, {wanted} or newer is needed; install it: {INSTALL_HINT}")
+        raise EngineError(f"{found.title} is too old, {wanted} or newer is needed; install it: {_install()}")
 
 
 class Messages:
@@ -121,3 +116,12 @@ def tensorrt_logger() -> tuple[Any, Messages]:
             _LOGGER.log(level, "%s", message)
 
     return Logger(), messages
+
+
+def _install() -> str:
+    """Returns the words that tell how TensorRT is installed."""
+    wheels = pip_command("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
+    return (
+        "on a Jetson `sudo apt-get install --reinstall python3-libnvinfer-dev`, and create the virtual environment "
+        f"with --system-site-packages; elsewhere `{wheels}`, or `{pip_command('tensorrt')}`"
+    )

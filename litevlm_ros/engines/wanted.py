@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litevlm_ros.engines.fingerprint import hash_file, this_machine
+from litevlm_ros.checksums import hash_file
+from litevlm_ros.engines.fingerprint import this_machine
 from litevlm_ros.engines.plan_archive import PlanKey
 from litevlm_ros.engines.shapes import Sizes
 from litevlm_ros.engines.sidecar import EngineSidecar

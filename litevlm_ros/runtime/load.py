@@ -12,6 +12,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import resident_bytes
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.packages import pip_command
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _load_tensorrt(config: PipelineConfig, model: ModelConfig) -> Backend:
 
 def _onnxruntime_obstacle(config: PipelineConfig) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
-        return "it is not installed: `pip install onnxruntime`"
+        return f"it is not installed: `{pip_command('onnxruntime')}`"
     from litevlm_ros.runtime.onnx.graph_choice import obstacle
 
     return obstacle(config)

@@ -10,6 +10,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import HEAD_GRAPH
+from litevlm_ros.packages import pip_command
 from litevlm_ros.runtime.onnx.session import export_command
 from litevlm_ros.text.drafts import LONGEST_MATCH, DraftSource, NGramDrafts, Offer
 
@@ -82,7 +83,7 @@ def head_obstacle(config: PipelineConfig, text: TextDecoder) -> str | None:
             f"onnxruntime backend export the graphs again with `{export_command(config.model_dir)}`"
         )
     if importlib.util.find_spec("onnxruntime") is None:
-        return "ONNX Runtime, which runs the head, is not installed: `pip install onnxruntime`"
+        return f"ONNX Runtime, which runs the head, is not installed: `{pip_command('onnxruntime')}`"
     if not (config.model_dir / HEAD_GRAPH).is_file():
         return (
             f"{HEAD_GRAPH} is missing in {config.model_dir}: make it with `ros2 run litevlm_ros train_draft_head "

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from litevlm_ros.checksums import check_part
 from litevlm_ros.config_json import read_config
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.model_directory import TEXT
@@ -65,7 +66,11 @@ class TextTokenizer:
 
     @classmethod
     def from_directory(cls, model: str | Path) -> TextTokenizer:
-        """Reads the tokenizer in `model`/text_decoder as `from_files` does, which says what is raised."""
+        """Reads the tokenizer in `model`/text_decoder as `from_files` does, which says what is raised.
+
+        CheckpointError is also raised if a file there is not what it was when it was made.
+        """
+        check_part(Path(model), TEXT)
         return cls.from_files(Path(model) / TEXT)
 
     @classmethod

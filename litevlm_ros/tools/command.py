@@ -13,7 +13,9 @@ from typing import Any
 from litevlm_ros.config import BACKENDS, DECODES
 from litevlm_ros.errors import ConfigError, LiteVLMError, visible
 from litevlm_ros.model_directory import PARTS, TEXT, VISION
+from litevlm_ros.packages import pip_command
 from litevlm_ros.precision import PRECISION_CHOICES
+from litevlm_ros.processes import end_signals
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
@@ -24,21 +26,23 @@ def run_command(
     *,
     prefix: str = "",
     missing: str = "",
+    packages: Sequence[str] = (),
     interrupted: str = "interrupted",
     failed: int = 1,
 ) -> int:
     """Runs a tool and returns its exit status: that of `work` (None is 0), `failed` after an error, 130 after Ctrl-C.
 
     A LiteVLMError or an OSError becomes one line on stderr; any other exception is a fault of the tool and is raised.
-    `missing` is the line for packages that are not installed, with '{error}' for the ImportError; without it that is
-    raised too. `interrupted` is the line after Ctrl-C. `prefix`, such as 'soak: ', precedes errors and `interrupted`.
+    `missing` is the line for what is not installed, with '{error}' for the ImportError; without it that is raised too.
+    The command that installs `packages`, pip's names, is added to it. `interrupted` is the line after Ctrl-C. `prefix`,
+    such as 'soak: ', precedes errors and `interrupted`.
     """
     try:
         return work() or 0
     except ImportError as error:
         if not missing:
             raise
-        note(missing.format(error=error))
+        note(explain_missing(missing, packages, error))
     except (LiteVLMError, OSError) as error:
         note(f"{prefix}{error}")
     except KeyboardInterrupt:
@@ -47,15 +51,22 @@ def run_command(
     return failed
 
 
+def explain_missing(missing: str, packages: Sequence[str], error: ImportError) -> str:
+    """Returns the line for packages that are not installed, as `run_command` says it."""
+    told = missing.format(error=error)
+    return f"{told}; install with `{pip_command(*packages)}`" if packages else told
+
+
 def end_on_signals() -> None:
-    """Makes the first SIGINT or SIGTERM raise KeyboardInterrupt, and ignores further ones while the tool cleans up."""
+    """Makes the first of `end_signals` raise KeyboardInterrupt, and ignores further ones while the tool cleans up."""
+    numbers = end_signals()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in numbers:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         signal.signal(number, interrupt)
 
 

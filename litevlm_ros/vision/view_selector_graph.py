@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from litevlm_ros.checksums import unchanged_graph
 from litevlm_ros.errors import EngineError, NotFiniteError
+from litevlm_ros.packages import pip_command
 
 _TRAIN = "ros2 run litevlm_ros train_view_selector"
 
@@ -49,7 +51,8 @@ def _open(file: Path) -> Any:
         import onnxruntime
     except ImportError:
         raise EngineError(
-            "view_selection is learned, which needs ONNX Runtime whatever runs the model: `pip install onnxruntime`, "
+            "view_selection is learned, which needs ONNX Runtime whatever runs the model: "
+            f"`{pip_command('onnxruntime')}`, "
             "or set view_selection to lexical"
         ) from None
     if not file.is_file():
@@ -59,10 +62,11 @@ def _open(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise EngineError(f"{file} cannot be loaded: {error}; {_hint(file)}") from error
+    with unchanged_graph(file):
+        try:
+            return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise EngineError(f"{file} cannot be loaded: {error}; {_hint(file)}") from error
 
 
 def _metadata(file: Path, session: Any) -> tuple[tuple[str, ...], list[str]]:

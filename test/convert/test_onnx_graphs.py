@@ -10,11 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
+from litevlm_ros.checksums import changed_files, listed
 from litevlm_ros.convert import onnx_graphs as onnx_export
 from litevlm_ros.convert.checkpoint import load_text_decoder, load_vision_encoder
 from litevlm_ros.convert.onnx_graphs import save_graph, vision_graph
 from litevlm_ros.convert.text_graph import text_graph
 from litevlm_ros.errors import EngineError
+from litevlm_ros.model_directory import CHECKSUMS
 
 TOLERANCE = 1e-4
 
@@ -143,10 +145,13 @@ def test_weights_beyond_the_protobuf_limit_go_beside_the_graph(
     pixels = torch.zeros(1, 56, 56, 3, dtype=torch.uint8)
     (result,) = onnxruntime.InferenceSession(file).run(None, {"pixels": pixels.numpy()})
     np.testing.assert_allclose(result, module(pixels).numpy(), rtol=1e-4, atol=1e-4)
-    assert {made.name for made in tmp_path.iterdir()} == {file.name, f"{file.name}.data"}
+    assert {made.name for made in tmp_path.iterdir()} == {CHECKSUMS, file.name, f"{file.name}.data"}
+    assert listed(tmp_path).keys() == {file.name, f"{file.name}.data"}
     monkeypatch.undo()
     save_graph(vision_graph(module), file)
-    assert [made.name for made in tmp_path.iterdir()] == [file.name], "weights that no graph reads"
+    assert {made.name for made in tmp_path.iterdir()} == {CHECKSUMS, file.name}, "weights that no graph reads"
+    assert listed(tmp_path).keys() == {file.name}
+    assert changed_files(tmp_path) == {}
 
 
 @pytest.mark.parametrize("limits", [(10_000, 10_000), (10_000, 2**30), (2**30, 10_000), (2**30, 2**30)])

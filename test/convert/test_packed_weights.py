@@ -26,7 +26,7 @@ from litevlm_ros.convert.packed_weights import pack  # noqa: E402
 from litevlm_ros.convert.quantized_weights import quantize_weight  # noqa: E402
 from litevlm_ros.errors import CheckpointError  # noqa: E402
 from litevlm_ros.lab.world.calibration import calibration_data  # noqa: E402
-from litevlm_ros.model_directory import PARTS, TEXT, VISION, weight_bytes  # noqa: E402
+from litevlm_ros.model_directory import CHECKSUMS, PARTS, TEXT, VISION, weight_bytes  # noqa: E402
 from litevlm_ros.precision import PACKED_PRECISIONS, WORD_TABLES  # noqa: E402
 
 LOADERS = {VISION: load_vision_encoder, TEXT: load_text_decoder}
@@ -112,7 +112,7 @@ def test_int4_scales_follow_the_calibration() -> None:
 
 def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(DEMO_MODEL, model)
+    shutil.copytree(DEMO_MODEL, model, ignore=shutil.ignore_patterns(CHECKSUMS))
     file = model / TEXT / "model.safetensors"
     tensors = load_file(file)
     (key,) = (key for key in tensors if key.endswith("layers.2.mlp.down_proj.weight"))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from litevlm_ros.download.catalog import ORIGIN_FILE, PUBLISHED, HubModel, Origin, find_model
+from litevlm_ros.download.catalog import PUBLISHED, HubModel, Origin, find_model
 from litevlm_ros.errors import DownloadError
+from litevlm_ros.model_directory import ORIGIN_FILE
 from litevlm_ros.published_models import DEFAULT_MODEL, PUBLISHED_MODELS
 
 ORIGIN = Origin("someone/model", "0" * 40, "mit")

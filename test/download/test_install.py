@@ -13,12 +13,13 @@ import pytest
 from fake_hub import FakeHub
 from safetensors import SafetensorError
 
+from litevlm_ros.checksums import changed_files
 from litevlm_ros.download import staging
 from litevlm_ros.download.catalog import Origin
 from litevlm_ros.download.install import InstallRequest, install_model
 from litevlm_ros.errors import CheckpointError, DownloadError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import PARTS, TEXT, VISION
+from litevlm_ros.model_directory import CHECKSUMS, PARTS, TEXT, VISION
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 torch = pytest.importorskip("torch", reason="splitting a checkpoint needs torch")
@@ -74,11 +75,12 @@ def test_from_the_hub_in_every_layout(
     check_loads(wanted.output)
     for part in PARTS:
         assert Origin.read(wanted.output / part) == Origin(repository, OTHER_COMMIT, "mit")
-    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(PARTS)
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted((CHECKSUMS, *PARTS))
     # The same as without the network.
     install_model(InstallRequest(tmp_path / "local", str(checkpoints[layout])), silent)
     for directory in (wanted.output, tmp_path / "local"):
-        for file in directory.rglob("origin.json"):
+        assert changed_files(directory) == {}
+        for file in (directory / CHECKSUMS, *directory.rglob("origin.json")):
             file.unlink()
     assert contents(wanted.output) == contents(tmp_path / "local")
 
@@ -104,7 +106,7 @@ def test_a_checkpoint_on_disk(checkpoints: dict[str, Path], tmp_path: Path) -> N
 
 def test_one_half_then_the_other(wanted: InstallRequest, published: FakeHub) -> None:
     install_model(changed(wanted, parts=(TEXT,)), silent)
-    assert [path.name for path in wanted.output.iterdir()] == [TEXT]
+    assert sorted(path.name for path in wanted.output.iterdir()) == [CHECKSUMS, TEXT]
     before = contents(wanted.output / TEXT)
     install_model(changed(wanted, parts=(VISION,)), silent)
     assert contents(wanted.output / TEXT) == before
@@ -154,7 +156,7 @@ def test_halves_of_two_models_do_not_meet(wanted: InstallRequest, checkpoints: d
     for force in (False, True):
         with pytest.raises(DownloadError, match="the halves of a model are trained together"):
             install_model(changed(other, force=force), silent)
-    assert [path.name for path in wanted.output.iterdir()] == [TEXT]
+    assert sorted(path.name for path in wanted.output.iterdir()) == [CHECKSUMS, TEXT]
 
 
 def test_a_half_of_unknown_origin_is_not_replaced_unasked(wanted: InstallRequest) -> None:
@@ -180,7 +182,7 @@ def test_a_broken_download_leaves_the_model_as_it_was_and_goes_on_later(
     install_model(wanted, silent)
     assert [asked for _, asked in published.requests] == ["bytes=50000-"]
     check_loads(wanted.output)
-    assert sorted(path.name for path in wanted.output.iterdir()) == sorted(PARTS)
+    assert sorted(path.name for path in wanted.output.iterdir()) == sorted((CHECKSUMS, *PARTS))
 
 
 def test_a_failed_replacement_leaves_the_old_model(wanted: InstallRequest, published: FakeHub) -> None:

@@ -11,10 +11,11 @@ import pytest
 from fake_hub import FakeHub, pieces, redirect
 from package_files import DEMO_MODEL
 
+from litevlm_ros.checksums import hash_file
 from litevlm_ros.download import prebuilt
 from litevlm_ros.download.prebuilt import install_prebuilt
 from litevlm_ros.download.staging import STAGING
-from litevlm_ros.engines.fingerprint import Machine, hash_file, hash_weights
+from litevlm_ros.engines.fingerprint import Machine, hash_weights
 from litevlm_ros.engines.graphs import graph_hash
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import DownloadError
@@ -121,8 +122,8 @@ def test_from_a_url(engine: Engine, pack: Callable[[], Path], model: Path, hub: 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"engine_sha256": "0" * 64}, "is damaged, its SHA-256 is not that"),
-        ({"engine_bytes": 5}, "has 6 bytes instead of 5"),
+        ({"engine_sha256": "0" * 64}, "is not the engine that was built: its SHA-256 is another one"),
+        ({"engine_bytes": 5}, "it has 6 bytes instead of 5"),
         ({"version": "10.7.0"}, "it was built by TensorRT 10.7.0 and TensorRT 10.3.0 is installed"),
         ({"flavour": "tensorrt_rtx"}, "it was built by TensorRT-RTX 10.3.0"),
         ({"compute_capabilities": ("8.6",)}, "built for compute capability 8.6 and this GPU is 8.7"),

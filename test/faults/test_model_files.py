@@ -9,38 +9,59 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_fuzzer import CONFIGS, GRAPHS, damaged_bytes, odd_values
 from package_files import ROOT
 
 from litevlm_ros.checkpoint.files import SafetensorsDirectory, read_numbers
+from litevlm_ros.checksums import listed
 from litevlm_ros.engines.fingerprint import Machine
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import CheckpointError, EngineError, LiteVLMError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import demo_model_directory, sidecar_file
+from litevlm_ros.model_directory import CHECKSUMS, demo_model_directory, sidecar_file
 
 
 @pytest.mark.slow
 def test_damaged_configurations_tokenizers_and_graphs(tmp_path: Path) -> None:
-    paths = [str(ROOT), str(ROOT / "test" / "support"), os.environ.get("PYTHONPATH", "")]
-    fuzzer = subprocess.run(
-        [sys.executable, str(ROOT / "test" / "support" / "model_fuzzer.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert fuzzer.returncode == 0, fuzzer.stderr
-    cases = [json.loads(line) for line in fuzzer.stdout.splitlines()]
+    cases = _fuzzed(tmp_path)
     assert {case["file"] for case in cases} == {*CONFIGS, *GRAPHS}
     for case in cases:
         outcome = case["outcome"]
-        assert outcome == "loaded" or outcome.startswith("refused: "), case
+        assert outcome.startswith(("said: ", "refused: ")), case
         assert case["seconds"] < 10, case
     for case in cases:
         if case["damage"] in ("empty", "zeros", "another file", "brackets"):
             assert case["outcome"].startswith("refused: "), case
             # The file is named, or the directory of a tokenizer.
             assert str(tmp_path / "model" / Path(case["file"]).parent) in case["outcome"], case
+
+
+@pytest.mark.slow
+def test_no_damaged_file_gives_other_words(tmp_path: Path) -> None:
+    """The whole model's words, or an error that names the file and what mends it. See `model_fuzzer` for more files."""
+    whole, *cases = _fuzzed(tmp_path, "300")
+    assert whole["outcome"].startswith("said: ")
+    assert {case["file"] for case in cases} == {*listed(demo_model_directory()), CHECKSUMS}
+    assert len({case["damage"] for case in cases}) > 10
+    for case in cases:
+        if case["file"] == CHECKSUMS and case["outcome"] == whole["outcome"]:
+            continue  # it has lost a file, which is whole
+        assert case["outcome"].startswith("refused: "), case
+        assert str(tmp_path / "model" / case["file"]) in case["outcome"] or case["file"] == CHECKSUMS, case
+        assert "`ros2 run litevlm_ros check_model --model" in case["outcome"], case
+
+
+def _fuzzed(scratch: Path, *arguments: str) -> list[dict[str, Any]]:
+    paths = [str(ROOT), str(ROOT / "test" / "support"), os.environ.get("PYTHONPATH", "")]
+    fuzzer = subprocess.run(
+        [sys.executable, str(ROOT / "test" / "support" / "model_fuzzer.py"), str(scratch), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert fuzzer.returncode == 0, fuzzer.stderr
+    return [json.loads(line) for line in fuzzer.stdout.splitlines()]
 
 
 def test_damaged_weights(tmp_path: Path) -> None:
@@ -78,6 +99,23 @@ def test_damaged_sidecars(tmp_path: Path) -> None:
     sidecar_file(engine).unlink()
     with pytest.raises(EngineError, match=r"text_decoder_fp16\.engine\.json is missing"):
         EngineSidecar.read(engine)
+
+
+def test_a_changed_value_in_a_sidecar_is_noticed(tmp_path: Path) -> None:
+    """Such as another size, with which an engine would run all the same."""
+    engine = tmp_path / SIDECAR.file
+    written = SIDECAR.write(tmp_path)
+    assert EngineSidecar.read(engine) == SIDECAR
+    for before, after in (('"max_context": 99', '"max_context": 98'), ("fp16", "bf16"), ('"8.7"', '"8.6"')):
+        text = written.read_text()
+        written.write_text(text.replace(before, after))
+        with pytest.raises(EngineError, match=r"it is damaged: its values are not those that were written.*--force"):
+            EngineSidecar.read(engine)
+        written.write_text(text)
+    values = json.loads(written.read_text())
+    del values["sha256"]  # as earlier versions wrote it
+    written.write_text(json.dumps(values))
+    assert EngineSidecar.read(engine) == SIDECAR
 
 
 def _check(engine: Path) -> None:

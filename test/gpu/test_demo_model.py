@@ -14,7 +14,7 @@ import pytest
 from gpu_bench import answers, equal_share, loaded, prompt, read, say
 
 from litevlm_ros.backend import Backend
-from litevlm_ros.engines.fingerprint import hash_file
+from litevlm_ros.checksums import hash_file
 from litevlm_ros.engines.plan_archive import PlanArchive, write_archive
 from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import EngineError

@@ -20,8 +20,9 @@ import onnxruntime
 import pytest
 from fake_cuda import FakeCuda
 
+from litevlm_ros.checksums import hash_file
 from litevlm_ros.engines import fingerprint, target, tensorrt_module
-from litevlm_ros.engines.fingerprint import hash_file, hash_weights
+from litevlm_ros.engines.fingerprint import hash_weights
 from litevlm_ros.engines.graphs import block_graphs, graph_hash
 from litevlm_ros.engines.plan_archive import PlanKey, write_archive
 from litevlm_ros.engines.shapes import Sizes, foreseen

@@ -1,7 +1,9 @@
-"""Loads damaged copies of the demo model: `python model_fuzzer.py SCRATCH`.
+"""Loads damaged copies of the demo model: `python model_fuzzer.py SCRATCH [COUNT]`.
 
 One line of JSON for each: the file, what was done to it, how it ended, and after how many seconds of CPU time. Each is
-loaded in a process of its own, because native code reads these files and may end the process.
+loaded in a process of its own, because native code reads these files and may end the process. Without COUNT, there is
+no list of checksums, so that code which reads configurations and graphs meets the damage; with COUNT, so many files of
+all kinds are damaged, the list among them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.checksums import listed
+from litevlm_ros.config import (
+    PipelineConfig,
+    SamplingConfig,
+    SpeculationConfig,
+    TokenSelectionConfig,
+    ViewSelectionConfig,
+)
 from litevlm_ros.errors import LiteVLMError
-from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.model_directory import CHECKSUMS, demo_model_directory
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.onnx import backend as onnxruntime_backend
 from litevlm_ros.types import View
@@ -75,6 +84,29 @@ def _put_in(data: bytes, rng: random.Random) -> bytes:
     return data[:start] + rng.randbytes(rng.choice((1, 8, 300))) + data[start:]
 
 
+def _swap_blocks(data: bytes, rng: random.Random) -> bytes:
+    """As a disk does that writes sectors to wrong places."""
+    size = min(rng.choice((16, 512, 4096)), max(1, len(data) // 2))
+    first, second = (rng.randrange(max(1, len(data) // size)) * size for _ in range(2))
+    changed = bytearray(data)
+    changed[first : first + size], changed[second : second + size] = (
+        data[second : second + size],
+        data[first : first + size],
+    )
+    return bytes(changed)
+
+
+def _zero_the_end(data: bytes, rng: random.Random) -> bytes:
+    """As a copy that broke off into a file of the full size."""
+    start = rng.randrange(len(data))
+    return data[:start] + bytes(len(data) - start)
+
+
+def _zero_a_block(data: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(data)) // 512 * 512
+    return data[:start] + bytes(len(data[start : start + 512])) + data[start + 512 :]
+
+
 DAMAGES: dict[str, Damage] = {
     "empty": lambda data, rng: b"",
     "zeros": lambda data, rng: bytes(len(data)),
@@ -85,6 +117,9 @@ DAMAGES: dict[str, Damage] = {
     "truncated": _truncate,
     "part left out": _leave_out,
     "bytes put in": _put_in,
+    "blocks swapped": _swap_blocks,
+    "zeros at the end": _zero_the_end,
+    "a block of zeros": _zero_a_block,
 }
 ONCE = 4
 """The first damages are the same each time."""
@@ -124,20 +159,21 @@ def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from _paths(below, (*above, key))
 
 
-def load(model: Path) -> str:
-    """The end of loading and asking: 'loaded', 'refused: ...', or what nobody should see."""
+def load(model: Path, **settings: Any) -> str:
+    """The end of loading and asking: 'said: ...', 'refused: ...', or what nobody should see."""
     try:
-        pipeline = Pipeline.from_config(PipelineConfig(model_dir=model, backend="onnxruntime", threads=1))
+        config = PipelineConfig(model_dir=model, backend="onnxruntime", threads=1, **settings)
+        pipeline = Pipeline.from_config(config)
         view = View("front", np.full((60, 80, 3), 90, np.uint8))
-        pipeline.generate([view], "What is there?", SamplingConfig(max_new_tokens=4))
+        answer = pipeline.generate([view], "What is there?", SamplingConfig(max_new_tokens=8))
     except LiteVLMError as error:
         return f"refused: {error}"
     except BaseException:
         return traceback.format_exc()
-    return "loaded"
+    return f"said: {answer.text}"
 
 
-def load_apart(model: Path) -> tuple[str, float]:
+def load_apart(model: Path, **settings: Any) -> tuple[str, float]:
     """The same in a process of its own, with the seconds of CPU time it took."""
     reading, writing = os.pipe()
     before = time.monotonic()
@@ -148,7 +184,7 @@ def load_apart(model: Path) -> tuple[str, float]:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        os.write(writing, load(model).encode("utf-8", "replace")[-4000:])
+        os.write(writing, load(model, **settings).encode("utf-8", "replace")[-4000:])
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
@@ -162,7 +198,7 @@ def main(scratch: Path) -> None:
     logging.disable(logging.CRITICAL)
     assert onnxruntime_backend  # imported once, here, and not in every child
     source, model = demo_model_directory(), scratch / "model"
-    shutil.copytree(source, model)
+    shutil.copytree(source, model, ignore=shutil.ignore_patterns(CHECKSUMS))
     for file in (*CONFIGS, *GRAPHS):
         rng = random.Random(file)
         data = (source / file).read_bytes()
@@ -176,5 +212,42 @@ def main(scratch: Path) -> None:
         (model / file).write_bytes(data)
 
 
+EVERYTHING: dict[str, Any] = {
+    "speculation": SpeculationConfig("head"),
+    "token_selection": TokenSelectionConfig("scorer", 0.5),
+    "view_selection": ViewSelectionConfig("learned"),
+}
+"""Settings with which all files of the demo model are read that ONNX Runtime reads."""
+
+
+def damage_listed(scratch: Path, count: int) -> None:
+    """Damages `count` files, one at a time, of a model with its list of checksums. The first line is of a whole one."""
+    logging.disable(logging.CRITICAL)
+    assert onnxruntime_backend
+    source, model = demo_model_directory(), scratch / "model"
+    shutil.copytree(source, model)
+
+    def tell(file: str, damage: str) -> None:
+        outcome, seconds = load_apart(model, **EVERYTHING)
+        print(json.dumps({"file": file, "damage": damage, "outcome": outcome, "seconds": seconds}), flush=True)
+
+    tell("", "nothing")
+    rng = random.Random(17)
+    files = [*sorted(listed(source)), CHECKSUMS]
+    damages = list(DAMAGES.items())
+    for index in range(count):
+        file = files[index % len(files)]
+        name, damage = damages[index // len(files) % len(damages)]
+        data = (source / file).read_bytes()
+        while (changed := damage(data, rng)) == data:  # such as two blocks of zeros that changed places
+            pass
+        (model / file).write_bytes(changed)
+        tell(file, name)
+        (model / file).write_bytes(data)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[2:]:
+        damage_listed(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

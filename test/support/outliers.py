@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from litevlm_ros.model_directory import CHECKSUMS
+
 OUTLIER_LAYER = 1
 """The text decoder's layer (counted from 0) whose `down_proj` is multiplied."""
 
@@ -31,7 +33,7 @@ def write_model_with_outlier(
 
     Raises ValueError if a number of the weight would not be finite, and LookupError if no file has that layer.
     """
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.engine*", "*.runtime_cache"))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.engine*", "*.runtime_cache", CHECKSUMS))
     for graph in target.glob("*.onnx"):
         if b"model.safetensors" not in graph.read_bytes():
             graph.unlink()

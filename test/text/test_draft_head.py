@@ -13,7 +13,7 @@ from outliers import write_nan
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
-from litevlm_ros.model_directory import HEAD_DIRECTORY, WEIGHTS, demo_model_directory
+from litevlm_ros.model_directory import CHECKSUMS, HEAD_DIRECTORY, WEIGHTS, demo_model_directory
 from litevlm_ros.runtime.onnx.session import Array, session_options
 from litevlm_ros.text.draft_head import HEAD, HeadDrafts
 from litevlm_ros.text.drafts import Offer
@@ -132,7 +132,7 @@ def test_a_graph_that_is_no_head_is_refused() -> None:
 
 
 def test_a_head_whose_numbers_are_not_finite_names_its_training(tmp_path: Path) -> None:
-    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    model = Path(shutil.copytree(MODEL, tmp_path / "model", ignore=shutil.ignore_patterns(CHECKSUMS)))
     write_nan(model / HEAD_DIRECTORY / WEIGHTS, "fuse.weight")
     drafts = head(model / GRAPH.name)
     for _ in range(2):

@@ -37,6 +37,7 @@ from litevlm_ros.lab.benchmarking.stages import Workload, camera_views, time_ans
 from litevlm_ros.machine import find_device, gpu_memory_in_use, own_gpu_memory
 from litevlm_ros.model_config import ModelConfig
 from litevlm_ros.model_directory import TEXT, VISION
+from litevlm_ros.packages import pip_command
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.precision import choose_precision, parse_precision_pair
 from litevlm_ros.types import Notify
@@ -70,7 +71,7 @@ def require_transformers(instead: str) -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"--compare-transformers needs PyTorch and transformers ({error}): `pip install torch transformers`"
+            f"--compare-transformers needs PyTorch and transformers ({error}): `{pip_command('torch', 'transformers')}`"
         ) from error
     if find_device() is None:
         raise ConfigError("--compare-transformers needs an NVIDIA GPU, and there is none here, or its driver does not "

@@ -10,6 +10,7 @@ from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.benchmarking.accuracy import Accuracy
 from litevlm_ros.lab.benchmarking.build_time import Build
 from litevlm_ros.machine import describe
+from litevlm_ros.packages import pip_command
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Comparison:
         try:
             from litevlm_ros.lab.charts import StackedBars, draw_comparison
         except ImportError as error:
-            raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
+            raise ConfigError(f"--chart needs matplotlib ({error}): `{pip_command('matplotlib')}`") from error
         panels = {}
         captions = [(way.name, caption) for way in self.ways for caption in way.captions]
         for count in sorted({caption.views for _, caption in captions}):

@@ -15,6 +15,7 @@ from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.benchmarking.stages import Workload
 from litevlm_ros.machine import describe
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.packages import pip_command
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.types import Notify, View
 
@@ -86,7 +87,7 @@ def kernel_tracer(
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `pip install torch`") from error
+        raise ConfigError(f"--kernels needs PyTorch's profiler ({error}): `{pip_command('torch')}`") from error
     work = Workload.of(config.model_dir, views, CAPTION_PROMPT, config.max_tiles)
     model = ModelConfig.from_directory(config.model_dir)
 

@@ -23,7 +23,6 @@ from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -32,6 +31,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.msg import Caption
 from litevlm_ros.node.lifecycle import LiteVLMNode
 from litevlm_ros.node.process_tuning import tune_process
+from litevlm_ros.node.ros_start import join_ros, ros_errors_in_words
 from litevlm_ros.processes import Child, StopRequest, stop_on_signals
 from litevlm_ros.types import RgbImage
 
@@ -92,7 +92,7 @@ def captioning(
     """
     tune_process()
     context = rclpy.Context()  # type: ignore[attr-defined, unused-ignore]
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    join_ros(context=context)
     parameters = {
         "cameras": list(topics),
         "camera_topics": list(topics.values()),
@@ -138,8 +138,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _publish(options: argparse.Namespace, stop: StopRequest) -> None:
     message = camera_message(options.encoding, np.load(options.image))
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("benchmark_cameras")
+    join_ros()
+    with ros_errors_in_words():
+        node = rclpy.create_node("benchmark_cameras")
     publishers = [node.create_publisher(type(message), topic, 1) for topic in options.topics]
     began = time.monotonic()
     for number in itertools.count(1):

@@ -15,7 +15,6 @@ from typing import Any
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import LiteVLMError
@@ -23,6 +22,7 @@ from litevlm_ros.lab.benchmarking.soak_record import Record, Usage, soak_table, 
 from litevlm_ros.lab.charts import draw_soak
 from litevlm_ros.machine import describe
 from litevlm_ros.msg import Caption
+from litevlm_ros.node.ros_start import join_ros, ros_errors_in_words
 from litevlm_ros.processes import Child
 from litevlm_ros.srv import Query
 from litevlm_ros.types import Notify
@@ -142,8 +142,9 @@ class SoakClient:
         self._period = period
         self._began = time.monotonic()
         self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("litevlm_soak", context=self._context)
+        join_ros(context=self._context)
+        with ros_errors_in_words():
+            self._node = rclpy.create_node("litevlm_soak", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._node.create_subscription(Caption, "/litevlm/caption", self._on_caption, 50)

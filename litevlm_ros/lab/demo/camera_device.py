@@ -13,6 +13,7 @@ import numpy as np
 
 from litevlm_ros.errors import ImageError
 from litevlm_ros.lab.demo.sources import Shot, quiet_opencv
+from litevlm_ros.packages import pip_command
 from litevlm_ros.types import RgbImage
 
 _DEVICES = Path("/dev")
@@ -88,7 +89,7 @@ def find_device_file(device: str) -> Path:
     if not cv2.videoio_registry.hasBackend(cv2.CAP_V4L2):
         raise ImageError(
             f"OpenCV {cv2.__version__} here was built without Video4Linux, so it reads no cameras; "
-            "`pip install opencv-python-headless` brings one that does"
+            f"`{pip_command('opencv-python-headless')}` brings one that does"
         )
     return file
 

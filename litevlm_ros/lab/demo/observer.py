@@ -13,14 +13,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
-from litevlm_ros.images.decoding import decode_compressed
+from litevlm_ros.images.compressed import decode_compressed
 from litevlm_ros.lab.demo.ground_truth import TOPIC, Nanoseconds, SceneHistory, parse
 from litevlm_ros.lab.demo.node_state import NodeState
 from litevlm_ros.msg import Caption
+from litevlm_ros.node.ros_start import join_ros, ros_errors_in_words
 from litevlm_ros.srv import Query
 from litevlm_ros.types import RgbImage
 
@@ -32,13 +32,17 @@ class Observer:
     """A ROS node that reaches the VLM node only over topics and the query service, as a user's would."""
 
     def __init__(self, cameras: Sequence[str], on_caption: Callable[[Any], None]) -> None:
-        """Joins the ROS domain. `on_caption` is called with each litevlm_ros/Caption, within spin()."""
+        """Joins the ROS domain. `on_caption` is called with each litevlm_ros/Caption, within spin().
+
+        Raises ConfigError if ROS does not start.
+        """
         self.scenes = SceneHistory()
         self.state = NodeState()
         self._frames: dict[str, OrderedDict[Nanoseconds, Any]] = defaultdict(OrderedDict)
         self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("litevlm_demo", context=self._context)
+        join_ros(context=self._context)
+        with ros_errors_in_words():
+            self._node = rclpy.create_node("litevlm_demo", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._query = self._node.create_client(Query, "/litevlm/query")

@@ -11,7 +11,6 @@ import numpy as np
 import rclpy
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
@@ -19,21 +18,27 @@ from std_msgs.msg import Header, String
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.demo.ground_truth import TOPIC, announcement
 from litevlm_ros.lab.demo.sources import Shot, Source
+from litevlm_ros.node.ros_start import join_ros, ros_errors_in_words
 from litevlm_ros.processes import StopRequest
 
 _JPEG_QUALITY = 90
 
 
-def publish(source: Source, rate: float, ros_arguments: Sequence[str], stop: StopRequest) -> None:
-    """Publishes `rate` shots a second until `stop` is made. Raises ConfigError for a camera that makes no topic."""
-    rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("demo_cameras")
+def publish(source: Source, rate: float, for_ros: Sequence[str], stop: StopRequest) -> None:
+    """Publishes `rate` shots a second until `stop` is made. `for_ros` are the arguments behind --ros-args.
+
+    Raises ConfigError if ROS does not start, or for a camera that makes no topic.
+    """
+    join_ros(for_ros)
+    with ros_errors_in_words():
+        node = rclpy.create_node("demo_cameras")
     try:
         publishers = _Publishers(node, source.cameras)
         node.get_logger().info(f"{rate:g} images a second from each of {', '.join(source.cameras)}")
         start = time.monotonic()
         tick = 0
         while not stop.wait(max(0.0, start + tick / rate - time.monotonic())):
+            rclpy.spin_once(node, timeout_sec=0.0)  # with use_sim_time, the clock moves by this alone
             publishers.publish(source.next(time.monotonic() - start))
             # A tick that was missed is missed: frames must not pile up.
             tick = max(tick + 1, int((time.monotonic() - start) * rate))

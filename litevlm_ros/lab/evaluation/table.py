@@ -11,6 +11,7 @@ from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.evaluation.scores import paired_loss
 from litevlm_ros.lab.evaluation.table_accuracy import Provenance, RowAccuracy
 from litevlm_ros.lab.evaluation.table_latency import RowLatency
+from litevlm_ros.packages import pip_command
 
 BASE = "base"
 """The row that the others are compared with."""
@@ -89,7 +90,7 @@ class Table:
         try:
             from litevlm_ros.lab.charts import StackedBars, draw_table
         except ImportError as error:
-            raise ConfigError(f"--chart needs matplotlib ({error}): `pip install matplotlib`") from error
+            raise ConfigError(f"--chart needs matplotlib ({error}): `{pip_command('matplotlib')}`") from error
         timed = self._timed
         if not timed:
             raise ConfigError("--chart needs times, and none were measured. Ask for some --latency-questions")

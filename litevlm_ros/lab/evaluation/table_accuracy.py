@@ -24,6 +24,7 @@ from litevlm_ros.lab.evaluation.scores import Share, is_right
 from litevlm_ros.lab.evaluation.table_rows import RenderedViews, TableQuestion, TableRow, table_questions
 from litevlm_ros.lab.world.calibration import calibration_data
 from litevlm_ros.model_directory import PLAIN, TEXT, VISION, graph_name
+from litevlm_ros.packages import CONVERSION, pip_command
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.precision import PACKED_PRECISIONS
 from litevlm_ros.runtime.tensorrt import engine_files
@@ -108,7 +109,7 @@ def load_or_draw(config: PipelineConfig) -> Pipeline:
     except ImportError as error:
         raise EngineError(
             f"the graphs in {' and '.join(precisions.values())} are missing in {config.model_dir}, and to draw them "
-            f"needs PyTorch ({error}): `pip install 'litevlm_ros[convert]'`"
+            f"needs PyTorch ({error}): `{pip_command(*CONVERSION)}`"
         ) from None
     with tempfile.TemporaryDirectory(prefix="litevlm_packed_") as name:
         directory = Path(name)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import litevlm_ros
+from litevlm_ros.checksums import hash_file
 from litevlm_ros.config import PipelineConfig
-from litevlm_ros.engines.fingerprint import hash_file
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import describe
 from litevlm_ros.model_directory import HEAD_GRAPH, PARTS, SCORER_GRAPH, VIEW_SELECTOR_GRAPH

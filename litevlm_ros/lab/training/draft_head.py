@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from litevlm_ros.checksums import rewriting
 from litevlm_ros.convert.checkpoint import load_text_decoder
 from litevlm_ros.convert.draft_head import DraftHead, stored_name
 from litevlm_ros.convert.qwen import MASKED
@@ -124,7 +125,7 @@ class HeadTraining:
         directory = model / HEAD_DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
         weights = {stored_name(name): value.half().contiguous() for name, value in self.head.own.state_dict().items()}
-        with replacing(directory / WEIGHTS) as unfinished:
+        with rewriting(model, HEAD_DIRECTORY), replacing(directory / WEIGHTS) as unfinished:
             save_file(weights, unfinished, {"format": "pt"})
 
     def _loss(self, batch: _Batch) -> Tensor:

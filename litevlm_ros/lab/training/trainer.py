@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from litevlm_ros.checksums import rewriting
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.files import replacing
 from litevlm_ros.lab.charts import draw_training
@@ -22,6 +23,7 @@ from litevlm_ros.lab.training.samples import FreshScenes, Sample, SampleBuffer, 
 from litevlm_ros.lab.training.tokenizer import save_tokenizer, train_tokenizer
 from litevlm_ros.lab.world.scene import generate
 from litevlm_ros.lab.world.splits import FIRST_VALIDATION_SEED, demo_model_seed
+from litevlm_ros.model_directory import PARTS, TEXT
 from litevlm_ros.text.tokenizer import TextTokenizer
 
 _LOSSES = ("answers", "grid")
@@ -176,8 +178,10 @@ class Training:
         }
         with replacing(self._checkpoint) as unfinished:
             torch.save(state, unfinished)
-        self.model.save(self.config.output)
-        save_tokenizer(self.tokenizer, self.config.output / "text_decoder")
+        self.config.output.mkdir(parents=True, exist_ok=True)
+        with rewriting(self.config.output, *PARTS):
+            self.model.save(self.config.output)
+            save_tokenizer(self.tokenizer, self.config.output / TEXT)
         with (self.config.work / "log.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError
-from litevlm_ros.images.decoding import decode_compressed
+from litevlm_ros.images.compressed import decode_compressed
 from litevlm_ros.lab.world.questions import CAPTION_PROMPTS
 from litevlm_ros.lab.world.render import render
 from litevlm_ros.lab.world.scene import generate

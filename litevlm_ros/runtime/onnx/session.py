@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from litevlm_ros.checksums import unchanged_graph
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import physical_cores
@@ -46,13 +47,15 @@ def open_session(
     """Opens the graph `file`, whose inputs and outputs must have these names and sizes.
 
     A text stands for a size that varies. Tensors in `optional` may be missing. Raises EngineError, which tells to write
-    the file again with `tool`; None stands for export_onnx.
+    the file again with `tool`; None stands for export_onnx. Raises CheckpointError if the file, or one that it reads
+    weights from, is not what it was when it was made.
     """
     hint = export_hint(file.parent, tool)
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise EngineError(f"{file} cannot be loaded: {error}; {hint}") from error
+    with unchanged_graph(file):
+        try:
+            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise EngineError(f"{file} cannot be loaded: {error}; {hint}") from error
     found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
     shapes = {**shapes, **{name: shape for name, shape in (optional or {}).items() if name in found}}
     if found.keys() != shapes.keys():

@@ -73,7 +73,9 @@ def load(config: PipelineConfig, model: ModelConfig) -> Backend:
         device.close()
 
     try:
-        with device:
+        with contextlib.ExitStack() as reading, device:
+            for file in files.values():
+                reading.enter_context(file.sidecar.unchanged(file.path, config.model_dir))
             loading = _Loading(config, model, files, device, resources)
             vision, text, memory = loading.load(capacity)
     except BaseException:

@@ -12,14 +12,9 @@ from typing import Any
 
 from litevlm_ros.errors import EngineError, first_line
 from litevlm_ros.machine import format_capability
+from litevlm_ros.packages import pip_command
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Scratch
-
-INSTALL = (
-    "`pip install nvidia-cudnn-frontend nvidia-cudnn-cu13` installs cuDNN; on a Jetson it comes with JetPack, and only "
-    "`pip install nvidia-cudnn-frontend` is needed"
-)
-"""The sentence that tells how cuDNN is installed."""
 
 _LEAST_CAPABILITY = (8, 0)
 """The first compute capability for which cuDNN documents what this package asks for."""
@@ -29,6 +24,15 @@ _TYPES = {"fp16": "HALF", "bf16": "BFLOAT16", "fp32": "FLOAT", "int32": "INT32"}
 
 class CudnnRefusal(EngineError):
     """cuDNN is missing, or does not compute something on this GPU."""
+
+
+def _install() -> str:
+    """Returns the sentence that tells how cuDNN is installed."""
+    packages = ("nvidia-cudnn-frontend", "nvidia-cudnn-cu13")
+    return (
+        f"`{pip_command(*packages)}` installs cuDNN; on a Jetson it comes with JetPack, and only "
+        f"`{pip_command(packages[0])}` is needed"
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Cudnn:
             self._handle = cudnn.create_handle()
             cudnn.set_stream(self._handle, int(device.stream.handle))
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise CudnnRefusal(f"cuDNN does not load ({first_line(error)}); {INSTALL}") from error
+            raise CudnnRefusal(f"cuDNN does not load ({first_line(error)}); {_install()}") from error
         self._cudnn: Any = cudnn
 
     def close(self) -> None:

@@ -5,11 +5,7 @@ An engine is code for the GPU. Nothing here loads one.
 
 from __future__ import annotations
 
-import grp
 import importlib.util
-import os
-import pwd
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +15,12 @@ from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import EngineError
 from litevlm_ros.machine import find_device
 from litevlm_ros.model_directory import TEXT, VISION, engine_name, sidecar_file
+from litevlm_ros.packages import pip_command
 from litevlm_ros.precision import PRECISIONS, precision_flag
+from litevlm_ros.trust import distrust
 
 _PACKAGES = {"pycuda": "pycuda", "cuda.bindings": "cuda-bindings"}
 """Import name → pip's name of the packages that run engines besides TensorRT."""
-
-_WHY = "an engine is code, so it is loaded only from where nobody but you and root can write"
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def machine_obstacle() -> str | None:
         return "there is no NVIDIA GPU here, or its driver does not start; see what `nvidia-smi` says"
     missing = [package for name, package in _PACKAGES.items() if not _is_installed(name)]
     if missing:
-        return f"{' and '.join(missing)} not installed: `pip install {' '.join(missing)}`"
+        return f"{' and '.join(missing)} not installed: `{pip_command(*missing)}`"
     try:
         this_machine()
     except EngineError as error:
@@ -100,44 +96,6 @@ def find_engine(config: PipelineConfig, part: str) -> EngineFile:
         f"{name} missing in {directory}: build it with `ros2 run litevlm_ros build_engines --model "
         f"{config.model_dir}{output}{flag}`"
     )
-
-
-def distrust(file: Path) -> str | None:
-    """Says why somebody else could have changed `file` or put it there, with the fix; returns None if nobody could.
-
-    The file and every directory above it must belong to this user or to root and be writable by no one else. Two things
-    are allowed: directories above in which everyone removes only their own files, such as /tmp, and groups with one
-    user, which Ubuntu makes for everyone. Raises OSError.
-    """
-    near = dict.fromkeys((file.resolve(), file.resolve().parent, file.parent.resolve()))
-    for path in dict.fromkeys((*near, *(above for each in near for above in each.parents))):
-        found = path.stat()
-        if found.st_uid not in (0, os.geteuid()):
-            return (
-                f"{path} belongs to {_user(found.st_uid)}: {_WHY}; run this as that user, or copy the model directory "
-                "to one of your own"
-            )
-        others = stat.S_IWOTH if _is_private(found.st_gid) else stat.S_IWOTH | stat.S_IWGRP
-        sticky = path not in near and found.st_mode & stat.S_ISVTX
-        if found.st_mode & others and not sticky:
-            return f"{path} can be written by other users: {_WHY}; `chmod go-w {path}`, if you trust what is there"
-    return None
-
-
-def _is_private(group: int) -> bool:
-    """Tells whether a group has the name of this user, or root's, and no other member."""
-    try:
-        found, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return False
-    return found.gr_name in (user, "root") and set(found.gr_mem) <= {user, "root"}
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
 
 
 def _is_installed(name: str) -> bool:

@@ -11,13 +11,13 @@ import pytest
 from fake_cuda import FakeCuda
 from tiny_internvl import model_directory
 
+from litevlm_ros.checksums import copy_description
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.engines.build import BuildRequest
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.lab.benchmarking import precision_times
 from litevlm_ros.lab.benchmarking.precision_times import precision_times_table, time_precisions
 from litevlm_ros.lab.benchmarking.stages import camera_image
-from litevlm_ros.model_directory import copy_description
 from litevlm_ros.types import View
 
 VIEWS = [View("front", camera_image(0, 80, 60))]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tiny_internvl import model_directory
 
+from litevlm_ros.checksums import copy_description
 from litevlm_ros.config import PipelineConfig, SamplingConfig
 from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.evaluation.answering import Reply
@@ -20,7 +21,6 @@ from litevlm_ros.lab.evaluation.precision_loss import (
 )
 from litevlm_ros.lab.world.exercises import held_out_exercises
 from litevlm_ros.lab.world.questions import Question
-from litevlm_ros.model_directory import copy_description
 from litevlm_ros.precision import choose_precision
 from litevlm_ros.types import Timings
 

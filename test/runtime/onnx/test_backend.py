@@ -14,6 +14,7 @@ from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.machine import physical_cores
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import CHECKSUMS
 from litevlm_ros.runtime.load import load_backend
 
 
@@ -172,17 +173,19 @@ def test_missing_graphs_name_the_export(copy: Path, backend: str) -> None:
 
 def test_a_missing_library_names_its_installation(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"on ONNX Runtime: it is not installed: `pip install onnxruntime`"):
+    with pytest.raises(EngineError, match=r"on ONNX Runtime: it is not installed: `.* -m pip install onnxruntime"):
         load(directory)
 
 
 def test_damaged_graphs_name_the_export(copy: Path) -> None:
+    (copy / CHECKSUMS).unlink()
     (copy / "vision_encoder.onnx").write_bytes(b"half a download")
     with pytest.raises(EngineError, match=r"vision_encoder\.onnx cannot be loaded: .*; export the graphs again with"):
         load(copy)
 
 
 def test_graphs_of_another_model_are_refused(copy: Path) -> None:
+    (copy / CHECKSUMS).unlink()
     shutil.copy(copy / "vision_encoder.onnx", copy / "text_decoder.onnx")
     with pytest.raises(EngineError, match=r"text_decoder\.onnx has other inputs or outputs than this version expects"):
         load(copy)

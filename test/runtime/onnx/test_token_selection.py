@@ -17,6 +17,7 @@ from litevlm_ros.convert.onnx_graphs import save_graph
 from litevlm_ros.convert.token_scorer import TokenScorer, scorer_graph
 from litevlm_ros.errors import ConfigError, EngineError, NotFiniteError
 from litevlm_ros.model_config import ModelConfig
+from litevlm_ros.model_directory import CHECKSUMS
 from litevlm_ros.runtime.load import load_backend
 from litevlm_ros.runtime.onnx.token_selection import HostVisualTokens
 from litevlm_ros.vision.token_selection import choose
@@ -73,6 +74,7 @@ def test_a_scorer_that_is_missing_or_of_another_model_is_explained(directory: Pa
     write_scorer(directory, tokens=9)
     with pytest.raises(EngineError, match=r"token_scorer.onnx belongs to another model .* train_token_scorer --model"):
         backend.token_selector(scorer)
+    (directory / CHECKSUMS).unlink()
     (directory / "token_scorer.onnx").write_bytes(b"nonsense")
     with pytest.raises(EngineError, match=r"token_scorer.onnx cannot be loaded: .* train_token_scorer --model"):
         backend.token_selector(scorer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import importlib.util
 import logging
@@ -20,7 +21,9 @@ from outliers import write_model_with_outlier
 from tiny_internvl import model_directory
 
 from litevlm_ros.backend import Backend
+from litevlm_ros.checksums import hash_file
 from litevlm_ros.config import PipelineConfig, SamplingConfig, SpeculationConfig, TokenSelectionConfig
+from litevlm_ros.engines.sidecar import EngineSidecar
 from litevlm_ros.errors import CheckpointError, ConfigError, EngineError
 from litevlm_ros.pipeline import Pipeline
 from litevlm_ros.runtime.onnx.token_selection import HostVisualTokens
@@ -402,14 +405,16 @@ def test_damaged_engines_name_the_reason_and_the_build(
     file = copy / "text_decoder_fp16.engine"
     contents = bytearray(file.read_bytes())
     file.write_bytes(contents.replace(b"fake plan", b"no plan !"))
+    taken = {"engine_sha256": hash_file(file)}
+    dataclasses.replace(EngineSidecar.read(file), **taken).write(copy)
     with pytest.raises(EngineError, match=r"TensorRT does not load its plan qkv-1: magicTag.*; build it again with"):
         load(copy)
     file.write_bytes(bytes(len(contents)))
-    with pytest.raises(EngineError, match=r"fp16\.engine cannot be used .*; build it again with `ros2 run"):
+    with pytest.raises(EngineError, match=r"fp16\.engine is not the engine that was built: its SHA-256 .*`ros2 run"):
         load(copy)
     assert cuda.depth == 0
     file.write_bytes(contents[:5000])
-    with pytest.raises(EngineError, match="has 5000 bytes instead of"):
+    with pytest.raises(EngineError, match="it has 5000 bytes instead of"):
         load(copy, backend="tensorrt")
 
 
@@ -436,7 +441,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(copy: Path, cuda: FakeCuda) 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("pycuda", "pycuda not installed: `pip install pycuda`"), ("cuda.bindings", "`pip install cuda-bindings`")],
+    [("pycuda", "pycuda not installed: `.* -m pip install pycuda"), ("cuda.bindings", "-m pip install cuda-bindings")],
 )
 def test_missing_packages_are_named(
     directory: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, name: str, message: str
@@ -466,3 +471,14 @@ def test_without_a_gpu_it_says_so(directory: Path, cuda: FakeCuda, monkeypatch: 
     with pytest.raises(EngineError, match=r"there is no NVIDIA GPU here, .*`nvidia-smi`"):
         load(directory, backend="tensorrt")
     assert load(directory).name == "onnxruntime"
+
+
+def test_engines_behind_a_link_in_a_shared_directory_are_not_run(copy: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / "link").symlink_to(copy)
+    with pytest.raises(EngineError, match=rf"{shared} can be written by other users: an engine is code"):
+        load(shared / "link", backend="tensorrt")
+    shared.chmod(0o755)
+    load(shared / "link", backend="tensorrt").close()

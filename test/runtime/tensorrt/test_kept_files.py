@@ -33,3 +33,41 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     KeptFiles(tmp_path / "a.engine").write("one.kernels", b"code")
     assert "a.runtime_cache/one.kernels cannot be kept" in caplog.text
     assert "so it is made again at each start" in caplog.text
+
+
+def test_what_changed_on_disk_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = KeptFiles(tmp_path / "a.engine")
+    kept.write("one.kernels", b"code")
+    file = tmp_path / "a.runtime_cache" / "one.kernels"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        assert kept.read("one.kernels") == b""
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        assert kept.read("one.kernels") == b""
+    assert f"{file} is damaged, and made again" in caplog.text
+
+
+@pytest.mark.parametrize("link", ["directory", "file"])
+def test_what_a_link_of_others_leads_to_is_neither_read_nor_written(tmp_path: Path, link: str) -> None:
+    elsewhere = tmp_path / "shared" / "a.runtime_cache"
+    elsewhere.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.mkdir()
+    KeptFiles(tmp_path / "shared" / "a.engine").write("one.kernels", b"code")
+    cache = own / "a.runtime_cache"
+    if link == "directory":
+        cache.symlink_to(elsewhere)
+    else:
+        cache.mkdir()
+        (cache / "one.kernels").symlink_to(elsewhere / "one.kernels")
+    kept = KeptFiles(own / "a.engine")
+    assert kept.read("one.kernels") == b"code"
+    elsewhere.parent.chmod(0o777)
+    assert kept.read("one.kernels") == b""
+    if link == "directory":
+        kept.write("two.kernels", b"code")
+        assert not (elsewhere / "two.kernels").exists()

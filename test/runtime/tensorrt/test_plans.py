@@ -20,6 +20,7 @@ from litevlm_ros.errors import EngineError
 from litevlm_ros.model_directory import TEXT
 from litevlm_ros.runtime.tensorrt import plans as plans_module
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
+from litevlm_ros.runtime.tensorrt.kept_files import KeptFiles
 from litevlm_ros.runtime.tensorrt.memory import DeviceMemory, Room
 from litevlm_ros.runtime.tensorrt.plans import Block, BlockPlans
 from litevlm_ros.runtime.tensorrt.weights import RunWeights
@@ -181,7 +182,8 @@ def test_an_unforeseen_plan_is_built_once_and_found_at_the_next_start(
 def test_a_plan_that_somebody_else_could_have_written_is_not_taken(bench: Bench, place: str) -> None:
     bench.open().block("scaling", 5)
     (name,) = kept(bench)
-    (bench.cache / name).write_bytes(fake_tensorrt.plan_of(scaling("Sub(x, weight)"), PlanKey("scaling", 5)))
+    other = fake_tensorrt.plan_of(scaling("Sub(x, weight)"), PlanKey("scaling", 5))
+    KeptFiles(bench.file).write(name, other)
     {"file": bench.cache / name, "directory": bench.cache}[place].chmod(0o777)
     np.testing.assert_array_equal(bench.run(bench.open().block("scaling", 5), 5), 3 * np.arange(20))
     assert len(bench.built) == 2
@@ -198,7 +200,7 @@ def test_a_kept_plan_that_tensorrt_does_not_load_is_built_anew(bench: Bench) -> 
     """Such as one of another TensorRT."""
     bench.open().block("scaling", 5)
     (name,) = kept(bench)
-    (bench.cache / name).write_bytes(b"another version")
+    KeptFiles(bench.file).write(name, b"another version")
     for _ in range(2):
         np.testing.assert_array_equal(bench.run(bench.open().block("scaling", 5), 5), 3 * np.arange(20))
     assert len(bench.built) == 2
@@ -243,7 +245,7 @@ def test_kernels_that_were_compiled_here_are_kept(bench: Bench) -> None:
         (name,) = kept(bench)
         assert name.startswith("scaling-2-")
         assert name.endswith(".kernels")
-        assert (bench.cache / name).read_bytes() == b"kernels ", "compiled once"
+        assert KeptFiles(bench.file).read(name) == b"kernels ", "compiled once"
     plans.block("scaling", 5)
     assert [name.rpartition(".")[2] for name in kept(bench)] == ["kernels", "kernels", "plan"]
 
@@ -262,13 +264,13 @@ def test_kernels_that_tensorrt_rtx_refuses_are_compiled_and_kept(bench: Bench, p
     if place == "kept":
         bench.open().block("scaling", 2)
         (name,) = kept(bench)
-        (bench.cache / name).write_bytes(b"damaged")
+        KeptFiles(bench.file).write(name, b"of another version")
     else:
         bench.write(scaling(), b"of another version")
     bench.open().block("scaling", 2)
     (name,) = kept(bench)
     file = bench.cache / name
-    assert file.read_bytes() == b"kernels "
+    assert KeptFiles(bench.file).read(name) == b"kernels "
     written = file.stat().st_mtime_ns
     bench.open().block("scaling", 2)
     assert file.stat().st_mtime_ns == written
@@ -278,7 +280,7 @@ def test_kernels_that_tensorrt_rtx_refuses_are_compiled_and_kept(bench: Bench, p
 def test_kernels_that_somebody_else_could_have_written_are_not_taken(bench: Bench) -> None:
     bench.open().block("scaling", 2)
     (name,) = kept(bench)
-    (bench.cache / name).write_bytes(b"kernels of another ")
+    KeptFiles(bench.file).write(name, b"kernels of another ")
     (bench.cache / name).chmod(0o666)
     bench.open().block("scaling", 2)
-    assert (bench.cache / name).read_bytes() == b"kernels "
+    assert KeptFiles(bench.file).read(name) == b"kernels "

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from litevlm_ros.errors import EngineError
+from litevlm_ros.packages import pip_command
 from litevlm_ros.runtime.tensorrt.device import CudaDevice
 
 NUMBERS = "numbers.cuh"
@@ -83,7 +84,8 @@ def compile_with_log(
 def _missing(error: Exception) -> EngineError:
     return EngineError(
         f"NVRTC, CUDA's run-time compiler, does not load ({error}); install it: on a Jetson "
-        "`sudo apt-get install cuda-nvrtc-12-6`, elsewhere `pip install nvidia-cuda-nvrtc`"
+        "`sudo apt-get install cuda-nvrtc-12-6`, elsewhere "
+        f"`{pip_command('nvidia-cuda-nvrtc')}`"
     )
 
 
