@@ -19,7 +19,6 @@ from litevlm_ros.errors import LiteVLMError
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 4.0
-_END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE_SECONDS = 0.1
 """The largest time in seconds until a signal is noticed that the system hands to a thread other than the main one."""
 
@@ -82,6 +81,15 @@ class Child:
             return "".join(deque(text, lines)).rstrip()
 
 
+def end_signals() -> tuple[signal.Signals, ...]:
+    """Returns the signals that ask this process to end: SIGINT, SIGTERM, and SIGHUP of a terminal that is closed.
+
+    `nohup` has SIGHUP ignored, so that a process outlives its terminal; then SIGHUP is none of them.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class StopRequest:
     """A request that this process ends. Signal handlers and threads may make it, and any threads may wait for it.
 
@@ -118,20 +126,21 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Provides a request that SIGINT and SIGTERM make while the block runs. It is for the main thread of a process.
+    """Provides a request that each of `end_signals` makes while the block runs. It is for the main thread of a process.
 
-    After the block the process ignores both signals: launch repeats them, and Python restores the default handlers when
-    it exits, so that a repeated signal would kill the process. If the block raises, the handlers from before it return.
+    After the block the process ignores these signals: launch repeats them, and Python restores the default handlers
+    when it exits, so that a repeated signal would kill the process. If the block raises, the handlers from before it
+    return.
     """
     stop = StopRequest()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in _END_SIGNALS}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in end_signals()}
     try:
         yield stop
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)
         raise
-    for number in _END_SIGNALS:
+    for number in before:
         signal.signal(number, signal.SIG_IGN)
 
 

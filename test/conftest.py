@@ -15,8 +15,12 @@ import pytest
 from ros_domains import next_domain
 from shared_files import VARIABLE
 
-# Before anything imports rclpy, and for the processes that tests start. Each worker of pytest-xdist has its own.
+# Before anything imports rclpy, and for the processes that tests start. Each worker of pytest-xdist has its own domain.
+# Tests stay on this machine and use one middleware, whatever the robot's settings are.
 os.environ["ROS_DOMAIN_ID"] = str(next_domain())
+os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
+for variable in ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY"):
+    os.environ.pop(variable, None)
 if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
 else:
@@ -47,8 +51,12 @@ def _has_gpu() -> bool:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Restores the handlers of SIGINT and SIGTERM. The children of later tests would inherit it if one was ignored."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Has SIGHUP end processes, also in a test run under nohup, and restores the handlers of end signals afterwards.
+
+    The children of later tests would inherit it if one was ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

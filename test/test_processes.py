@@ -13,7 +13,7 @@ import pytest
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.processes import Child, StopRequest, stop_on_signals
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def script(folder: Path, text: str) -> dict[str, str]:
@@ -156,6 +156,28 @@ def test_a_block_that_raises_restores_the_handlers(handlers: None) -> None:
     with pytest.raises(LiteVLMError), stop_on_signals():
         raise LiteVLMError("it could not begin")
     assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_ends_a_process_but_not_under_nohup(handlers: None, ignored: bool) -> None:
+    code = (
+        "from litevlm_ros.processes import stop_on_signals\n"
+        "with stop_on_signals() as stop:\n    print('ready', flush=True)\n    stop.wait(60)\nprint('ended')\n"
+    )
+    command = [*(["nohup"] if ignored else []), sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGHUP)
+        if ignored:
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)
+            child.send_signal(signal.SIGTERM)
+        assert child.communicate(timeout=30)[0] == "ended\n"
+    assert child.returncode == 0
 
 
 def test_one_request_ends_the_waits_of_all_threads() -> None:

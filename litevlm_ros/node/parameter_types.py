@@ -1,27 +1,24 @@
-"""Declares, describes, reads and checks ROS parameters. The node's own are listed in parameters.py.
+"""ROS parameters as this package takes them: their types, ranges and choices, and what YAML makes of what people write.
 
-Parameters are declared without fixed types, because rclpy ends a node whose launch file says `1` where `1.0` is
-declared, or whose file has a value out of range. Instead, such a mistake is reported when the node is configured, and
-can be corrected while it runs.
+This file needs no ROS. The node's own parameters are listed in parameters.py, parameter_declaration.py declares them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
+import array
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterValueException
-from rclpy.node import Node
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from litevlm_ros.errors import ConfigError
 
-_ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-"""Names, or beginnings of names, of the parameters that rclpy declares for every node."""
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+OFF = "off"
+"""The choice that YAML turns into false, so that false stands for it."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +37,53 @@ class Parameter:
     live: bool = False
     read_only: bool = False
 
-    def descriptor(self) -> ParameterDescriptor:
-        """Returns the description that ROS tools show."""
-        constraints = [f"One of: {', '.join(self.choices)}."] if self.choices else []
-        if not self.live and not self.read_only:
-            constraints.append("Can be set only while the node is unconfigured.")
-        descriptor = ParameterDescriptor(
-            description=self.description,
-            additional_constraints=" ".join(constraints),
-            read_only=self.read_only,
-            dynamic_typing=True,
-        )
-        if self.low is not None and self.high is not None:
-            if isinstance(self.default, int):
-                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
-            else:
-                limits = FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
-                descriptor.floating_point_range = [limits]
-        return descriptor
-
     def read(self, name: str, value: Any) -> Any:
-        """Returns `value` in the parameter's own type. Raises ConfigError, which names the parameter."""
+        """Returns `value` in the parameter's own type; a list as a tuple. Raises ConfigError, which names `name`.
+
+        Where a text is expected, false is taken as the choice `off` and a whole number as its digits, since YAML reads
+        these texts so. Where a list is expected, a single text is one with commas between the items.
+        """
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
-                raise _wrong(name, value, "true or false")
+                raise ConfigError(f"parameter {name} must be true or false, not {_shown(value)}")
             return value
         if isinstance(self.default, (int, float)):
             return self._number(name, value)
         if isinstance(self.default, list):
-            return tuple(self._chosen(name, item) for item in _names(name, value))
-        if not isinstance(value, str):
-            raise _wrong(name, value, "a text")
-        return self._chosen(name, value)
+            # An empty text is how launch files say "no items".
+            texts = (self._text(name, item).strip() for item in _items(value))
+            return tuple(self._chosen(name, text) for text in texts if text)
+        return self._chosen(name, self._text(name, value))
+
+    def canonical(self, name: str, value: Any) -> Any:
+        """Returns `value` as ROS is to store it: in the declared type, so that tools show and dump what it means.
+
+        A list without items is stored as [''], because an empty list has no type in ROS. Raises ConfigError.
+        """
+        read = self.read(name, value)
+        return (list(read) or [""]) if isinstance(read, tuple) else read
+
+    def _text(self, name: str, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        if value is False and OFF in self.choices:
+            return OFF
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if self.choices:
+            because = ", as YAML reads on, yes and true" if value is True else ""
+            raise ConfigError(f"parameter {name} is {_shown(value)}{because}; allowed: {', '.join(self.choices)}")
+        if isinstance(value, bool):
+            raise ConfigError(
+                f"parameter {name} is {_shown(value)}, as YAML reads words such as "
+                f"{'on and yes' if value else 'off and no'}; if a text is meant, put it in quotes: \"'off'\""
+            )
+        if isinstance(value, float):
+            number = _shown(value)
+            raise ConfigError(
+                f"parameter {name} is the number {number}; if a text is meant, put it in quotes: \"'{number}'\""
+            )
+        raise ConfigError(f"parameter {name} must be {self.kind}, not {_shown(value)}")
 
     def _chosen(self, name: str, text: str) -> str:
         if self.choices and text not in self.choices:
@@ -80,14 +92,26 @@ class Parameter:
 
     def _number(self, name: str, value: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise _wrong(name, value, "a number")
+            raise ConfigError(f"parameter {name} must be a number, not {_shown(value)}")
         whole = isinstance(self.default, int)
         if whole and value != int(value):
-            raise _wrong(name, value, "a whole number")
+            raise ConfigError(f"parameter {name} must be a whole number, not {_shown(value)}")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            kind = "whole numbers" if whole else "numbers"
-            raise ConfigError(f"parameter {name} is {value:g}; allowed: {kind} from {self.low:g} to {self.high:g}")
+            raise ConfigError(f"parameter {name} is {_shown(value)}; allowed: {self.kind}s {self.range}")
         return int(value) if whole else float(value)
+
+    @property
+    def kind(self) -> str:
+        """The type in words, such as `whole number`, without its article."""
+        names: Mapping[type, str] = {
+            bool: "true or false", int: "whole number", float: "number", list: "a list of texts", str: "a text"
+        }  # fmt: skip
+        return names[type(self.default)]
+
+    @property
+    def range(self) -> str:
+        """The allowed numbers, such as `from 1 to 5`; '' where there is no limit."""
+        return "" if self.low is None or self.high is None else f"from {_shown(self.low)} to {_shown(self.high)}"
 
 
 class Values:
@@ -101,68 +125,64 @@ class Values:
         self._parameters = parameters
         self._changes = changes or {}
 
-    def text(self, name: str) -> str:
-        """Returns a text."""
-        return self._get(name)
+    def mistakes(self) -> list[str]:
+        """Returns one sentence for each parameter whose value is wrong."""
+        return mistakes(*(partial(self.any, name) for name in self._parameters))
 
-    def flag(self, name: str) -> bool:
-        """Returns a boolean."""
-        return self._get(name)
-
-    def number(self, name: str) -> float:
-        """Returns a finite number, which may have been set as an integer."""
-        return self._get(name)
-
-    def integer(self, name: str) -> int:
-        """Returns a whole number, which may have been set as a float such as 2.0."""
-        return self._get(name)
-
-    def names(self, name: str) -> tuple[str, ...]:
-        """Returns a list of non-empty texts, which may have been set as one text with commas."""
-        return self._get(name)
-
-    def _get(self, name: str) -> Any:
+    def any(self, name: str) -> Any:
+        """Returns a value of any type; a list as a tuple."""
         value = self._changes[name] if name in self._changes else self._node.get_parameter(name).value
         return self._parameters[name].read(name, value)
 
+    def text(self, name: str) -> str:
+        """Returns a text."""
+        return self.any(name)
 
-def declare(node: Node, parameters: Mapping[str, Parameter]) -> None:
-    """Declares parameters that accept every type and value, and describes those whose values are right."""
-    for name, parameter in parameters.items():
-        loose = ParameterDescriptor(description=parameter.description, dynamic_typing=True)
-        node.declare_parameter(name, parameter.default, parameter.descriptor() if parameter.read_only else loose)
-    describe(node, parameters)
+    def flag(self, name: str) -> bool:
+        """Returns a boolean."""
+        return self.any(name)
 
+    def number(self, name: str) -> float:
+        """Returns a finite number, which may have been set as an integer."""
+        return self.any(name)
 
-def describe(node: Node, parameters: Mapping[str, Parameter]) -> None:
-    """Tells ROS the ranges of all parameters whose values are in range. From then on rclpy refuses other values."""
-    for name, parameter in parameters.items():
-        if not parameter.read_only:
-            with contextlib.suppress(InvalidParameterValueException):
-                node.set_descriptor(name, parameter.descriptor())
+    def integer(self, name: str) -> int:
+        """Returns a whole number, which may have been set as a float such as 2.0."""
+        return self.any(name)
 
-
-def unknown_parameters(given: Iterable[str], parameters: Iterable[str]) -> list[str]:
-    """Returns a warning for each of the `given` names that is no parameter, with the closest name that is one."""
-    known = list(parameters)
-    warnings = []
-    for name in sorted(set(given) - set(known)):
-        if not name.startswith(_ROS_PARAMETERS):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "ros2 param list shows those that there are"
-            warnings.append(f"Parameter {name} is unknown and ignored; {hint}")
-    return warnings
+    def names(self, name: str) -> tuple[str, ...]:
+        """Returns a list of non-empty texts, which may have been set as one text with commas."""
+        return self.any(name)
 
 
-def _names(name: str, value: Any) -> tuple[str, ...]:
+def mistakes(*checks: Callable[[], object]) -> list[str]:
+    """Calls all of `checks`. Returns what those say that raise ConfigError."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
+def told_together(sentences: Sequence[str]) -> str:
+    """Returns the sentences as one message: a single one as it is, several as a list."""
+    if len(sentences) == 1:
+        return sentences[0]
+    return "\n- ".join((f"{len(sentences)} things about the parameters are wrong:", *sentences))
+
+
+def _items(value: Any) -> Sequence[Any]:
     if value is None:  # an empty list in YAML has no type
         return ()
-    items = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
-    if not all(isinstance(item, str) for item in items):
-        raise _wrong(name, value, "a list of texts")
-    # An empty text is how launch files say "no items".
-    return tuple(item.strip() for item in items if item.strip())
+    if isinstance(value, str):
+        return value.split(",")
+    return value if isinstance(value, (Sequence, array.array)) else [value]
 
 
-def _wrong(name: str, value: object, kind: str) -> ConfigError:
-    return ConfigError(f"parameter {name} must be {kind}, not {value!r}")
+def _shown(value: Any) -> str:
+    """Returns a value as people write it in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, (int, float)) else repr(value)

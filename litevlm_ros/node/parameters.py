@@ -1,18 +1,22 @@
-"""The ROS parameters of the node: their defaults, ranges and descriptions. settings.py says what they mean together."""
+"""The ROS parameters of the node: their defaults, ranges and descriptions. settings.py says what they mean together.
+
+This file needs no ROS, so that `litevlm_node --help` can list them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, SETTINGS
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, SETTINGS, TRANSPORTS
 from litevlm_ros.images.decoding import MAX_PIXELS
-from litevlm_ros.node.camera_topics import RELIABILITIES
-from litevlm_ros.node.frame_clock import FRAME_CLOCKS
 from litevlm_ros.node.parameter_types import Parameter
 
-TRANSPORTS = ("auto", "raw", "compressed")
-"""Values of the parameter `transport`."""
+RELIABILITIES = ("best_effort", "reliable")
+"""Values of the parameter `image_reliability`."""
+
+FRAME_CLOCKS = ("auto", "stamp", "arrival")
+"""Values of the parameter `frame_clock`. `auto`: a frame's stamp if the clocks agree, else its arrival."""
 
 _SHORTEST, _LONGEST = 0.001, 86400.0
 """The range in seconds of a duration that is not 0."""
@@ -30,6 +34,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "autostart": Parameter(
         True, "The node configures and activates itself when it starts. false leaves both to a lifecycle manager.",
         read_only=True,
+    ),
+    "bond_heartbeat_period": Parameter(
+        0.0, "Seconds between two heartbeats to a lifecycle manager that watches the node by a bond, as nav2's does. "
+        "Needs bondpy. 0: no bond.", 0, 2,
     ),
     # --- cameras
     "cameras": Parameter(list(DEMO_CAMERAS), "Names of the cameras, used in captions and queries."),
@@ -51,7 +59,8 @@ PARAMETERS: Mapping[str, Parameter] = {
         1, "Number of images that the middleware keeps until the node reads them. Only the newest is used.", 1, 1000
     ),
     "max_frame_age": Parameter(
-        2.0, "Age in seconds above which a frame is never used.", _SHORTEST, _LONGEST, live=True
+        2.0, "Age in seconds above which a frame is never used. With use_sim_time, neither its simulated nor its real "
+        "age may be larger, so raise it for a simulation that is slow or paused.", _SHORTEST, _LONGEST, live=True
     ),
     "frame_clock": Parameter(
         "auto", "Start of a frame's age: the `stamp` in its header or its `arrival`. `auto`: the stamp, unless it is "

@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from litevlm_ros.errors import visible
+from litevlm_ros.errors import ConfigError, LiteVLMError, visible
+from litevlm_ros.node.command_line import check_command_line, split
 from litevlm_ros.node.process_tuning import tune_process
 from litevlm_ros.processes import StopRequest, stop_on_signals
 
@@ -37,50 +38,54 @@ _PACKAGE = "litevlm_ros"
 class NodeProcess:
     """One node, spinning in a thread of its own until it is told to stop."""
 
-    def __init__(self, arguments: Sequence[str] | None, stop: StopRequest, make_node: MakeNode | None = None) -> None:
-        """`arguments` are those of the process, including `--ros-args`. None takes sys.argv. `stop` ends the node."""
+    def __init__(self, arguments: Sequence[str], stop: StopRequest, make_node: MakeNode | None = None) -> None:
+        """`arguments` are those of the process, including `--ros-args`. `stop` ends the node."""
         self._arguments = arguments
         self._stop = stop
         self._make_node = make_node
         self._wake: Callable[[], object] = lambda: None
-        self._failed = False
+        self._status = 0
 
     def run(self) -> int:
-        """Runs until the request to stop. Returns the exit status: 0, or 1 after an internal error."""
+        """Runs until the request to stop. Returns the exit status.
+
+        It is 0 after the request, 2 if the settings cannot work, so that another start would fail too, and 1 after
+        another fault.
+        """
         spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
         spinner.start()
         self._stop.wait()
         self._wake()
         spinner.join(SHUTDOWN_SECONDS)
-        return int(self._failed)
+        return self._status
 
     def _spin(self) -> None:
         try:
             self._spin_until_stopped()
-        except Exception:
-            self._failed = not self._stop.is_set()
-            if self._failed:
-                traceback.print_exc()
+        except Exception as error:
+            if not self._stop.is_set():
+                self._status = 2 if isinstance(error, ConfigError) else 1
+                told = f"litevlm_node: {error}" if isinstance(error, LiteVLMError) else traceback.format_exc()
+                print(told, file=sys.stderr, flush=True)
             self._stop.set()
 
     def _spin_until_stopped(self) -> None:
-        import rclpy
+        from litevlm_ros.node.ros_start import join_ros, ros_errors_in_words
+
+        if self._stop.is_set():
+            return
+        join_ros(split(self._arguments)[1])
+        # Not before: join_ros finds out whether rclpy can be imported.
         from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
         from rclpy.utilities import ok, try_shutdown
 
         from litevlm_ros.node.lifecycle import LiteVLMNode
 
-        if self._stop.is_set():
-            return
-        rclpy.init(
-            args=None if self._arguments is None else list(self._arguments),
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
         executor = SingleThreadedExecutor()
         # executor.wake() would not do: spin_once() then goes on waiting for work.
         self._wake = lambda: executor.create_task(lambda: None)
-        node = (self._make_node or LiteVLMNode)(self._stop)
+        with ros_errors_in_words():
+            node = (self._make_node or LiteVLMNode)(self._stop)
         log_to_ros(node.get_logger())
         executor.add_node(node)
         start = threading.Thread(target=node.start, name="start", daemon=True)
@@ -103,7 +108,7 @@ class NodeProcess:
     def _send_last_responses(self, executor: Any, node: Any) -> None:
         """Sends what clients still wait for. They would wait forever if the node ended without a word."""
         deadline = time.monotonic() + LAST_RESPONSES_SECONDS
-        while node.questions.open_questions and time.monotonic() < deadline:
+        while node.open_requests and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.02)
 
 
@@ -142,10 +147,15 @@ def log_to_ros(ros_logger: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Runs the node until SIGINT, SIGTERM or SIGHUP. Returns the exit status.
+
+    `arguments` are those of the process; None takes sys.argv. Raises SystemExit after --help, or for unknown ones.
+    """
+    command = sys.argv if arguments is None else arguments
+    check_command_line(command[1:])
     with stop_on_signals() as stop:
         tune_process()
-        status = NodeProcess(arguments, stop, make_node).run()
+        status = NodeProcess(command, stop, make_node).run()
     if threading.active_count() > 1:
         # Some library call cannot be interrupted, most likely the loading of a model. Do not wait for it.
         sys.stdout.flush()

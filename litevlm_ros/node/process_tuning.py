@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from typing import Any
 
@@ -45,7 +46,11 @@ def tune_process() -> None:
 
 
 def release_memory() -> None:
-    """Returns freed memory to the kernel. For when it will not be needed soon."""
+    """Frees objects that refer to each other in a circle, and returns freed memory to the kernel.
+
+    For when it will not be needed soon. Python itself may look for such circles much later.
+    """
+    gc.collect()
     trim = _libc_function("malloc_trim")
     if trim is not None:
         trim(0)

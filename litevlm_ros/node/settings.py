@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rclpy.exceptions import InvalidTopicNameException
@@ -17,17 +18,18 @@ from litevlm_ros.config import (
     TokenSelectionConfig,
     ViewSelectionConfig,
 )
-from litevlm_ros.errors import ConfigError
+from litevlm_ros.errors import ConfigError, first_line
 from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.node.camera_views import NO_CAMERAS
 from litevlm_ros.node.cameras import CameraSource
-from litevlm_ros.node.parameter_types import Values
+from litevlm_ros.node.parameter_types import Values, mistakes
 from litevlm_ros.node.parameters import PARAMETERS
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """The parameters of cameras, captions and questions, of the same names. `sources` has one entry for each camera."""
+    """The parameters of bond, cameras, captions and questions, of the same names. `sources` has one entry for each
+    camera."""
 
     sources: tuple[CameraSource, ...]
     max_frame_age: float
@@ -42,24 +44,20 @@ class NodeSettings:
     max_queued_questions: int
     max_question_chars: int
     max_query_images: int
+    bond_heartbeat_period: float = 0.0
 
 
 def read_node_settings(values: Values) -> NodeSettings:
     """Reads the parameters of the node itself. Raises ConfigError if one is wrong or they contradict each other."""
-    sources = _sources(values)
-    known = [source.name for source in sources]
-    caption_cameras = values.names("caption_cameras") or tuple(known)
-    unknown = sorted(set(caption_cameras) - set(known))
-    if unknown:
-        raise ConfigError(f"parameter caption_cameras names {', '.join(unknown)}; cameras has {', '.join(known)}")
-    settings = NodeSettings(
-        sources=sources,
+    return NodeSettings(
+        bond_heartbeat_period=values.number("bond_heartbeat_period"),
+        sources=read_sources(values),
         max_frame_age=values.number("max_frame_age"),
         frame_clock=values.text("frame_clock"),
         max_image_pixels=values.integer("max_image_pixels"),
         caption_period=values.number("caption_period"),
-        caption_prompt=values.text("caption_prompt").strip(),
-        caption_cameras=frozenset(caption_cameras),
+        caption_prompt=_caption_prompt(values),
+        caption_cameras=_caption_cameras(values),
         caption_change_threshold=values.number("caption_change_threshold"),
         caption_max_hold=values.number("caption_max_hold"),
         overlay_width=values.integer("overlay_width"),
@@ -67,9 +65,6 @@ def read_node_settings(values: Values) -> NodeSettings:
         max_question_chars=values.integer("max_question_chars"),
         max_query_images=values.integer("max_query_images"),
     )
-    if settings.caption_period and not settings.caption_prompt:
-        raise ConfigError("parameter caption_prompt is empty; give an instruction, or set caption_period to 0")
-    return settings
 
 
 def read_pipeline_config(values: Values) -> PipelineConfig:
@@ -110,22 +105,12 @@ def read_pipeline_config(values: Values) -> PipelineConfig:
         raise ConfigError(f"parameter {str(error).removeprefix('parameter ')}") from None
 
 
-def _sources(values: Values) -> tuple[CameraSource, ...]:
-    names, topics = values.names("cameras"), values.names("camera_topics")
-    if not names:
-        raise ConfigError("parameter cameras is empty; name at least one camera")
-    if len(set(names)) != len(names):
-        raise ConfigError(f"parameter cameras has a name twice: {', '.join(names)}")
-    if NO_CAMERAS in names:
-        raise ConfigError(
-            f"parameter cameras has the name {NO_CAMERAS}, by which a question says that it needs no camera; rename it"
-        )
-    if topics and len(topics) != len(names):
-        raise ConfigError(
-            f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"
-        )
-    transports = _one_each("transport", values, len(names))
-    reliabilities = _one_each("image_reliability", values, len(names))
+def read_sources(values: Values) -> tuple[CameraSource, ...]:
+    """Reads the parameters of the cameras. Raises ConfigError if one is wrong or they contradict each other."""
+    names = _camera_names(values)
+    topics = _camera_topics(values)
+    transports = _one_each("transport", values)
+    reliabilities = _one_each("image_reliability", values)
     if not topics:
         suffixes = ["/compressed" if transport == "compressed" else "" for transport in transports]
         topics = tuple(f"{name}/image_raw{suffix}" for name, suffix in zip(names, suffixes, strict=True))
@@ -133,7 +118,11 @@ def _sources(values: Values) -> tuple[CameraSource, ...]:
         try:
             validate_topic_name(topic)
         except InvalidTopicNameException as error:
-            raise ConfigError(f"the topic of camera {name} is not a valid name: {error}") from None
+            reason = first_line(error).removeprefix("Invalid topic name: ").rstrip(":")
+            raise ConfigError(
+                f"the topic of camera {name} is not a valid name: {topic!r}, but {reason}. Correct camera_topics, or "
+                "rename the camera"
+            ) from None
     compressed = {"raw": False, "compressed": True}
     depth = values.integer("image_depth")
     return tuple(
@@ -142,8 +131,57 @@ def _sources(values: Values) -> tuple[CameraSource, ...]:
     )
 
 
-def _one_each(parameter: str, values: Values, cameras: int) -> Sequence[str]:
-    """Returns one item of a list parameter for each of `cameras` cameras. A single item is repeated for all."""
+def contradictions(values: Values) -> list[str]:
+    """Returns one sentence for each parameter that does not fit the others, though it is right by itself."""
+    wrong = mistakes(partial(_camera_names, values))
+    if not wrong:
+        each = (partial(_one_each, name, values) for name in ("transport", "image_reliability"))
+        wrong = mistakes(partial(_camera_topics, values), *each) or mistakes(partial(read_sources, values))
+        wrong += mistakes(partial(_caption_cameras, values))
+    return wrong + mistakes(partial(_caption_prompt, values), partial(read_pipeline_config, values))
+
+
+def _camera_names(values: Values) -> tuple[str, ...]:
+    names = values.names("cameras")
+    if not names:
+        raise ConfigError("parameter cameras is empty; name at least one camera")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"parameter cameras has a name twice: {', '.join(names)}")
+    if NO_CAMERAS in names:
+        raise ConfigError(
+            f"parameter cameras has the name {NO_CAMERAS}, by which a question says that it needs no camera; rename it"
+        )
+    return names
+
+
+def _camera_topics(values: Values) -> tuple[str, ...]:
+    names, topics = values.names("cameras"), values.names("camera_topics")
+    if topics and len(topics) != len(names):
+        raise ConfigError(
+            f"parameter camera_topics has {len(topics)} topics for {len(names)} cameras; give one each, or none"
+        )
+    return topics
+
+
+def _caption_cameras(values: Values) -> frozenset[str]:
+    known = values.names("cameras")
+    chosen = values.names("caption_cameras") or known
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise ConfigError(f"parameter caption_cameras names {', '.join(unknown)}; cameras has {', '.join(known)}")
+    return frozenset(chosen)
+
+
+def _caption_prompt(values: Values) -> str:
+    prompt = values.text("caption_prompt").strip()
+    if values.number("caption_period") and not prompt:
+        raise ConfigError("parameter caption_prompt is empty; give an instruction, or set caption_period to 0")
+    return prompt
+
+
+def _one_each(parameter: str, values: Values) -> Sequence[str]:
+    """Returns one item of a list parameter for each camera. A single item is repeated for all."""
+    cameras = len(values.names("cameras"))
     items = values.names(parameter) or tuple(PARAMETERS[parameter].default)
     if len(items) not in (1, cameras):
         raise ConfigError(f"parameter {parameter} has {len(items)} items for {cameras} cameras; give one, or one each")

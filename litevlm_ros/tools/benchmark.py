@@ -25,6 +25,8 @@ from litevlm_ros.lab.benchmarking.boards import BOARDS
 from litevlm_ros.lab.benchmarking.projection import report_projection
 from litevlm_ros.lab.benchmarking.stages import camera_image, camera_views, report_stages
 from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.node.ros_environment import check_environment
+from litevlm_ros.packages import ROS_ADVICE
 from litevlm_ros.tools.command import (
     add_backend_options,
     add_decode_option,
@@ -133,10 +135,11 @@ def _measure(options: argparse.Namespace) -> Report:
 
 
 def _ros(options: argparse.Namespace) -> Report:
+    check_environment()
     try:
         from litevlm_ros.lab.benchmarking import ros_load, ros_overhead
     except ImportError as error:
-        raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): make setup, . scripts/env.sh") from error
+        raise ConfigError(f"--ros needs ROS 2 and the built package ({error}): {ROS_ADVICE}") from error
     text, figures = ros_overhead.report_overhead(options.resolution, options.runs)
     load = ros_load.measure("jpeg", camera_image(0, *options.resolution), options.model, options.seconds)
     return f"{text}\n{ros_load.load_table(load)}", {**figures, "load": load}

@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevlm_ros.errors import ConfigError, EngineError
+from litevlm_ros.node.ros_environment import check_environment
+from litevlm_ros.packages import DOWNLOAD, ROS_ADVICE
 from litevlm_ros.processes import end_with_parent
 from litevlm_ros.tools.command import end_on_signals, new_parser, run_command, say
 
 if TYPE_CHECKING:
     from litevlm_ros.lab.demo.model_plan import ModelPlan
 
-_NEEDS_ROS = "The demo needs ROS 2 and the built package ({error}): run make setup, then . scripts/env.sh"
+_NEEDS_ROS = "The demo needs ROS 2 and the built package ({error}): " + ROS_ADVICE
 _NEEDS_CONVERSION = (
-    "demo: a model is downloaded and converted with torch, onnx, onnxscript and huggingface_hub ({error}): make demo "
-    "MODEL=... installs them, or `pip install torch onnx onnxscript huggingface_hub`"
+    "demo: a model is downloaded and converted with torch, onnx, onnxscript and huggingface_hub ({error}), which `make "
+    "demo MODEL=...` installs in a checkout"
 )
 _INTERRUPTED = "interrupted"
 _CONTINUES = "interrupted; what is finished is kept: the same command continues"
@@ -47,12 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _INTERRUPTED if options.model is None else _CONTINUES
     if options.prepare:
         return run_command(
-            lambda: _prepare(options), prefix="demo: ", missing=_NEEDS_CONVERSION, interrupted=interrupted
+            lambda: _prepare(options),
+            prefix="demo: ",
+            missing=_NEEDS_CONVERSION,
+            packages=DOWNLOAD,
+            interrupted=interrupted,
         )
     return run_command(lambda: _run(options), prefix="demo: ", missing=_NEEDS_ROS, interrupted=interrupted)
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_environment()
     # Imported late, so that --help works without ROS.
     from litevlm_ros.lab.demo.model_plan import obstacle
     from litevlm_ros.lab.demo.pictures import Pictures

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.node.command_line import split
+from litevlm_ros.node.ros_environment import check_environment
 from litevlm_ros.processes import StopRequest, stop_on_signals
 from litevlm_ros.tools.command import new_parser, run_command
 
@@ -27,20 +29,22 @@ _MOST_PIXELS = 64_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Publishes until SIGINT or SIGTERM. Returns 0, or 2 for settings that cannot work."""
+    """Publishes until SIGINT, SIGTERM or SIGHUP. Returns 0, or 2 for settings that cannot work."""
     with stop_on_signals() as stop:
-        options, ros_arguments = _parser().parse_known_args(argv)
-        return run_command(lambda: _run(options, ros_arguments, stop), prefix="demo_cameras: ", failed=2)
+        own, for_ros = split(sys.argv[1:] if argv is None else argv)
+        options = _parser().parse_args(own)
+        return run_command(lambda: _run(options, for_ros, stop), prefix="demo_cameras: ", failed=2)
 
 
-def _run(options: argparse.Namespace, ros_arguments: Sequence[str], stop: StopRequest) -> None:
+def _run(options: argparse.Namespace, for_ros: Sequence[str], stop: StopRequest) -> None:
     _check(options)
+    check_environment(for_ros)
     source = _source(options)
     try:
         # Imported late, so that --help and the checks of options work without ROS.
         from litevlm_ros.lab.demo.publisher import publish
 
-        publish(source, options.rate, ros_arguments, stop)
+        publish(source, options.rate, for_ros, stop)
     finally:
         source.close()
 

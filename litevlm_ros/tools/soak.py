@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.node.ros_environment import check_environment
+from litevlm_ros.packages import ROS_ADVICE
 from litevlm_ros.tools.command import add_model_option, end_on_signals, new_parser, run_command, say
 
 
@@ -24,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(
         lambda: _run(options),
         prefix="soak: ",
-        missing="soak: a soak needs ROS 2, the built package and matplotlib ({error}): run make setup, then "
-        ". scripts/env.sh, and pip install matplotlib",
+        missing=f"soak: a soak needs ROS 2, the built package and matplotlib ({{error}}): {ROS_ADVICE}",
+        packages=("matplotlib",),
         failed=2,
     )
 
@@ -34,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     for flag in ("minutes", "rate", "ask_every"):
         if not getattr(options, flag) > 0:
             raise ConfigError(f"--{flag.replace('_', '-')} is {getattr(options, flag):g}; allowed: above 0")
+    check_environment()
     # Imported here, so that --help works without ROS.
     from litevlm_ros.lab.benchmarking.soak import SoakSettings, soak
 

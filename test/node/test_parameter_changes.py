@@ -6,17 +6,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
 from lifecycle_bench import Bench
+from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_process import Client, image, wait_for
 
 from litevlm_ros.config import SamplingConfig
 from litevlm_ros.msg import Caption
+from litevlm_ros.node.parameter_changes import unknown_parameters
 from litevlm_ros.node.parameters import PARAMETERS
 
 pytestmark = pytest.mark.ros
@@ -103,6 +107,98 @@ def test_a_parameter_cannot_be_deleted(bench: Bench) -> None:
     assert bench.client.ask("?", images=[image(1)]).success
 
 
+PRE_SET = pytest.mark.skipif(not hasattr(Node, "add_pre_set_parameters_callback"), reason="Humble stores what was set")
+
+
+def test_values_are_stored_in_their_types(bench: Bench) -> None:
+    bench.start(
+        view_selection=False, speculation=False, caption_period=2, max_tiles=1.0, cameras="a, b", model_dir=2024,
+        camera_topics=[], caption_cameras=None,
+    )  # fmt: skip
+    stored = {name: bench.node.get_parameter(name).value for name in PARAMETERS}
+    assert stored["view_selection"] == stored["speculation"] == "off"
+    assert stored["cameras"] == ["a", "b"]
+    assert stored["camera_topics"] == stored["caption_cameras"] == [""]
+    assert stored["model_dir"] == "2024"
+    assert {name: type(value) for name, value in stored.items()} == {
+        name: type(parameter.default) for name, parameter in PARAMETERS.items()
+    }
+    assert bench.client.state() == "active"
+
+
+@PRE_SET
+def test_what_is_set_is_stored_in_its_type(bench: Bench) -> None:
+    bench.start(autostart=False)
+    for name, value, stored in (
+        ("token_selection", False, "off"),
+        ("caption_period", 3, 3.0),
+        ("max_tiles", 2.0, 2),
+        ("caption_cameras", [], [""]),
+        ("caption_cameras", [7], ["7"]),
+        ("caption_cameras", "front", ["front"]),
+        ("system_prompt", 7, "7"),
+    ):
+        assert set_parameter(bench.client, name, value).successful
+        assert bench.node.get_parameter(name).value == stored
+        assert type(bench.node.get_parameter(name).value) is type(stored)
+    refused = set_parameter(bench.client, "token_selection", True)
+    assert refused.reason.startswith(
+        "parameter token_selection is true, as YAML reads on, yes and true; allowed: off, "
+    )
+
+
+def test_what_is_dumped_can_be_loaded(bench: Bench) -> None:
+    """`ros2 param load` reads each value a second time as YAML, so that 'off' arrives as false and '7' as 7."""
+    bench.start(cameras=["front", "7"], camera_topics=["x", "w"])
+    dumped = {name: bench.node.get_parameter(name).value for name in PARAMETERS if not PARAMETERS[name].read_only}
+    for name, value in dumped.items():
+        loaded = yaml.safe_load(str(value)) if value != "" else ""
+        result = set_parameter(bench.client, name, loaded)
+        assert result.successful, result.reason
+    assert {name: bench.node.get_parameter(name).value for name in dumped} == dumped
+
+
+@PRE_SET
+def test_a_misspelt_name_is_set_in_vain_and_told(bench: Bench) -> None:
+    bench.start(autostart=False)
+    reason = set_parameter(bench.client, "max_frame_agee", 2.0).reason
+    assert reason == "Parameter max_frame_agee is unknown and ignored; did you mean max_frame_age?"
+    assert "did you mean max_tiles?" in set_together(bench.client, {"max_tile": 2, "max_tiles": 2}).reason
+    reason = set_parameter(bench.client, "qos_overrides./x.subscription.depth", 2).reason
+    assert reason == "qos_overrides./x.subscription.depth can only be given at the start"
+
+
+def test_everything_that_is_wrong_is_told_at_once(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    front = "qos_overrides./front/image_raw.subscription"
+    bench.start(
+        max_frame_age=-1.0, view_selection=True, max_tile=2, **{f"{front}.reliability": "best", f"{front}.depht": 1}
+    )
+    told = (
+        "5 things about the parameters are wrong:\n"
+        "- parameter max_frame_age is -1; allowed: numbers from 0.001 to 86400\n"
+        "- parameter view_selection is true, as YAML reads on, yes and true; allowed: off, lexical, learned\n"
+        f"- parameter {front}.reliability is 'best'; allowed: system_default, reliable, best_effort"
+    )
+    answer = bench.client.ask("?").error
+    assert answer.startswith(f"/litevlm could not be configured: {told}")
+    assert "\n- Parameter max_tile is unknown and ignored; did you mean max_tiles?\n" in answer
+    assert f"\n- Parameter {front}.depht has no effect: the policies that can be overridden are history, " in answer
+    assert capfd.readouterr().err.count("max_tile is unknown") == 1
+    set_parameter(bench.client, "max_frame_age", 2.0)
+    assert bench.client.change_state("configure") is False
+    assert "max_tile is unknown" not in bench.client.ask("?").error, "it has been told"
+    result = set_together(bench.client, {"max_frame_age": -1.0, "caption_period": "x", "caption_prompt": None})
+    assert result.reason.count("\n- parameter ") == 3
+
+
+def test_unknown_parameters_come_with_the_closest_known_one() -> None:
+    given = ["max_frame_agee", "zzz", "max_frame_age", "use_sim_time", "qos_overrides./x.subscription.depth"]
+    assert unknown_parameters(given, ["max_frame_age", "cameras"]) == [
+        "Parameter max_frame_agee is unknown and ignored; did you mean max_frame_age?",
+        "Parameter zzz is unknown and ignored; ros2 param list shows those that there are",
+    ]
+
+
 def test_unknown_parameters_are_reported(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     bench.start(max_frame_agee=2.0, use_sim_time=False, **{"qos_overrides./front/image_raw.subscription.depth": 2})
     assert bench.client.state() == "active"
@@ -112,7 +208,7 @@ def test_unknown_parameters_are_reported(bench: Bench, capfd: pytest.CaptureFixt
 
 
 def test_every_parameter_is_described_with_its_range(bench: Bench) -> None:
-    bench.start(autostart=False, caption_period=-2, top_p=3.0)
+    bench.start(autostart=False, caption_period=-2.0, top_p=3.0)
     names = list(PARAMETERS)
     request = DescribeParameters.Request(names=names)
     described = bench.client.call(DescribeParameters, "/litevlm/describe_parameters", request).descriptors
@@ -128,6 +224,15 @@ def test_every_parameter_is_described_with_its_range(bench: Bench) -> None:
     )
     assert by_name["caption_prompt"].additional_constraints == ""
     assert by_name["autostart"].read_only
+    types = {
+        bool: ParameterType.PARAMETER_BOOL,
+        int: ParameterType.PARAMETER_INTEGER,
+        float: ParameterType.PARAMETER_DOUBLE,
+        str: ParameterType.PARAMETER_STRING,
+        list: ParameterType.PARAMETER_STRING_ARRAY,
+    }
+    expected = {name: types[type(parameter.default)] for name, parameter in PARAMETERS.items()}
+    assert {name: descriptor.type for name, descriptor in by_name.items()} == expected
     # Values out of range neither end the node nor stay unnoticed, and can be corrected.
     assert bench.client.change_state("configure") is False
     assert "parameter caption_period is -2; allowed: numbers from 0 to 86400" in bench.client.ask("?").error

@@ -53,8 +53,8 @@ def end(child: subprocess.Popen[bytes], number: signal.Signals) -> tuple[int, fl
     return status, seconds if seconds < 2 else seconds / slowdown()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_an_active_node(tmp_path: Path, domain: int, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_an_active_node(handlers: None, tmp_path: Path, domain: int, number: signal.Signals) -> None:
     log = tmp_path / "log"
     with process([SCRIPTED, *CAMERA], log, domain) as child:
         wait_for(lambda: "Ready" in log.read_text())
@@ -170,6 +170,20 @@ def test_signals_until_the_end_do_no_harm(tmp_path: Path, domain: int) -> None:
     assert "Traceback" not in log.read_text()
 
 
+def test_a_signal_answers_who_waits_for_a_transition(tmp_path: Path, domain: int, client: Client) -> None:
+    log = tmp_path / "log"
+    with process([SCRIPTED, "--load-seconds", "30", *CAMERA, "-p", "autostart:=false"], log, domain) as child:
+        configured = client.start_change("configure")
+        client.wait_for(lambda: "loading" in log.read_text())
+        activated = client.start_change("activate")
+        assert client.state() == "configuring"  # it is told at once, so the request before it has arrived
+        status, seconds = end(child, signal.SIGINT)
+        assert not client.result(configured).success
+        assert not client.result(activated).success
+    assert (status, seconds < 2) == (0, True)
+    assert "Traceback" not in log.read_text()
+
+
 def test_a_second_signal_does_no_harm(tmp_path: Path, domain: int) -> None:
     log = tmp_path / "log"
     with process([SCRIPTED, "--load-seconds", "30", *CAMERA], log, domain) as child:
@@ -195,21 +209,18 @@ def test_the_real_node_explains_a_missing_model_and_lives_on(tmp_path: Path, dom
 
 
 def test_a_failing_callback_does_not_end_the_node(tmp_path: Path, domain: int, client: Client) -> None:
-    from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
+    from litevlm_ros.srv import Query
 
     log = tmp_path / "log"
-    with process([SCRIPTED, *CAMERA], log, domain) as child:
+    with process([SCRIPTED, "--failing-service", *CAMERA], log, domain) as child:
         wait_for(lambda: "Ready" in log.read_text())
-        # rclpy raises on a transition that is not possible now.
-        change = client.node.create_client(ChangeState, "/litevlm/change_state")
-        client.wait_for(change.service_is_ready)
-        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        fail = client.node.create_client(Query, "/litevlm/fail")
+        client.wait_for(fail.service_is_ready)
         sent = [-math.inf]
 
         def has_failed() -> bool:
             if time.monotonic() > sent[-1] + 2:  # DDS may lose a request that comes right behind the discovery
-                change.call_async(request)
+                fail.call_async(Query.Request())
                 sent.append(time.monotonic())
             return "A callback failed; the node goes on" in log.read_text()
 
@@ -233,6 +244,22 @@ def test_an_early_stop_ends_before_ros_is_loaded() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode == 0
+
+
+def test_levels_of_loggers_can_be_set_while_it_runs(tmp_path: Path, domain: int, client: Client) -> None:
+    from rcl_interfaces.msg import LoggerLevel
+
+    interfaces = pytest.importorskip("rcl_interfaces.srv", reason="needs the services of Iron and later")
+    kind = getattr(interfaces, "SetLoggerLevels", None)
+    if kind is None:
+        pytest.skip("needs the services of Iron and later")
+    log = tmp_path / "log"
+    command = ["-m", "litevlm_ros.node.process", *CAMERA, "--log-level", "litevlm:=warn", "-p", "autostart:=false"]
+    with process(command, log, domain) as child:
+        request = kind.Request(levels=[LoggerLevel(name="litevlm", level=LoggerLevel.LOG_LEVEL_DEBUG)])
+        (result,) = client.call(kind, "/litevlm/set_logger_levels", request).results
+        assert result.successful
+        assert end(child, signal.SIGTERM)[0] == 0
 
 
 # --- the log

@@ -25,7 +25,7 @@ from litevlm_ros.model_directory import demo_model_directory
 from litevlm_ros.node.cameras import CameraSource
 from litevlm_ros.node.parameter_types import Values
 from litevlm_ros.node.parameters import PARAMETERS
-from litevlm_ros.node.settings import NodeSettings, read_node_settings, read_pipeline_config
+from litevlm_ros.node.settings import NodeSettings, contradictions, read_node_settings, read_pipeline_config
 
 pytestmark = pytest.mark.ros
 
@@ -78,7 +78,13 @@ def test_numbers_may_be_written_either_way() -> None:
     ("changes", "message"),
     [
         ({"cameras": [""]}, "parameter cameras is empty; name at least one"),
-        ({"cameras": [1, 2]}, r"parameter cameras must be a list of texts, not \[1, 2\]"),
+        ({"cameras": []}, "parameter cameras is empty; name at least one"),
+        (
+            {"cameras": [1, 2]},
+            "the topic of camera 1 is not a valid name: '1/image_raw', but topic name token must not start with a "
+            "number. Correct camera_topics, or rename the camera",
+        ),
+        ({"cameras": [1.5]}, r"parameter cameras is the number 1\.5; if a text is meant, put it in quotes"),
         ({"cameras": ["a", "a"]}, "parameter cameras has a name twice: a, a"),
         ({"cameras": ["a", "none"]}, "parameter cameras has the name none, by which a question says .*; rename it"),
         ({"camera_topics": ["x"]}, "camera_topics has 1 topics for 6 cameras"),
@@ -87,11 +93,11 @@ def test_numbers_may_be_written_either_way() -> None:
         ({"transport": "theora"}, "transport is 'theora'; allowed: auto, raw, compressed"),
         ({"max_frame_age": 0}, "max_frame_age is 0; allowed: numbers from 0.001 to 86400"),
         ({"max_frame_age": float("nan")}, "max_frame_age must be a number, not nan"),
-        ({"max_frame_age": True}, "max_frame_age must be a number, not True"),
+        ({"max_frame_age": True}, "max_frame_age must be a number, not true"),
         ({"caption_period": -1.0}, "caption_period is -1; allowed: numbers from 0 to 86400"),
         ({"caption_period": "often"}, "caption_period must be a number, not 'often'"),
         ({"caption_prompt": " "}, "caption_prompt is empty"),
-        ({"caption_prompt": 7}, "caption_prompt must be a text, not 7"),
+        ({"caption_prompt": 7.5}, "caption_prompt is the number 7.5"),
         ({"caption_change_threshold": -1}, "caption_change_threshold is -1; allowed: numbers from 0 to 255"),
         ({"caption_change_threshold": 256.0}, "caption_change_threshold is 256; allowed"),
         ({"caption_max_hold": 0.0}, "caption_max_hold is 0; allowed"),
@@ -103,6 +109,21 @@ def test_numbers_may_be_written_either_way() -> None:
 def test_mistakes_name_the_parameter(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(**changes)
+
+
+def test_all_contradictions_are_told() -> None:
+    found = contradictions(
+        values(
+            cameras=["a", "b"], camera_topics=["x"], transport=["raw"] * 3, image_reliability=["reliable"] * 4,
+            caption_cameras=["c"], caption_prompt="", view_selection_phrases=["hand"],
+        )
+    )  # fmt: skip
+    told = " ".join(sentence.split()[1] for sentence in found)
+    assert told == "camera_topics transport image_reliability caption_cameras caption_prompt view_selection_phrases"
+    assert contradictions(values(cameras=[], camera_topics=["x"])) == [
+        "parameter cameras is empty; name at least one camera"
+    ]
+    assert contradictions(values()) == []
 
 
 def test_captions_may_be_off_without_a_prompt() -> None:
@@ -168,7 +189,10 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
         ({"token_selection": "magic"}, "^parameter token_selection is 'magic'; allowed: off, random, diversity"),
         ({"token_selection_keep": 1.5}, "^parameter token_selection_keep is 1.5; allowed: numbers from 0.001 to 1"),
         ({"threads": 1.5}, "^parameter threads must be a whole number, not 1.5"),
-        ({"system_prompt": True}, "^parameter system_prompt must be a text, not True"),
+        (
+            {"system_prompt": True},
+            "^parameter system_prompt is true, as YAML reads words such as on and yes; if a text",
+        ),
         (
             {"view_label": "{name}: "},
             "^parameter view_label is '{name}: '; allowed: a text without braces but those of",

@@ -75,13 +75,13 @@ def test_a_fault_of_the_tool_is_raised(error: Exception) -> None:
         run_command(raising(error))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_interrupts_and_others_do_not_disturb_the_cleaning(handlers: None, number: int) -> None:
     end_on_signals()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
-    os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGTERM)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), each)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

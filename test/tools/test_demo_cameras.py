@@ -47,7 +47,8 @@ def test_it_publishes_both_kinds_of_images_and_the_truth_and_ends_on_ctrl_c() ->
     from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import String
 
-    from litevlm_ros.images.decoding import decode_compressed, decode_raw
+    from litevlm_ros.images.compressed import decode_compressed
+    from litevlm_ros.images.decoding import decode_raw
 
     domain = next_domain()
     environment = {
