@@ -41,9 +41,9 @@ class Activity:
         self._node = node
         self._log = node.get_logger()
         self._views = CameraViews(self.cameras, settings.max_frame_age, raw_encodings)
-        self.answerer = QuestionAnswerer(settings, self._views, inference, publish_answer, node.get_clock(), self._log)
+        self.answerer = QuestionAnswerer(settings, self._views, inference, publish_answer, node.get_clock())
         self.captioner = Captioner(settings, self._views, inference, publish_caption, self._log)
-        self._clock = FrameClock(node.get_clock(), settings.frame_clock)
+        self._clock = FrameClock(node, settings.frame_clock)
         group = MutuallyExclusiveCallbackGroup()
         for source in settings.sources:
             self.cameras[source.name] = Camera(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -21,17 +21,15 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.node.image_loss import large_images_fix, loss_fix, lost_count
+from litevlm_ros.node.image_topics import COMPRESSED_TYPE, RAW_TYPE, suggest_topics
+from litevlm_ros.node.latched import is_latched
+from litevlm_ros.node.qos_overrides import POLICIES
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
-
-RELIABILITIES = ("best_effort", "reliable")
-"""Values of the parameter `image_reliability`."""
-
-RAW_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
 class Silence(str, Enum):
@@ -41,6 +39,8 @@ class Silence(str, Enum):
     WRONG_TYPE = "another type"
     INCOMPATIBLE_QOS = "incompatible QoS"
     NO_MESSAGE = "no message"
+    LOST = "lost images"
+    CLOCK = "no simulated time"
     MALFORMED = "only malformed images"
     LATE = "late images"
 
@@ -91,12 +91,12 @@ def subscribe(
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: on_mismatch(), use_default_callbacks=False, **events
             ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(callback=_check_overrides),
+            qos_overriding_options=QoSOverridingOptions(POLICIES, callback=_check_overrides),
         )
 
     try:
         try:
-            return make(message_lost=lambda event: on_lost(event.total_count_change))
+            return make(message_lost=lambda event: on_lost(lost_count(event.total_count_change)))
         except UnsupportedEventTypeError:  # not every middleware reports lost messages
             return make()
     except (RuntimeError, AttributeError, InvalidQosOverridesError, ParameterException) as error:
@@ -112,25 +112,47 @@ def describe_qos(profile: QoSProfile) -> str:
     return f"{_words(profile.reliability)}, {_words(profile.durability)}"
 
 
-def why_silent(node: Node, topic: str, compressed: bool, requested: QoSProfile) -> Diagnosis:
+def image_publishers(node: Node, topic: str, compressed: bool) -> list[Any]:
+    """Returns rclpy's descriptions of the publishers of a topic that publish the camera's type of messages."""
+    wanted = COMPRESSED_TYPE if compressed else RAW_TYPE
+    return [each for each in node.get_publishers_info_by_topic(topic) if each.topic_type == wanted]
+
+
+def publisher_names(publishers: Sequence[Any]) -> list[str]:
+    """Returns the full name of each publisher's node; `a node without a name` until discovery has brought it."""
+    names = [f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in publishers]
+    return ["a node without a name" if "UNKNOWN" in name else name for name in names]
+
+
+def why_silent(node: Node, topic: str, compressed: bool, requested: QoSProfile, lost: int = 0) -> Diagnosis:
     """Finds the reason why a subscription to `topic` has brought nothing, or nothing lately.
 
-    `compressed` tells the type that was subscribed to, and `requested` is the subscription's QoS. Asks the middleware,
-    which takes about a millisecond.
+    `compressed` tells the type that was subscribed to, `requested` is the subscription's QoS, and `lost` the number of
+    messages that the middleware reported lost since the last one came. Asks the middleware, which takes about a
+    millisecond.
     """
-    wanted = COMPRESSED_TYPE if compressed else RAW_TYPE
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        return Diagnosis(Silence.NO_PUBLISHER, f"nobody publishes {topic}")
-    fitting = [publisher for publisher in publishers if publisher.topic_type == wanted]
+        return Diagnosis(Silence.NO_PUBLISHER, f"nobody publishes {topic}; {suggest_topics(node, topic)}")
+    fitting = image_publishers(node, topic, compressed)
     if not fitting:
-        found = publishers[0].topic_type
+        wanted, found = COMPRESSED_TYPE if compressed else RAW_TYPE, publishers[0].topic_type
         return Diagnosis(
             Silence.WRONG_TYPE, f"{topic} carries {found}, not {wanted}; change camera_topics or transport"
         )
     if not any(_matches(publisher.qos_profile, requested) for publisher in fitting):
         return Diagnosis(Silence.INCOMPATIBLE_QOS, _incompatible(topic, fitting[0], requested))
-    return Diagnosis(Silence.NO_MESSAGE, f"{topic} has a publisher but has brought no frame yet")
+    if lost:
+        fix = loss_fix(node, topic, compressed, requested)
+        return Diagnosis(
+            Silence.LOST, f"{lost} images on {topic} were lost on their way, and none came meanwhile; {fix}"
+        )
+    text = f"{topic} has a publisher but has brought no frame yet"
+    if all(_gives_nothing_late(publisher.qos_profile) for publisher in fitting):
+        text += "; it is latched but best effort, so DDS keeps nothing of it for late subscribers; make it reliable"
+    elif large := large_images_fix(compressed):
+        text += f"; if its images are large, {large}"
+    return Diagnosis(Silence.NO_MESSAGE, text)
 
 
 def _check_overrides(profile: QoSProfile) -> SetParametersResult:
@@ -142,10 +164,12 @@ def _matches(offered: QoSProfile, requested: QoSProfile) -> bool:
     return compatibility != QoSCompatibility.ERROR
 
 
+def _gives_nothing_late(offered: QoSProfile) -> bool:
+    return offered.durability is DurabilityPolicy.TRANSIENT_LOCAL and not is_latched(offered)
+
+
 def _incompatible(topic: str, publisher: Any, requested: QoSProfile) -> str:
-    name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-    if "UNKNOWN" in name:  # discovery has not brought the name yet
-        name = "its publisher"
+    name = publisher_names([publisher])[0]
     fix = "set image_reliability to best_effort"
     if publisher.qos_profile.reliability == requested.reliability:
         fix = f"change the overrides below qos_overrides.{topic}.subscription"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from litevlm_ros.errors import ConfigError, ImageError, NoFrameError, printable
@@ -93,7 +93,10 @@ def no_views() -> Views:
 
 
 def take_question_images(
-    images: Sequence[Image], names: Sequence[str], max_pixels: int, raw_encodings: Collection[str] = ()
+    images: Sequence[Image | CompressedImage],
+    names: Sequence[str],
+    max_pixels: int,
+    raw_encodings: Collection[str] = (),
 ) -> Views:
     """Returns the images that came with a question, decoded unless their encoding is one of `raw_encodings`.
 

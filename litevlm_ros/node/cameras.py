@@ -6,26 +6,39 @@ is used, in the thread that uses it, so the executor never spends time on images
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
 from litevlm_ros.errors import ImageFault, MalformedImageError
 from litevlm_ros.images.decoding import MAX_PIXELS
-from litevlm_ros.node.camera_topics import Diagnosis, Silence, image_qos, subscribe, why_silent
+from litevlm_ros.images.sample_range import SampleRange
+from litevlm_ros.node.camera_topics import (
+    Diagnosis,
+    Silence,
+    image_publishers,
+    image_qos,
+    publisher_names,
+    subscribe,
+    why_silent,
+)
 from litevlm_ros.node.frame_clock import FrameClock, agrees
+from litevlm_ros.node.frames import Frame
+from litevlm_ros.node.image_loss import loss_fix
+from litevlm_ros.node.latched import LatchedImages
 from litevlm_ros.node.messages import check_image, take_image
-from litevlm_ros.types import AnyImage, RawImage
+from litevlm_ros.types import AnyImage
 
-_NUMBERS = itertools.count()
+_LOSS_REPORT = 0.5
+"""Seconds that the middleware may take to report a lost image."""
 
 
 @dataclass(frozen=True)
@@ -65,68 +78,6 @@ class CameraCounters:
         return f"{received}, dropped: {causes}{captions}"
 
 
-class Frame:
-    """One received message, decoded at most once."""
-
-    def __init__(self, camera: Camera, message: Any) -> None:
-        self.camera = camera
-        self.number = next(_NUMBERS)
-        """Sequence number, unique in this process."""
-        self.since_stamp = camera.clock.since(message.header.stamp)
-        """Seconds from the stamp to the arrival on the node's clock. NaN without a stamp."""
-        self.used = False
-        """True after Camera.use() returned this frame."""
-        self._arrived = camera.clock.now()
-        self._message = message
-        self._kept: AnyImage | MalformedImageError | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def header(self) -> Header:
-        """The message's header: when and where the image was taken."""
-        return self._message.header
-
-    @property
-    def arrival(self) -> float:
-        """Time of arrival in seconds on the monotonic clock."""
-        return self._arrived.steady
-
-    def age(self) -> float:
-        """Returns the seconds since the frame was taken, or since it arrived if its stamp cannot be used."""
-        return self.delay() + self._arrived.seconds_until(self.camera.clock.now())
-
-    def delay(self) -> float:
-        """Returns the frame's age in seconds when it arrived."""
-        return self.camera.clock.delay(self.since_stamp)
-
-    def kind(self) -> str:
-        """Returns size and encoding, such as `640x480 rgb8`, or the format of a compressed image."""
-        message = self._message
-        if isinstance(message, CompressedImage):
-            return str(message.format)
-        return f"{message.width}x{message.height} {message.encoding}"
-
-    def image(self, raw_encodings: Collection[str] = ()) -> AnyImage:
-        """Returns the image, which is RGB unless its message is raw and of one of `raw_encodings`.
-
-        Raises MalformedImageError, which the camera has then counted.
-        """
-        with self._lock:
-            kept = self._kept
-            if kept is None or (isinstance(kept, RawImage) and kept.encoding not in raw_encodings):
-                kept = self._kept = self._take(raw_encodings)
-            if isinstance(kept, MalformedImageError):
-                raise kept
-            return kept
-
-    def _take(self, raw_encodings: Collection[str]) -> AnyImage | MalformedImageError:
-        try:
-            return take_image(self._message, raw_encodings, max_pixels=self.camera.max_pixels)
-        except MalformedImageError as error:
-            self.camera.count_malformed(error)
-            return error
-
-
 class Camera:
     """A subscription and the newest frame that it brought."""
 
@@ -146,7 +97,7 @@ class Camera:
         default. Images with more than `max_pixels` pixels count as malformed.
         """
         self.source = source
-        self.clock = clock or FrameClock(node.get_clock())
+        self.clock = clock or FrameClock(node)
         self.topic: str = node.resolve_topic_name(source.topic)
         """The topic after namespace and remappings."""
         self.counters = CameraCounters()
@@ -155,12 +106,16 @@ class Camera:
         self._node = node
         self._on_frame = on_frame
         self.max_pixels = max_pixels
+        self._type = CompressedImage if source.compressed else Image
         self._callback_group = callback_group
         self._subscription: Any = None
+        self._latched = LatchedImages(node, self._type, source.topic, self._receive_latched, callback_group)
         self._newest: Frame | None = None
         self._fault = ""
+        self._lost_since = 0  # images lost since the newest frame came
         self._told_of_clocks = False
         self._closed = False
+        self._samples = SampleRange(f"camera {source.name}")
         self._lock = threading.Lock()
 
     @property
@@ -175,7 +130,7 @@ class Camera:
         """
         self._subscription = subscribe(
             self._node,
-            CompressedImage if self.source.compressed else Image,
+            self._type,
             self.source.topic,
             self.receive,
             self.qos,
@@ -189,11 +144,23 @@ class Camera:
         self._closed = True
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
+        self._latched.close()
         self._newest = None
 
-    def receive(self, message: Any) -> None:
+    def look_at_publishers(self) -> list[str]:
+        """Fetches what latched publishers still have, and returns the names of the nodes that publish the topic.
+
+        Has to be called in the executor from time to time.
+        """
+        if self._closed:
+            return []
+        publishers = image_publishers(self._node, self.topic, self.source.compressed)
+        self._latched.look(publishers)
+        return publisher_names(publishers)
+
+    def receive(self, message: Any, *, latched: bool = False) -> None:
         """Stores a message as the newest frame, unless it is malformed. This is the subscription's callback."""
-        frame = Frame(self, message)
+        frame = Frame(message, self.clock, self._decode, latched=latched)
         self.counters.received += 1
         try:
             check_image(message, max_pixels=self.max_pixels)
@@ -205,13 +172,19 @@ class Camera:
                 self.counters.replaced += 1
             self._newest = frame
             self._fault = ""
+            self._lost_since = 0
         self._compare_clocks(frame)
         self._on_frame(self)
 
     def newest(self, max_age: float) -> Frame | None:
-        """Returns the newest frame, or None if there is none that is at most `max_age` seconds old."""
+        """Returns the newest frame, or None if there is none of which it is sure that it is at most `max_age` seconds
+        old. Nothing is sure while the node follows a /clock that stands still or never came."""
         frame = self._newest
-        return frame if frame is not None and frame.age() <= max_age else None
+        return frame if frame is not None and frame.age() <= max_age and self.clock.tells_ages(max_age) else None
+
+    def last(self) -> Frame | None:
+        """Returns the newest frame however old it is; None if there was none."""
+        return self._newest
 
     def use(self, max_age: float) -> Frame | None:
         """Returns the same as newest(). The frame counts as used, not as replaced, from now on."""
@@ -229,24 +202,31 @@ class Camera:
 
     def diagnose(self, max_age: float) -> Diagnosis:
         """Finds the reason why there is no frame that is at most `max_age` seconds old."""
-        frame, fault = self._newest, self._fault
+        frame, fault, clock = self._newest, self._fault, self.clock.trouble(max_age)
         if fault and frame is None:
             return Diagnosis(Silence.MALFORMED, f"{self.topic} has brought only malformed images: {fault}")
-        diagnosis = why_silent(self._node, self.topic, self.source.compressed, self.qos)
+        diagnosis = why_silent(self._node, self.topic, self.source.compressed, self.qos, self._lost_since)
         if frame is None:
-            return diagnosis
-        age = f"the last frame on {self.topic} is {frame.age():.1f} s old, max_frame_age is {max_age:g} s"
+            return Diagnosis(diagnosis.silence, f"{diagnosis.text}; {clock}" if clock else diagnosis.text)
+        if clock and frame.age() <= max_age:
+            return Diagnosis(
+                Silence.CLOCK,
+                f"frames arrive on {self.topic}, but nobody can tell their age: {clock}; or set frame_clock to arrival",
+            )
+        age = f"the last frame on {self.topic} {frame.describe_age(max_age)}"
+        if clock:
+            return Diagnosis(Silence.CLOCK, f"{age}; {clock}")
         if fault:
             return Diagnosis(Silence.MALFORMED, f"{age}; only malformed images came after it: {fault}")
         if frame.delay() > max_age:
-            return Diagnosis(
-                Silence.LATE,
-                f"{age}; by its stamp it was {frame.delay():.1f} s old when it came: frames wait on the way, or clocks "
-                "differ (frame_clock: arrival ignores stamps)",
-            )
+            return Diagnosis(Silence.LATE, age)
         if diagnosis.silence is Silence.NO_MESSAGE:
             return Diagnosis(Silence.NO_MESSAGE, age)
         return Diagnosis(diagnosis.silence, f"{age}; {diagnosis.text}")
+
+    def loss_fix(self) -> str:
+        """Returns what to do so that images are lost no longer."""
+        return loss_fix(self._node, self.topic, self.source.compressed, self.qos)
 
     def count_malformed(self, error: MalformedImageError) -> None:
         """Counts a message that cannot be decoded, and logs the first one."""
@@ -260,10 +240,19 @@ class Camera:
                 "Further malformed images of this camera are counted, not logged."
             )
 
+    def _decode(self, message: Any, raw_encodings: Collection[str]) -> AnyImage:
+        try:
+            return take_image(message, raw_encodings, max_pixels=self.max_pixels, samples=self._samples)
+        except MalformedImageError as error:
+            self.count_malformed(error)
+            raise
+
     def _compare_clocks(self, frame: Frame) -> None:
         """Logs once that this camera's stamps cannot be used."""
         since = frame.since_stamp
         if self._told_of_clocks or self.clock.counts_from != "auto" or math.isnan(since) or agrees(since):
+            return
+        if frame.latched or not self.clock.moves():
             return
         self._told_of_clocks = True
         where = "behind" if since > 0 else "ahead of"
@@ -273,5 +262,19 @@ class Camera:
             "--clock` and use_sim_time: true; clocks of several computers need NTP or PTP"
         )
 
+    def _receive_latched(self, message: Any) -> None:
+        """Stores an image that was published before this node subscribed, unless there is a newer one already."""
+        newest = self._newest
+        if newest is None or _nanoseconds(message.header.stamp) > _nanoseconds(newest.header.stamp):
+            self.receive(message, latched=True)
+
     def _count_lost(self, count: int) -> None:
         self.counters.lost += count
+        newest = self._newest
+        # A loss before a frame may be reported only after it.
+        if newest is None or time.monotonic() - newest.arrival > _LOSS_REPORT:
+            self._lost_since += count
+
+
+def _nanoseconds(stamp: Time) -> int:
+    return int(stamp.sec * 10**9 + stamp.nanosec)

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -20,6 +20,7 @@ from litevlm_ros.node.camera_watch import CameraWatch
 from litevlm_ros.node.inference import JobKind
 from litevlm_ros.node.settings import NodeSettings
 from litevlm_ros.node.statistics import JobStatistics, Outcome, Rate
+from litevlm_ros.node.surroundings import Surroundings
 
 PERIOD = 1.0
 """Seconds between two messages."""
@@ -29,9 +30,6 @@ OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticS
 _STOP_SECONDS = 0.5
 _SLACK = 1.25
 """Captions may take this many times their period without a warning."""
-
-_TOLERATED_LOSS = 0.1
-"""Share of images that may be lost without a warning."""
 
 Finding = tuple[bytes, str]
 """A level and its message."""
@@ -73,6 +71,8 @@ class Snapshot:
     """Reason why the node is not active, with the fix; '' if it is active."""
     failed: bool = False
     """True if the problem is a failure, not a state that somebody chose."""
+    surroundings: Sequence[str] = ()
+    """Faults around the node, such as a clock that stands still, with the fixes."""
     cameras: Mapping[str, CameraWatch] = field(default_factory=dict)
     statistics: Mapping[JobKind, JobStatistics] = field(default_factory=dict)
     settings: NodeSettings | None = None
@@ -87,6 +87,7 @@ class Diagnostics:
         """Begins at once. `snapshot` returns the state to publish and is called in the thread."""
         self._node = node
         self._snapshot = snapshot
+        self._surroundings = Surroundings(node)
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._report = Report(node.get_fully_qualified_name().strip("/"))
         self._stopped = threading.Event()
@@ -102,7 +103,8 @@ class Diagnostics:
     def _loop(self) -> None:
         while not self._stopped.wait(PERIOD):
             try:
-                message = DiagnosticArray(status=self._report.make(self._snapshot()))
+                snapshot = replace(self._snapshot(), surroundings=self._surroundings.look())
+                message = DiagnosticArray(status=self._report.make(snapshot))
                 message.header.stamp = self._node.get_clock().now().to_msg()
                 self._publisher.publish(message)
             except Exception as error:
@@ -135,7 +137,8 @@ class Report:
 
     def _node_status(self, snapshot: Snapshot) -> DiagnosticStatus:
         finding = (OK, "active") if not snapshot.problem else (ERROR if snapshot.failed else WARN, snapshot.problem)
-        return self._status("node", [finding], {"resident memory": _megabytes(resident_bytes())})
+        findings = [finding, *((WARN, warning) for warning in snapshot.surroundings)]
+        return self._status("node", findings, {"resident memory": _megabytes(resident_bytes())})
 
     def _model_status(self, model: ModelFacts, config: PipelineConfig) -> DiagnosticStatus:
         load = gpu_load() if model.gpu else None
@@ -187,7 +190,7 @@ class Report:
 
     def _camera_status(self, watch: CameraWatch, settings: NodeSettings) -> DiagnosticStatus:
         camera, counters = watch.camera, watch.camera.counters
-        frame, dropped = camera.newest(math.inf), counters.dropped.copy()
+        frame, dropped = camera.last(), counters.dropped.copy()
         malformed = self._new(f"camera {camera.name}", dropped).total()
         findings: list[Finding] = []
         if watch.diagnosis is not None:
@@ -195,11 +198,8 @@ class Report:
         elif frame is None:
             findings.append((STALE, f"waiting for the first image on {camera.topic}"))
         elif frame.age() > settings.max_frame_age:
-            findings.append((WARN, f"the newest frame is {frame.age():.1f} s old, max_frame_age is "
-                                   f"{settings.max_frame_age:g} s"))  # fmt: skip
-        arrivals = self._new(f"arrivals of {camera.name}", Counter(received=counters.received, lost=counters.lost))
-        if lost := _too_many_lost(arrivals["lost"], arrivals.total()):
-            findings.append((WARN, lost))
+            findings.append((WARN, f"the newest frame {frame.describe_age(settings.max_frame_age)}"))
+        findings += [(WARN, warning) for warning in (watch.loss, watch.rivals) if warning]
         if malformed:
             findings.append((WARN, f"{malformed} malformed images in the last second; the log has the first one"))
         values = {
@@ -241,16 +241,6 @@ def _too_slow(median: float, statistics: JobStatistics, settings: NodeSettings) 
         f"captions of {len(settings.caption_cameras)} cameras take {needed:.2f} s, caption_period is "
         f"{settings.caption_period:g} s, so each camera waits its turn; raise caption_period or name fewer "
         "caption_cameras"
-    )
-
-
-def _too_many_lost(lost: int, sent: int) -> str:
-    """Returns a warning if more images were lost than is normal; else ''."""
-    if lost <= _TOLERATED_LOSS * sent:
-        return ""
-    return (
-        f"{lost} of {sent} images were lost on their way; give Fast DDS more shared memory (config/fastdds.xml, for "
-        "the driver too), or subscribe to a compressed topic"
     )
 
 

@@ -144,6 +144,26 @@ def test_a_malformed_image_neither_replaces_a_good_one_nor_is_announced(node, wa
     assert camera.newest(5.0).image()[0, 0, 0] == 7
 
 
+def test_a_jpeg_that_ends_early_is_counted_as_damaged_and_not_used(node, warnings):
+    camera = make(node, compressed=True)
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    camera.receive(CompressedImage(format="jpeg", data=jpeg[: len(jpeg) // 2] + b"\xff\xd9"))
+    with pytest.raises(MalformedImageError, match="premature end of data"):
+        camera.newest(5.0).image()
+    assert camera.counters.dropped == {ImageFault.DAMAGED: 1}
+
+
+def test_12_bit_images_of_a_camera_keep_their_brightness(node):
+    camera = make(node)
+    levels = []
+    for value in (4095, 300):
+        data = np.full((2, 2), value, "<u2").tobytes()
+        camera.receive(Image(encoding="mono16", width=2, height=2, step=4, data=data))
+        levels.append(int(camera.newest(5.0).image()[0, 0, 0]))
+    assert levels == [255, 300 >> 4]
+
+
 def test_damage_that_only_decoding_finds_is_counted(node, warnings):
     camera = make(node, compressed=True)
     png = bytearray(cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8))[1].tobytes())
@@ -164,7 +184,7 @@ def test_a_frame_is_decoded_once(node):
 
 def test_why_there_is_no_frame(node):
     camera = make(node)
-    assert camera.why_no_frame(1.0) == "front (nobody publishes /front/image_raw)"
+    assert camera.why_no_frame(1.0).startswith("front (nobody publishes /front/image_raw; ")
     elsewhere = rclpy.Context()  # a participant of its own, as another process would be
     rclpy.init(context=elsewhere, domain_id=node.context.get_domain_id())
     driver = rclpy.create_node("driver", context=elsewhere)
@@ -231,14 +251,86 @@ def test_simulated_time_stands_still_passes_and_begins_again(node):
     camera = make(node)
     camera.receive(stamped(node, 0.5))
     time.sleep(0.05)
-    assert camera.newest(2.0).age() == 0.5, "a simulation that stands still does not age its frames"
+    assert 0.55 <= camera.newest(2.0).age() < 2.0, "a simulation that stands still does not keep its frames young"
+    assert camera.newest(0.52) is None
+    assert "is 0.6 s old, max_frame_age is 0.52 s" in camera.why_no_frame(0.52)
     set_clock(102)
     assert camera.newest(2.0) is None
-    assert camera.newest(3.0).age() == 2.5
+    assert camera.newest(3.0).age() == pytest.approx(2.5, abs=0.4)
     set_clock(7)
     assert camera.newest(1000.0) is None, "a frame of a run before this one"
+    assert "is from before /clock was set back by 93.0 s" in camera.why_no_frame(2.0)
     camera.receive(stamped(node, 0.5))
-    assert camera.newest(2.0).age() == 0.5
+    assert camera.newest(2.0).age() == pytest.approx(0.5, abs=0.4)
+
+
+def test_a_simulation_slower_than_real_time_is_named(node):
+    node.set_parameters([Parameter("use_sim_time", value=True)])
+    publisher, began = node.create_publisher(Clock, "/clock", 1), time.monotonic()
+
+    def slow() -> None:
+        nanoseconds = int(5e9 + (time.monotonic() - began) * 1e8)
+        publisher.publish(Clock(clock=Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)))
+
+    spin_until(node, lambda: slow() or node.get_clock().now().nanoseconds > 0)
+    camera = make(node)
+    camera.receive(image())
+    spin_until(node, lambda: slow() or camera.newest(0.3) is None)
+    assert "real time too; the simulation runs at 0.1" in camera.why_no_frame(0.3)
+    assert "raise max_frame_age" in camera.why_no_frame(0.3)
+
+
+def test_frames_are_not_used_without_the_simulated_time_that_tells_their_age(node, warnings):
+    node.set_parameters([Parameter("use_sim_time", value=True)])
+    camera = make(node)
+    message = image(1)
+    message.header.stamp = Time(sec=1_700_000_000)
+    camera.receive(message)
+    assert camera.newest(2.0) is None
+    assert camera.use(2.0) is None
+    assert camera.why_no_frame(2.0) == (
+        "front (frames arrive on /front/image_raw, but nobody can tell their age: the parameter use_sim_time is true, "
+        "but nobody publishes /clock; start the simulation, or `ros2 bag play` with --clock, or set use_sim_time to "
+        "false; or set frame_clock to arrival)"
+    )
+    assert not warnings, "the stamps are not ahead, the clock is missing"
+    assert camera.last() is not None
+    node.create_publisher(Clock, "/clock", 1)
+    spin_until(node, lambda: "/clock has brought no time above 0 yet" in camera.why_no_frame(2.0))
+    camera.clock.counts_from = "arrival"
+    assert camera.newest(2.0) is not None
+
+
+@pytest.mark.parametrize(("seconds_ago", "used"), [(None, True), (0.5, True), (10.0, False), (3600.0, False)])
+def test_an_image_that_was_published_once_before_is_fetched(node, warnings, seconds_ago, used):
+    latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = node.create_publisher(Image, "/front/image_raw", latched)
+    publisher.publish(image(90) if seconds_ago is None else stamped(node, seconds_ago, 90))
+    camera = make(node)
+    camera.look_at_publishers()
+    spin_until(node, lambda: camera.counters.received == 1)
+    assert (camera.newest(5.0) is not None) == used
+    assert not warnings
+    if not used:
+        assert "(latched), so raise max_frame_age" in camera.why_no_frame(5.0)
+    publisher.publish(image(91))
+    spin_until(node, lambda: camera.last().header.stamp == Time() and camera.last().image()[0, 0, 0] == 91)
+
+
+def test_an_old_latched_image_does_not_replace_a_newer_frame(node):
+    camera = make(node)
+    camera.receive(stamped(node, 0.0, 7))
+    camera._receive_latched(stamped(node, 1.0, 8))
+    assert camera.newest(5.0).image()[0, 0, 0] == 7
+
+
+def test_the_nodes_that_publish_a_camera(node):
+    camera = make(node)
+    assert camera.look_at_publishers() == []
+    node.create_publisher(Image, "/front/image_raw", 1)
+    spin_until(node, lambda: camera.look_at_publishers() == ["/camera_test"])
+    camera.close()
+    assert camera.look_at_publishers() == []
 
 
 def test_losses_in_the_middleware_are_counted(node):
@@ -247,6 +339,21 @@ def test_losses_in_the_middleware_are_counted(node):
     camera._count_lost(2)
     camera._count_lost(3)
     assert "0 images received, 5 lost by the middleware" in camera.counters.summary()
+
+
+def test_lost_images_are_the_reason_if_no_other_has_come_since(node, monkeypatch):
+    node.create_publisher(Image, "/front/image_raw", 1)
+    camera = make(node)
+    spin_until(node, lambda: "has a publisher" in camera.why_no_frame(1.0))
+    camera._count_lost(5)
+    assert "(5 images on /front/image_raw were lost on their way, and none came meanwhile; " in camera.why_no_frame(1.0)
+    camera.receive(image())
+    camera._count_lost(3)
+    assert "lost" not in camera.why_no_frame(0.0), "a loss before a frame may be reported only after it"
+    later = time.monotonic() + 3.0
+    monkeypatch.setattr("litevlm_ros.node.cameras.time.monotonic", lambda: later)
+    camera._count_lost(4)
+    assert "max_frame_age is 0 s; 4 images on /front/image_raw were lost on their way" in camera.why_no_frame(0.0)
 
 
 def test_of_what_has_queued_up_only_the_newest_is_used_and_nothing_that_waited_too_long(node):

@@ -51,7 +51,8 @@ def statistics(*answers: Answer, **outcomes: int) -> JobStatistics:
 
 
 def watch(age: float | None = 0.1, diagnosis: Diagnosis | None = None, dropped: int = 0) -> Any:
-    frame = None if age is None else SimpleNamespace(age=lambda: age, kind=lambda: "640x480 rgb8")
+    words = f"is {age} s old, max_frame_age is 2 s"
+    frame = SimpleNamespace(age=lambda: age, kind=lambda: "640x480 rgb8", describe_age=lambda max_age: words)
     counters = SimpleNamespace(
         received=19, replaced=3, lost=1, unchanged=2, dropped=Counter([ImageFault.WRONG_STEP] * dropped)
     )
@@ -60,12 +61,12 @@ def watch(age: float | None = 0.1, diagnosis: Diagnosis | None = None, dropped: 
         topic="/front/image_raw",
         counters=counters,
         qos=image_qos("best_effort", depth=1),
-        newest=lambda max_age: frame,
+        last=lambda: None if age is None else frame,
     )
     rate = Rate()
     rate.look(0.0, 0)
     rate.look(2.0, 60)
-    return SimpleNamespace(camera=camera, diagnosis=diagnosis, rate=rate)
+    return SimpleNamespace(camera=camera, diagnosis=diagnosis, rate=rate, loss="", rivals="")
 
 
 def status(report: Report, name: str, **fields: Any) -> DiagnosticStatus:
@@ -101,15 +102,16 @@ def test_a_camera(report: Report, made: Any, level: bytes, message: str) -> None
     assert (shown["received"], shown["replaced by newer ones"], shown["lost by the middleware"]) == ("19", "3", "1")
 
 
-def test_images_that_the_middleware_loses(report: Report) -> None:
+def test_lost_images_and_several_publishers_are_warnings(report: Report) -> None:
     made = watch()
-    made.camera.counters.lost = 6
+    made.loss, made.rivals = "6 of 25 images were lost", "2 publishers send images"
     item = status(report, "camera front", cameras={"front": made})
-    assert item.level == WARN
-    assert item.message.startswith("6 of 25 images were lost on their way; give Fast DDS more shared memory")
-    made.camera.counters.received += 20
-    made.camera.counters.lost += 1
-    assert status(report, "camera front", cameras={"front": made}).level == OK
+    assert (item.level, item.message) == (WARN, "6 of 25 images were lost; 2 publishers send images")
+
+
+def test_what_is_wrong_around_the_node(report: Report) -> None:
+    item = status(report, "node", surroundings=["/clock has stood still"])
+    assert (item.level, item.message) == (WARN, "active; /clock has stood still")
 
 
 def test_malformed_images_are_a_warning_only_while_they_come(report: Report) -> None:
