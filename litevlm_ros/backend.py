@@ -10,6 +10,7 @@ lets a backend choose and read tokens on its own, ahead of the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -206,3 +207,12 @@ class Backend:
     """The encodings of raw images that need no decoding, because the tiler takes them as they are."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Engine file → SHA-256 of its contents; empty if there are no engines."""
+
+    @contextmanager
+    def closed_on_failure(self) -> Iterator[Backend]:
+        """Closes the backend if the block raises, which then has no use for it."""
+        try:
+            yield self
+        except BaseException:
+            self.close()
+            raise

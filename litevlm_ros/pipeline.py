@@ -102,7 +102,8 @@ class Pipeline:
         """Loads the model and its backend. Raises ConfigError, CheckpointError or EngineError."""
         model = ModelConfig.from_directory(config.model_dir)
         tokenizer = TextTokenizer.from_directory(config.model_dir)
-        return cls(config, model, tokenizer, load_backend(config, model), drafts)
+        with load_backend(config, model).closed_on_failure() as backend:
+            return cls(config, model, tokenizer, backend, drafts)
 
     def change(self, config: PipelineConfig) -> None:
         """Applies `config` from the next answer on.
@@ -198,8 +199,7 @@ class Pipeline:
         most_tokens = min(sampling.max_new_tokens, self._room(encoded, len(suffix)))
         answer = GrowingAnswer(self.tokenizer, on_text)
         speculator = self.speculator if sampling.greedy else None
-        prefill_ms = decode_ms = 0.0
-        cached, speculation = 0, Speculation()
+        prefill_ms, decode_ms, cached, speculation = 0.0, 0.0, 0, Speculation()
         if cancel.is_set():
             answer.finish(FinishReason.CANCELLED)
         else:

@@ -624,3 +624,16 @@ def test_tiles_are_refused_where_the_model_takes_views_whole() -> None:
 def test_a_missing_model_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
         Pipeline.from_config(PipelineConfig(tmp_path / "nowhere"))
+
+
+def test_a_backend_that_was_loaded_in_vain_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    backend = replace(make_backend(V, 4, 512, WORDS), close=lambda: closed.append("backend"))
+    monkeypatch.setattr("litevlm_ros.pipeline.load_backend", lambda config, model: backend)
+    monkeypatch.setattr(ModelConfig, "from_directory", lambda directory: model(max_dynamic_tiles=1))
+    monkeypatch.setattr(TextTokenizer, "from_directory", lambda directory: TextTokenizer(RAW, [END]))
+    with pytest.raises(ConfigError, match="max_tiles is 2"):
+        Pipeline.from_config(PipelineConfig(Path("model"), max_tiles=2))
+    assert closed == ["backend"]
+    assert Pipeline.from_config(PipelineConfig(Path("model"), max_tiles=1)).backend is backend
+    assert closed == ["backend"]

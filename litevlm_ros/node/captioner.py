@@ -13,9 +13,10 @@ from litevlm_ros.errors import LiteVLMError, NoFrameError
 from litevlm_ros.images.decoding import as_rgb
 from litevlm_ros.node.camera_views import CameraViews
 from litevlm_ros.node.cameras import Camera
-from litevlm_ros.node.inference import Inference, JobKind, Turn
+from litevlm_ros.node.inference import Inference, JobKind
 from litevlm_ros.node.messages import caption_message
 from litevlm_ros.node.settings import NodeSettings
+from litevlm_ros.node.turn import Turn
 from litevlm_ros.types import AnyImage
 from litevlm_ros.vision.frame_change import ChangeGate, mosaic
 

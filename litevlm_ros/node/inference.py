@@ -6,21 +6,18 @@ import heapq
 import itertools
 import math
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from typing import Any
 
-from std_msgs.msg import Header
-
-from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import BusyError, DeadlineError
-from litevlm_ros.node.camera_views import Views
+from litevlm_ros.node.kept_errors import forget_frames
+from litevlm_ros.node.process_tuning import release_memory
 from litevlm_ros.node.statistics import JobStatistics, Outcome, outcome_of
-from litevlm_ros.types import Answer, FinishReason, OnText
+from litevlm_ros.node.turn import Turn
 
 
 class JobKind(IntEnum):
@@ -28,57 +25,6 @@ class JobKind(IntEnum):
 
     QUESTION = 0
     CAPTION = 1
-
-
-class AnswerCancelledError(CancelledError):
-    """A job was stopped before its answer was complete."""
-
-    def __init__(self, answer: Answer, headers: Mapping[str, Header]) -> None:
-        super().__init__("the answer was stopped before it was complete")
-        self.answer = answer
-        """The answer as far as it came. Its finish_reason is CANCELLED."""
-        self.headers = headers
-        """Header of each view's source frame, by camera."""
-
-
-class Turn:
-    """The use of the pipeline by one job, on the inference thread. A job must not keep it beyond its return."""
-
-    def __init__(self, pipeline: Any, stopping: threading.Event, statistics: JobStatistics) -> None:
-        """`pipeline` has the methods of `Pipeline`. It stops generating soon after `stopping` is set."""
-        self.pipeline = pipeline
-        self.stopping = stopping
-        self._statistics = statistics
-        self._began = time.monotonic()
-
-    def answer(
-        self,
-        views: Views,
-        question: str,
-        since: float,
-        sampling: SamplingConfig | None = None,
-        *,
-        all_views: bool = True,
-        on_text: OnText | None = None,
-    ) -> Answer:
-        """Asks the pipeline about views. The answer is counted in the statistics.
-
-        `since` is the time in seconds on the monotonic clock when the request or the frame arrived. Without `all_views`
-        the pipeline may leave out views that the question does not need. `on_text` gets each piece of the answer.
-
-        Raises AnswerCancelledError if the job is stopped meanwhile, and whatever the pipeline raises.
-        """
-        answer: Answer = self.pipeline.generate(
-            views.views, question, sampling, on_text, self.stopping, all_views=all_views
-        )
-        queue = 1e3 * max(0.0, self._began - since)  # a frame may arrive after its job has begun
-        total = queue + 1e3 * (time.monotonic() - self._began)
-        timings = replace(answer.timings, queue=queue, decode_image=views.decode_ms, total=total)
-        answer = replace(answer, timings=timings)
-        if answer.finish_reason is FinishReason.CANCELLED:
-            raise AnswerCancelledError(answer, views.headers)
-        self._statistics.add(answer)
-        return answer
 
 
 class Job:
@@ -122,14 +68,17 @@ class Job:
         work = self._work
         if work is None or not self.future.set_running_or_notify_cancel():
             return
+        turn = None
         try:
-            result = work(begin(self))
-        except CancelledError as error:
-            self.future.set_exception(error.with_traceback(None))  # the traceback's frames hold images
+            turn = begin(self)
+            result = work(turn)
         except BaseException as error:
-            self.future.set_exception(error)
+            self.future.set_exception(forget_frames(error))
         else:
             self.future.set_result(result)
+        finally:
+            if turn is not None:
+                turn.pipeline = None
 
     def _forget_work(self, _: Future[Any]) -> None:
         """Lets go of the images that the work refers to, however long the job itself is kept."""
@@ -183,7 +132,8 @@ class Inference:
             if error is None:
                 heapq.heappush(self._waiting, job)
                 self.statistics[kind].waiting += 1
-                self._preempt_for(kind)
+                if self._running is not None and kind < self._running.kind:
+                    self._running.preempt()
                 self._changed.notify()
         job.future.add_done_callback(partial(self._count_outcome, job))
         if error is not None:
@@ -191,6 +141,17 @@ class Inference:
         elif deadline < math.inf:
             self._expire_after(deadline, job)
         return job
+
+    def turn_away(self, kind: JobKind, *, promised: int = 0) -> BaseException | None:
+        """Returns the error that a job submitted now would end with, and counts it; None if there is room for one.
+
+        `promised` places in the queue are kept for others.
+        """
+        with self._changed:
+            error = self._why_not(kind, promised)
+            if error is not None:
+                self.statistics[kind].end(outcome_of(error), error)
+            return error
 
     def stop(self, timeout: float) -> bool:
         """Cancels the jobs that wait or run. Returns True if the thread ended within `timeout` seconds."""
@@ -208,14 +169,17 @@ class Inference:
         try:
             pipeline = load(self._config_in_pipeline)
         except BaseException as error:
-            self.loaded.set_exception(error)
+            self.loaded.set_exception(forget_frames(error))
             self._drop_waiting(error)
-            return
-        self.loaded.set_result(None)
-        while (job := self._next()) is not None:
-            job.run(partial(self._begin, pipeline))
-            del job  # otherwise the images that it holds would stay until the next job comes
-        pipeline.close()
+        else:
+            self.loaded.set_result(None)
+            while (job := self._next()) is not None:
+                job.run(partial(self._begin, pipeline))
+                del job  # otherwise the images that it holds would stay until the next job comes
+            pipeline.close()
+            del pipeline
+        del load
+        release_memory()  # here, because nobody may wait for the end of the thread any more
 
     def _begin(self, pipeline: Any, job: Job) -> Turn:
         """Begins a job's turn with the settings of this moment."""
@@ -237,24 +201,19 @@ class Inference:
                 self._changed.wait()
         return None
 
-    def _why_not(self, kind: JobKind) -> BaseException | None:
+    def _why_not(self, kind: JobKind, promised: int = 0) -> BaseException | None:
         """Returns the reason why no job of this kind can be queued, or None if one can."""
         if self._stopped:
             return CancelledError()
         if self.loaded.done() and (error := self.loaded.exception()) is not None:
             return error
-        waiting = self.statistics[kind].waiting
+        waiting = self.statistics[kind].waiting + promised
         if kind is JobKind.QUESTION and waiting >= self.max_queued_questions:
             return BusyError(
                 f"busy: {waiting} questions are waiting already (max_queued_questions is {self.max_queued_questions}); "
                 "ask again later or less often"
             )
         return None
-
-    def _preempt_for(self, kind: JobKind) -> None:
-        """Stops a running caption if a question came."""
-        if self._running is not None and kind < self._running.kind:
-            self._running.preempt()
 
     def _expire_after(self, seconds: float, job: Job) -> None:
         def expire() -> None:

@@ -1,9 +1,10 @@
 """The lifecycle node `litevlm`: what is loaded, subscribed and published in which state.
 
-unconfigured: only the query service and the ask action, which say why there are no answers. The node is also in this
-state while the model is being loaded.
+unconfigured: only the query service and the ask action, which say why there are no answers.
 inactive: the model is loaded; no camera is subscribed to.
-active: cameras, captions and answers; see activity.py.
+active: cameras, captions and answers (activity.py), and a bond with the lifecycle manager if it wants one (bond.py).
+
+Transitions run beside the executor (transitions.py), so services answer while the model is being loaded.
 """
 
 from __future__ import annotations
@@ -11,35 +12,41 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
-from functools import partial
+from concurrent.futures import wait
+from inspect import signature
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from std_msgs.msg import String
 
 from litevlm_ros.config import PipelineConfig
 from litevlm_ros.errors import LiteVLMError
 from litevlm_ros.msg import Answer, Caption
 from litevlm_ros.node.activity import Activity
+from litevlm_ros.node.bond import Bond, load_bondpy
 from litevlm_ros.node.cameras import Camera
-from litevlm_ros.node.diagnostics import Diagnostics, ModelFacts, Snapshot
-from litevlm_ros.node.inference import Inference, JobKind
+from litevlm_ros.node.diagnostics import Diagnostics, Snapshot
+from litevlm_ros.node.inference import JobKind
+from litevlm_ros.node.model_holder import INFERENCE_STOP_SECONDS, ModelHolder
 from litevlm_ros.node.parameter_changes import NodeParameters
-from litevlm_ros.node.process_tuning import release_memory
-from litevlm_ros.node.questions import QuestionServers
-from litevlm_ros.node.settings import NodeSettings
+from litevlm_ros.node.question_servers import QuestionServers
 from litevlm_ros.node.statistics import JobStatistics
+from litevlm_ros.node.transitions import Transitions
 from litevlm_ros.processes import StopRequest
 from litevlm_ros.types import AnyImage
 
-INFERENCE_STOP_SECONDS = 1.0
-"""Seconds that running inference has to notice that it is cancelled when the node ends."""
+TRANSITION_STOP_SECONDS = 0.5
+"""Seconds that a running transition has to end when the node ends."""
 
 UNLOAD_SECONDS = 30.0
-"""Seconds that cleanup waits for a model to be unloaded, so that the next one does not need memory beside it."""
+"""Seconds that cleanup waits for the end of an answer that cannot be cancelled, and so for the model's memory. If that
+is not enough, configure waits as long once more before it gives up."""
 
 _QUEUE_DEPTH = 10
+
+_LOGGER_SERVICES = {"enable_logger_service": True} if "enable_logger_service" in signature(Node).parameters else {}
+"""The option for services that set the levels of loggers at run time. Humble has none."""
 
 
 def load_pipeline(config: PipelineConfig) -> Any:
@@ -61,13 +68,13 @@ class LiteVLMNode(LifecycleNode):
     ) -> None:
         """`stopping` ends long waits when it is made. `pipeline_factory` loads the pipeline, or an object with the same
         methods, on the inference thread."""
-        super().__init__("litevlm", **node_options)
+        super().__init__("litevlm", **_LOGGER_SERVICES, **node_options)
         self._stopping = stopping or StopRequest()
-        self._pipeline_factory = pipeline_factory
-        self._inference: Inference | None = None  # from the beginning of loading on
-        self._settings: NodeSettings | None = None  # from the end of loading on
-        self._model: ModelFacts | None = None
+        self._transitions = Transitions(self, lambda: str(self._state_machine.current_state[1]))
+        self._model = ModelHolder(pipeline_factory, self._in_a_hurry, self.get_logger())
         self._activity: Activity | None = None
+        self._bond: Bond | None = None
+        self._outputs: list[Any] = []
         self._failure = ""
         self._closed = False
         self._node_parameters = NodeParameters(self, lambda: self.holds_model, self._apply_parameters)
@@ -82,33 +89,31 @@ class LiteVLMNode(LifecycleNode):
     @property
     def statistics(self) -> Mapping[JobKind, JobStatistics]:
         """Figures of questions and captions since the model was loaded; empty while none is."""
-        inference = self._inference if self._settings is not None else None
-        return {} if inference is None else inference.statistics
+        loaded = self._model.loaded
+        return {} if loaded is None else loaded.inference.statistics
 
     @property
     def holds_model(self) -> bool:
         """True while a model is loaded or is being loaded."""
-        return self._inference is not None
+        return self._model.is_held
+
+    @property
+    def open_requests(self) -> int:
+        """Requests of all services and actions of this node that wait for their response or result."""
+        return self.questions.open_questions + self._transitions.open_requests
 
     def start(self) -> None:
         """Configures and activates the node, unless the parameter autostart is false.
 
-        Loading takes its time, so this is called outside the executor. Services answer meanwhile.
+        This waits for the end, so it is called outside the executor.
         """
-        try:
-            if self._node_parameters.autostart() and self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
-                self.trigger_activate()
-        except LiteVLMError as error:
-            self._fail(str(error))
-        except Exception as error:  # rclpy's own, when somebody else asked for a transition meanwhile
-            self.get_logger().warning(f"Autostart ended: {error}")
+        wait([self._transitions.run(self._autostart)])
 
     def close(self) -> None:
         """Cancels everything and waits a moment for it to end. The node cannot be used afterwards."""
         self._closed = True
-        self._diagnostics.close()
-        self._end_activity()
-        self._unload()
+        self._transitions.close(TRANSITION_STOP_SECONDS)
+        self._end_all()
 
     def destroy_node(self) -> None:
         """Destroys everything that rclpy holds for the node."""
@@ -123,12 +128,11 @@ class LiteVLMNode(LifecycleNode):
         self._failure = ""
         began = time.monotonic()
         try:
+            self._model.make_room(UNLOAD_SECONDS)
             settings, config = self._node_parameters.read()
-            facts: Future[ModelFacts] = Future()
-            self._inference = Inference(
-                config, partial(self._load_model, facts), max_queued_questions=settings.max_queued_questions
-            )
-            self._wait_until_loaded(self._inference)
+            if settings.bond_heartbeat_period:
+                load_bondpy()
+            self._model.load(settings, config)
         except LiteVLMError as error:
             return self._fail(str(error))
         except Exception as error:
@@ -137,12 +141,12 @@ class LiteVLMNode(LifecycleNode):
         self._captions = self.create_lifecycle_publisher(Caption, "~/caption", _QUEUE_DEPTH)
         self._caption_texts = self.create_lifecycle_publisher(String, "~/caption_text", _QUEUE_DEPTH)
         self._answers = self.create_lifecycle_publisher(Answer, "~/answer", _QUEUE_DEPTH)
-        self._settings, self._model = settings, facts.result()
+        self._outputs = [self._captions, self._caption_texts, self._answers]
         self.get_logger().info(f"Loaded the model in {config.model_dir} in {time.monotonic() - began:.1f} s")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribes to the cameras."""
+        """Subscribes to the cameras, and begins the bond if there is to be one."""
         result = super().on_activate(state)
         try:
             self._apply_parameters()
@@ -162,33 +166,47 @@ class LiteVLMNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unloads the model."""
-        self._unload(UNLOAD_SECONDS)
-        for publisher in (self._captions, self._caption_texts, self._answers):
-            self.destroy_lifecycle_publisher(publisher)
-        release_memory()
+        if not self._model.unload(UNLOAD_SECONDS):
+            self.get_logger().warning("The model is still at work and keeps its memory until that ends")
+        self._destroy_publishers()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends everything, from any state."""
-        self.close()
+        self._closed = True
+        self._end_all()
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Returns to the state unconfigured after an error in a transition."""
         self._end_activity()
-        self._unload()
+        self._model.unload(INFERENCE_STOP_SECONDS)
+        self._destroy_publishers()
         return TransitionCallbackReturn.SUCCESS
 
+    def _autostart(self) -> None:
+        try:
+            if self._node_parameters.autostart() and self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        except LiteVLMError as error:
+            self._fail(str(error))
+        except Exception as error:  # rclpy's own, when somebody else asked for a transition before
+            self.get_logger().warning(f"Autostart ended: {error}")
+
+    def _in_a_hurry(self) -> bool:
+        return self._stopping.is_set() or self._transitions.in_a_hurry
+
     def _begin_activity(self) -> None:
-        settings, inference, model = self._settings, self._inference, self._model
-        assert settings is not None
-        assert inference is not None
-        assert model is not None
+        loaded = self._model.loaded
+        assert loaded is not None
+        settings = loaded.settings
         self._activity = Activity(
-            self, settings, inference, self._publish_caption, self._answers.publish, model.raw_encodings
+            self, settings, loaded.inference, self._publish_caption, self._answers.publish, loaded.facts.raw_encodings
         )
         self.questions.answerer = self._activity.answerer
         self._activity.open()
+        if settings.bond_heartbeat_period:
+            self._bond = Bond(self, settings.bond_heartbeat_period)
         topics = ", ".join(camera.topic for camera in self.cameras.values())
         self.get_logger().info(
             f"Ready: captions on {self._captions.topic_name}, questions on "
@@ -197,38 +215,30 @@ class LiteVLMNode(LifecycleNode):
 
     def _end_activity(self) -> None:
         activity, self._activity = self._activity, None
+        bond, self._bond = self._bond, None
         self.questions.answerer = None
+        if bond is not None:
+            bond.close()
         if activity is not None:
             activity.close()
 
-    def _load_model(self, facts: Future[ModelFacts], config: PipelineConfig) -> Any:
-        pipeline = self._pipeline_factory(config)
-        facts.set_result(ModelFacts.of_pipeline(pipeline))
-        return pipeline
+    def _end_all(self) -> None:
+        self._diagnostics.close()
+        self._end_activity()
+        self._model.unload(INFERENCE_STOP_SECONDS)
 
-    def _wait_until_loaded(self, inference: Inference) -> None:
-        while not wait([inference.loaded], timeout=0.1).done:
-            if self._stopping.is_set():
-                raise LiteVLMError("stopped while the model was loading")
-        inference.loaded.result()
+    def _destroy_publishers(self) -> None:
+        while self._outputs:
+            self.destroy_lifecycle_publisher(self._outputs.pop())
 
     def _fail(self, reason: str) -> TransitionCallbackReturn:
-        self._unload()
+        self._model.unload(INFERENCE_STOP_SECONDS)
         self._failure = reason
         self.get_logger().error(f"Not ready: {reason}")
-        if not self._stopping.is_set():
+        if not self._in_a_hurry():
             name = self.get_fully_qualified_name()
             self.get_logger().info(f"After correcting it: ros2 lifecycle set {name} configure, then activate")
         return TransitionCallbackReturn.FAILURE
-
-    def _unload(self, seconds: float = INFERENCE_STOP_SECONDS) -> None:
-        self._settings = self._model = None
-        inference, self._inference = self._inference, None
-        if inference is not None:
-            if not inference.stop(seconds) and not self._closed:
-                self.get_logger().warning("The model is still at work and keeps its memory until that ends")
-            for kind, statistics in inference.statistics.items():
-                self.get_logger().info(f"{kind.name.capitalize()}s: {statistics.summary()}")
 
     # --- callbacks
 
@@ -244,30 +254,34 @@ class LiteVLMNode(LifecycleNode):
             return f"{name} is shutting down"
         if self._failure:
             return f"{name} could not be configured: {self._failure}"
-        if self._settings is None and self._inference is not None:
+        loaded = self._model.loaded
+        if loaded is None and self._model.is_held:
             return f"{name} is loading the model; ask again in a moment"
-        if self._settings is None:
+        if loaded is None and self._model.is_leaving:
+            return f"{name} waits for the end of an answer, to free the memory of the model before"
+        if loaded is None:
             return f"{name} is not configured (yet); where autostart is false: ros2 lifecycle set {name} configure"
         return f"{name} is inactive; to activate it: ros2 lifecycle set {name} activate"
 
     def _snapshot(self) -> Snapshot:
         """Returns the state for the diagnostics. They call it in their own thread."""
-        activity, settings, inference = self._activity, self._settings, self._inference
+        activity, loaded = self._activity, self._model.loaded
         return Snapshot(
             problem="" if activity is not None else self._why_not_active(),
             failed=bool(self._failure),
             cameras={} if activity is None else activity.watches.states,
-            statistics=self.statistics,
-            settings=settings,
-            config=None if inference is None or settings is None else inference.config,
-            model=self._model,
+            statistics={} if loaded is None else loaded.inference.statistics,
+            settings=None if loaded is None else loaded.settings,
+            config=None if loaded is None else loaded.inference.config,
+            model=None if loaded is None else loaded.facts,
         )
 
     def _apply_parameters(self) -> None:
         """Uses the current values of live parameters from now on."""
-        if self._inference is None or self._settings is None:
+        loaded, activity = self._model.loaded, self._activity
+        if loaded is None:
             return
-        self._settings, self._inference.config = self._node_parameters.read()
-        self._inference.max_queued_questions = self._settings.max_queued_questions
-        if self._activity is not None:
-            self._activity.apply(self._settings)
+        loaded.settings, loaded.inference.config = self._node_parameters.read()
+        loaded.inference.max_queued_questions = loaded.settings.max_queued_questions
+        if activity is not None:
+            activity.apply(loaded.settings)

@@ -86,7 +86,7 @@ def bench() -> Iterator[Bench]:
     node = rclpy.create_node("captions_test", context=context)
     bench = Bench(node)
     yield bench
-    assert bench.inference.stop(1)
+    assert bench.inference.stop(20)
     node.destroy_node()
     rclpy.try_shutdown(context=context)
 

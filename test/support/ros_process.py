@@ -152,12 +152,16 @@ class Client:
         return future.result()
 
     def change_state(self, label: str) -> bool:
-        """Asks for a transition of the node, as `ros2 lifecycle set` does."""
+        """Asks for a transition of the node, as `ros2 lifecycle set` does. Returns True if it succeeded."""
+        return bool(self.result(self.start_change(label)).success)
+
+    def start_change(self, label: str = "", number: int = 0) -> Any:
+        """The future response to a request for a transition, by its label or as nav2 asks for it, by its number."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        request = ChangeState.Request(transition=Transition(label=label))
-        return bool(self.call(ChangeState, "/litevlm/change_state", request).success)
+        request = ChangeState.Request(transition=Transition(label=label, id=number))
+        return self._start_call(ChangeState, "/litevlm/change_state", request)
 
     def state(self) -> str:
         from lifecycle_msgs.srv import GetState

@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=0.0, help="time of one answer")
     parser.add_argument("--load-seconds", type=float, default=0.0, help="in a call that cannot be interrupted")
+    parser.add_argument("--failing-service", action="store_true", help="offer ~/fail, whose callback raises")
     options, others = parser.parse_known_args()
 
     def load(config: Any) -> ScriptedPipeline:
@@ -25,8 +26,12 @@ def main() -> int:
 
     def make_node(stop: Any) -> Any:
         from litevlm_ros.node.lifecycle import LiteVLMNode
+        from litevlm_ros.srv import Query
 
-        return LiteVLMNode(stop, load)
+        node = LiteVLMNode(stop, load)
+        if options.failing_service:
+            node.create_service(Query, "~/fail", lambda request, response: 1 / 0)
+        return node
 
     return node.main([sys.argv[0], *others], make_node)
 
