@@ -73,6 +73,9 @@ class ImageFault(str, Enum):
     """The reasons to refuse an image: few, so that dropped images are counted by them."""
 
     UNKNOWN_ENCODING = "unknown encoding"
+    NOT_A_PICTURE = "no picture"
+    """Depth or other measurements."""
+    MIXED_UP = "compressed data in a raw message or the reverse"
     NO_PIXELS = "no pixels"
     TOO_LARGE = "too large"
     ODD_SIZE = "size unfit for its encoding"
@@ -103,3 +106,7 @@ class BusyError(LiteVLMError):
 
 class DeadlineError(LiteVLMError):
     """A question waited longer than its deadline allows."""
+
+
+class NotActiveError(LiteVLMError):
+    """The node is in a state in which it answers no questions."""

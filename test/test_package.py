@@ -82,3 +82,10 @@ def test_every_tool_is_an_executable() -> None:
     }
     listed = {target.removeprefix("litevlm_ros.tools.").removesuffix(":main") for target in scripts().values()}
     assert tools - listed == set()
+
+
+def test_requirements_are_installed_in_both_forms() -> None:
+    """Messages about missing packages read the tested versions there, wherever the package was installed."""
+    (shared,) = re.findall(r"^foreach\(directory (launch .+)\)$", CMAKE, re.MULTILINE)
+    assert {"requirements", "models/demo"} <= set(shared.split())
+    assert '"requirements"' in (ROOT / "setup.py").read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -10,8 +10,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from litevlm_ros import types
-from litevlm_ros.errors import ConfigError, printable
-from litevlm_ros.images.decoding import MAX_PIXELS, check_compressed, check_raw, decode_compressed, decode_raw
+from litevlm_ros.images.compressed import check_compressed, decode_compressed
+from litevlm_ros.images.decoding import MAX_PIXELS, check_raw, decode_raw
+from litevlm_ros.images.sample_range import SampleRange
 from litevlm_ros.msg import Answer, Caption, Timings
 
 
@@ -20,14 +21,18 @@ def check_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXEL
     if isinstance(message, CompressedImage):
         check_compressed(message.format, message.data, max_pixels=max_pixels)
     else:
-        size = len(message.data)
-        check_raw(message.encoding, message.width, message.height, message.step, size, max_pixels=max_pixels)
+        check_raw(message.encoding, message.width, message.height, message.step, message.data, max_pixels=max_pixels)
 
 
-def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS) -> types.RgbImage:
-    """Decodes an image message, uint8 [height, width, 3]. Raises MalformedImageError."""
+def decode_image(
+    message: Image | CompressedImage, *, max_pixels: int = MAX_PIXELS, samples: SampleRange | None = None
+) -> types.RgbImage:
+    """Decodes an image message, uint8 [height, width, 3]. Raises MalformedImageError.
+
+    `samples` is the camera's range of 16-bit values; without it, it is that of the image.
+    """
     if isinstance(message, CompressedImage):
-        return decode_compressed(message.format, message.data, max_pixels=max_pixels)
+        return decode_compressed(message.format, message.data, max_pixels=max_pixels, samples=samples)
     return decode_raw(
         message.encoding,
         message.width,
@@ -36,18 +41,23 @@ def decode_image(message: Image | CompressedImage, *, max_pixels: int = MAX_PIXE
         message.data,
         bool(message.is_bigendian),
         max_pixels=max_pixels,
+        samples=samples,
     )
 
 
 def take_image(
-    message: Image | CompressedImage, raw_encodings: Collection[str], *, max_pixels: int = MAX_PIXELS
+    message: Image | CompressedImage,
+    raw_encodings: Collection[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    samples: SampleRange | None = None,
 ) -> types.AnyImage:
     """Returns the image of a message, which stays raw if its encoding is one of `raw_encodings`.
 
     Raises the MalformedImageErrors of decode_image().
     """
     if isinstance(message, CompressedImage) or message.encoding not in raw_encodings:
-        return decode_image(message, max_pixels=max_pixels)
+        return decode_image(message, max_pixels=max_pixels, samples=samples)
     check_image(message, max_pixels=max_pixels)
     return types.RawImage(
         message.encoding, message.width, message.height, message.step, message.data, bool(message.is_bigendian)
@@ -72,20 +82,6 @@ def answer_message(answer: types.Answer, headers: Mapping[str, Header], now: Tim
         stamps=[header.stamp for header in sources],
         **_common(answer),
     )
-
-
-def image_names(cameras: Sequence[str], count: int) -> list[str]:
-    """Returns the names of a question's images: the names in `cameras`, or else image_0, image_1, ...
-
-    Raises ConfigError if there are names, but not a different one for each image.
-    """
-    if not cameras:
-        return [f"image_{index}" for index in range(count)]
-    if len(cameras) != count:
-        raise ConfigError(f"the query has {count} images but {len(cameras)} names in cameras; give one each, or none")
-    if len(set(cameras)) != count:
-        raise ConfigError(f"two images have the same name in cameras ({printable(', '.join(cameras))})")
-    return list(cameras)
 
 
 def _common(answer: types.Answer) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("litevlm_ros.msg", reason="needs the built package")
 
+from rclpy.action.client import ActionClient
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from resident_memory import resident
 from robot import Robot
 from ros_process import image, wait_for
 
+from litevlm_ros.action import Ask
 from litevlm_ros.srv import Query
 
 pytestmark = pytest.mark.ros
@@ -78,7 +80,6 @@ def test_a_question_that_is_not_utf_8(robot: Robot) -> None:
 
 def test_200_questions_at_the_same_time(robot: Robot) -> None:
     with robot.node(seconds=0.01):
-        # A client loses its own requests, and the responses to them, if it asks more at once than its history holds.
         clients = [
             robot.client.node.create_client(Query, "/litevlm/query", qos_profile=QoSProfile(depth=200))
             for _ in range(4)
@@ -95,6 +96,32 @@ def test_200_questions_at_the_same_time(robot: Robot) -> None:
     assert len(answered) >= 16
     refused = {response.error.split(":")[0] for response in responses.values() if not response.success}
     assert refused <= {"busy"}
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+def test_1000_goals_at_the_same_time(robot: Robot, clients: int) -> None:
+    """Every one of them is answered, or rejected because the node is busy."""
+    many = QoSProfile(depth=1000)
+    qos = {f"{part}_service_qos_profile": many for part in ("goal", "result", "cancel")}
+    with robot.node(seconds=0.01) as node:
+        before = resident(process=node.pid)
+        asking = [ActionClient(robot.client.node, Ask, "/litevlm/ask", **qos) for _ in range(clients)]
+        robot.client.wait_for(lambda: all(client.server_is_ready() for client in asking))
+        fields = {"images": [image(7, width=320, height=240, step=320, data=array.array("B", bytes(76_800)))]}
+        goals = [
+            asking[number % clients].send_goal_async(Ask.Goal(question=f"question {number}", **fields))
+            for number in range(1000)
+        ]
+        robot.client.wait_for(lambda: all(goal.done() for goal in goals), 90)
+        accepted = [goal.result() for goal in goals if goal.result().accepted]
+        results = [goal.get_result_async() for goal in accepted]
+        robot.client.wait_for(lambda: all(result.done() for result in results))
+        assert len(accepted) >= 16
+        assert all(result.result().result.success for result in results)
+        assert "Rejected a goal of /litevlm/ask: busy: 16 questions are waiting" in robot.log.read_text()
+        assert resident(process=node.pid) - before < 150 << 20, "images of goals that wait for a word are not kept"
+        for client in asking:
+            client.destroy()
 
 
 @pytest.mark.parametrize("way", ["query", "ask"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import array
-import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -14,9 +13,15 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from litevlm_ros.errors import MalformedImageError
+from litevlm_ros.errors import ImageFault, MalformedImageError
 from litevlm_ros.msg import Answer as AnswerMessage
-from litevlm_ros.node.messages import answer_message, caption_message, decode_image, image_names
+from litevlm_ros.node.messages import (
+    answer_message,
+    caption_message,
+    check_image,
+    decode_image,
+    take_image,
+)
 from litevlm_ros.types import Answer, FinishReason, Reuse, Speculation, Timings, TokenCounts
 
 pytestmark = pytest.mark.ros
@@ -83,16 +88,26 @@ def test_both_kinds_of_image_decode():
     raw = Image(encoding="rgb8", width=2, height=2, step=6, data=array.array("B", rgb.tobytes()))
     np.testing.assert_array_equal(decode_image(raw), rgb)
     raw.is_bigendian, raw.encoding, raw.step = 1, "mono16", 4
-    raw.data = array.array("B", bytes([7, 0] * 4))
+    raw.data = array.array("B", bytes([7, 0] * 3 + [255, 255]))
     assert decode_image(raw)[0, 0].tolist() == [7, 7, 7]
     with pytest.raises(MalformedImageError, match="neither a JPEG"):
         decode_image(CompressedImage(format="jpeg", data=array.array("B", b"nonsense")))
 
 
-def test_images_of_a_query_are_named():
-    assert image_names([], 2) == ["image_0", "image_1"]
-    assert image_names(["a", "b"], 2) == ["a", "b"]
-    with pytest.raises(ValueError, match="2 images but 1 names"):
-        image_names(["a"], 2)
-    with pytest.raises(ValueError, match=re.escape("same name in cameras (a, a)")):
-        image_names(["a", "a"], 2)
+@pytest.mark.parametrize("raw_encodings", [(), ("16UC1", "32FC1", "rgb8")])
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (Image(encoding="16UC1", width=4, height=4, step=8, data=bytes(32)), ImageFault.NOT_A_PICTURE),
+        (Image(encoding="32FC1", width=4, height=4, step=16, data=bytes(64)), ImageFault.NOT_A_PICTURE),
+        (Image(encoding="rgb8", width=640, height=480, step=1920, data=b"\xff\xd8\xff\xe0"), ImageFault.MIXED_UP),
+        (Image(encoding="jpeg", width=640, height=480, data=b"\xff\xd8\xff\xe0"), ImageFault.MIXED_UP),
+        (CompressedImage(format="16UC1; compressedDepth png", data=bytes(80)), ImageFault.NOT_A_PICTURE),
+        (CompressedImage(format="rgb8", data=bytes(80)), ImageFault.MIXED_UP),
+    ],
+)
+def test_what_is_no_picture_is_refused_on_arrival_and_on_use(message, fault, raw_encodings):
+    for call in (check_image, decode_image, lambda image: take_image(image, raw_encodings)):
+        with pytest.raises(MalformedImageError) as refused:
+            call(message)
+        assert refused.value.fault is fault

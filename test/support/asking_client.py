@@ -20,9 +20,10 @@ class Goal:
     def is_done(self) -> bool:
         return self._result is not None and bool(self._result.done())
 
-    def accepted(self, future: Any) -> None:
+    def responded(self, future: Any) -> None:
         self.handle = future.result()
-        self._result = self.handle.get_result_async()
+        if self.handle.accepted:
+            self._result = self.handle.get_result_async()
 
     def result(self) -> tuple[int, Any]:
         response = self._result.result()
@@ -44,16 +45,26 @@ class AskingClient(Client):
         self._ask.destroy()
         super().close()
 
-    def send(self, question: str, **fields: Any) -> Goal:
-        """A goal that the node has accepted."""
+    def start(self, question: str, **fields: Any) -> Goal:
+        """A goal of which the node has not said yet whether it accepts it: it has no handle."""
         from litevlm_ros.action import Ask
 
         self.wait_for(self._ask.server_is_ready)
         goal = Goal()
         request = Ask.Goal(question=question, **fields)
         sent = self._ask.send_goal_async(request, lambda message: goal.feedback.append(message.feedback))
-        sent.add_done_callback(goal.accepted)
+        sent.add_done_callback(goal.responded)
+        return goal
+
+    def offer(self, question: str, **fields: Any) -> Goal:
+        """A goal that the node has accepted or rejected."""
+        goal = self.start(question, **fields)
         self.wait_for(lambda: goal.handle is not None)
+        return goal
+
+    def send(self, question: str, **fields: Any) -> Goal:
+        """A goal that the node has accepted."""
+        goal = self.offer(question, **fields)
         assert goal.handle.accepted
         return goal
 
