@@ -6,18 +6,31 @@ ros2 launch litevlm_ros demo.launch.py video:=/path/to/drive.mp4 cameras:=front
 
 from __future__ import annotations
 
-from launch.actions import ExecuteProcess, OpaqueFunction
-from launch_ros.substitutions import ExecutableInPackage
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch.actions import OpaqueFunction
+from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from litevlm_ros.errors import ConfigError
 from litevlm_ros.launching.arguments import FLAGS, NODE_ARGUMENTS, Argument, is_true, params_file, values
-from litevlm_ros.launching.node import end_all, litevlm_node, parameter_overrides, shared_file, shared_memory_profile
+from litevlm_ros.launching.names import namespace
+from litevlm_ros.launching.node import (
+    clock_parameters,
+    litevlm_node,
+    parameter_overrides,
+    shared_file,
+    shared_memory_profile,
+)
+from litevlm_ros.launching.preflight import camera_names
+from litevlm_ros.launching.supervision import Supervision
 
 ARGUMENTS = (
     params_file(str(shared_file("config/demo.yaml"))),
     *NODE_ARGUMENTS,
     Argument("start_cameras", "true", "Start demo_cameras, which publishes the images. false: your drivers do.", FLAGS),
-    Argument("video", "", "Video file for demo_cameras to show. Empty: a rendered street."),
+    Argument("video", "", "Video file for demo_cameras to show. Empty: a rendered street.", file=True),
     Argument("rate", "10", "Images a second of each of demo_cameras' cameras."),
 )
 
@@ -28,11 +41,22 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = values(context, ARGUMENTS)
-    cameras = []
-    if is_true(given["start_cameras"]):
-        options = [f"--{name}={given[name]}" for name in ("cameras", "video", "rate") if given[name]]
-        command = [ExecutableInPackage("demo_cameras", "litevlm_ros"), *options]
-        if given["namespace"]:
-            command += ["--ros-args", "-r", f"__ns:=/{given['namespace'].strip('/')}"]
-        cameras = [ExecuteProcess(cmd=command, name="demo_cameras", output="screen", on_exit=end_all)]
-    return [*shared_memory_profile(), *cameras, litevlm_node(given, parameter_overrides(given))]
+    cameras = [_demo_cameras(context, given)] if is_true(given["start_cameras"]) else []
+    return [*shared_memory_profile(), *cameras, litevlm_node(context, given, parameter_overrides(given))]
+
+
+def _demo_cameras(context: LaunchContext, given: Mapping[str, str]) -> Node:
+    if given["video"] and not Path(given["video"]).is_file():
+        raise ConfigError(f"video is {given['video']}, and there is no such file; correct it, or leave video out")
+    cameras = ",".join(camera_names(given["cameras"]))
+    options = {"cameras": cameras, "video": given["video"], "rate": given["rate"]}
+    return Node(
+        package="litevlm_ros",
+        executable="demo_cameras",
+        name="demo_cameras",
+        namespace=namespace(context, given),
+        arguments=[f"--{name}={value}" for name, value in options.items() if value],
+        parameters=clock_parameters(given),
+        output="screen",
+        **Supervision.of_arguments(given).options(),
+    )

@@ -1,1 +1,2 @@
-"""The parts that the launch files share. Only `preflight` works without ROS's launch; the node imports none of them."""
+"""The parts that the launch files share. Without ROS's launch work `preflight` and `parameter_sections`, which the node
+uses too."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from litevlm_ros.config import DEMO_CAMERAS, TRANSPORTS
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.launching.parameter_sections import read_sections, section_matches
 from litevlm_ros.model_directory import PARTS, engine_name
 
 DEMO_MODEL = "demo"
@@ -20,6 +22,10 @@ _PORTS = Path("/dev/v4l/by-path")
 
 A camera that also publishes metadata, as most USB cameras do, has links with several indices; index 0 has the images.
 """
+
+
+_RAW_TOPICS = ("image_raw", "image_mono", "image_color", "image_rect", "image_rect_color")
+"""The last words of topics with raw images, as drivers and image_proc name them."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +39,87 @@ class Board:
     """The flags of build_engines for this board."""
 
 
-def read_parameters(file: Path) -> dict[str, Any]:
-    """Returns the parameters in all sections of a ROS parameter file.
+class MissingCameraError(ConfigError):
+    """Fewer cameras are plugged in than are named."""
 
-    Raises ConfigError if the file cannot be read or is no parameter file.
+
+def read_parameters(file: Path, node: str | None = None) -> dict[str, Any]:
+    """Returns the parameters that a ROS parameter file has for `node`, a full name such as /robot1/litevlm.
+
+    Without `node`, it returns those of all sections. Raises ConfigError if the file cannot be read, is no parameter
+    file, or has no section for the node, which would then run with other parameters than meant.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        sections = read_sections(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"params_file {file} cannot be read: {error}") from None
     parameters: dict[str, Any] = {}
-    for section in _sections(content):
-        parameters.update(section)
-    if not parameters:
+    if not any(section for _, section in sections):
         raise ConfigError(f"params_file {file} has no parameters; it needs a section `ros__parameters:` with some")
+    for name, section in sections:
+        if node is None or section_matches(name, node):
+            parameters.update(section)
+    if not parameters:
+        names = ", ".join(name for name, _ in sections)
+        raise ConfigError(
+            f"params_file {file} has sections for {names}, and none for {node}. Name one `/**`, which fits every node, "
+            "or give another file. If you gave none: a launch file passes its own params_file on to what it includes"
+        )
     return parameters
 
 
-def _sections(content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, dict):
-        return []
-    own = content.get("ros__parameters")
-    if isinstance(own, dict):
-        return [own]
-    return [section for value in content.values() for section in _sections(value)]
-
-
 def camera_names(value: Any) -> list[str]:
-    """Returns the items of a launch argument or parameter such as `cameras`: a list, or one text with commas."""
-    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
-    return [str(item).strip() for item in items if str(item).strip()]
+    """Returns the items of a launch argument or parameter such as `cameras`: a list, or one text with commas.
+
+    The text may be in brackets and its items in quotes, as people know them from `-p cameras:="['front', 'back']"`.
+    """
+    items = value.strip(" []").split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    names = (str(item).strip(" '\"") for item in items)
+    return [name for name in names if name]
+
+
+def check_cameras(parameters: Mapping[str, Any]) -> None:
+    """Raises ConfigError if cameras, camera_topics and transport do not fit each other.
+
+    The node would refuse other numbers, too, but only when it runs. That the transport contradicts the name of a topic
+    it would notice when no image comes, and a launch argument is meant as it is said.
+    """
+    cameras = camera_names(parameters.get("cameras", list(DEMO_CAMERAS)))
+    topics, transports = (camera_names(parameters.get(name)) for name in ("camera_topics", "transport"))
+    if topics and len(topics) != len(cameras):
+        raise ConfigError(
+            f"camera_topics has {len(topics)} topics ({', '.join(topics)}) for {len(cameras)} cameras "
+            f"({', '.join(cameras)}); give one each, or none"
+        )
+    if len(transports) not in (0, 1, len(cameras)):
+        raise ConfigError(f"transport has {len(transports)} values for {len(cameras)} cameras; give one, or one each")
+    for transport in transports:
+        if transport not in TRANSPORTS:
+            raise ConfigError(f"transport is {transport!r}; allowed: {', '.join(TRANSPORTS)}")
+    each = transports * len(topics) if len(transports) == 1 else transports
+    for topic, transport in zip(topics, each, strict=False):
+        _check_transport(topic, transport)
+
+
+def _check_transport(topic: str, transport: str) -> None:
+    base, _, last = topic.rpartition("/")
+    if transport == "raw" and last == "compressed":
+        raise ConfigError(
+            f"transport is raw, but {topic} carries compressed images by its name; say transport:=compressed, or name "
+            f"the raw topic, most likely {base}"
+        )
+    if transport == "compressed" and last in _RAW_TOPICS:
+        raise ConfigError(
+            f"transport is compressed, but {topic} carries raw images by its name; say transport:=raw, or name the "
+            f"compressed topic, most likely {topic}/compressed"
+        )
 
 
 def assign_devices(cameras: Sequence[str], given: Sequence[str], ports: Path = _PORTS) -> dict[str, str]:
     """Returns the device of each camera: the `given` ones, or those that are plugged in, in the order of their ports.
 
-    Raises ConfigError if too few devices are plugged in, or if the number of given devices is not that of the cameras.
+    Raises MissingCameraError if too few devices are plugged in, and ConfigError if the number of given devices is not
+    that of the cameras.
     """
     if given:
         if len(given) != len(cameras):
@@ -82,7 +133,7 @@ def assign_devices(cameras: Sequence[str], given: Sequence[str], ports: Path = _
     devices = sorted(found.values())
     if len(devices) < len(cameras):
         listed = f": {', '.join(devices)}" if devices else ""
-        raise ConfigError(
+        raise MissingCameraError(
             f"cameras names {', '.join(cameras)}, but {ports} has {len(devices)} devices{listed}. Plug in as many, "
             "name fewer cameras, or give camera_devices:=/dev/video0,... yourself"
         )

@@ -8,7 +8,15 @@ from package_files import ROOT
 
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.lab.benchmarking.boards import BOARDS
-from litevlm_ros.launching.preflight import Board, assign_devices, camera_names, missing_engines, read_parameters
+from litevlm_ros.launching.preflight import (
+    Board,
+    MissingCameraError,
+    assign_devices,
+    camera_names,
+    check_cameras,
+    missing_engines,
+    read_parameters,
+)
 
 BOARD = Board("Jetson", "orin_nano.yaml", "--fp8 --max-tiles 6")
 
@@ -22,6 +30,23 @@ def write(file: Path, text: str) -> Path:
 def test_parameters_of_every_kind_of_section(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / "a.yaml", f"{name}:\n  ros__parameters:\n    cameras: [a, b]\n    max_tiles: 2\n")
     assert read_parameters(file) == {"cameras": ["a", "b"], "max_tiles": 2}
+
+
+def test_only_sections_for_the_node_count(tmp_path: Path) -> None:
+    text = (
+        "/**: {ros__parameters: {a: 1, b: 1}}\nlitevlm: {ros__parameters: {b: 2}}\nlidar: {ros__parameters: {b: 3}}\n"
+    )
+    file = write(tmp_path / "a.yaml", text)
+    assert read_parameters(file, "/litevlm") == {"a": 1, "b": 2}
+    assert read_parameters(file, "/robot1/litevlm") == {"a": 1, "b": 1}
+    file = write(tmp_path / "b.yaml", "litevlm: {ros__parameters: {b: 2}}\nlidar: {ros__parameters: {b: 3}}\n")
+    with pytest.raises(ConfigError, match=r"sections for /litevlm, /lidar, and none for /eyes\. Name one `/\*\*`"):
+        read_parameters(file, "/eyes")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_what_ships_fits_a_node_of_every_name(file: Path) -> None:
+    assert read_parameters(file, "/fleet/robot1/eyes") == read_parameters(file)
 
 
 def test_nested_namespaces(tmp_path: Path) -> None:
@@ -44,7 +69,8 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "names"), [("a, b,", ["a", "b"]), (["a", "b"], ["a", "b"]), ("", []), (None, []), ([""], [])]
+    ("value", "names"),
+    [("a, b,", ["a", "b"]), ("['a', \"b\"]", ["a", "b"]), (["a", "b"], ["a", "b"]), ("", []), (None, []), ([""], [])],
 )
 def test_camera_names(value: Any, names: list[str]) -> None:
     assert camera_names(value) == names
@@ -116,6 +142,47 @@ def test_the_node_accepts_what_ships(file: Path) -> None:
     assert read_pipeline_config(values).max_context == given.get("max_context", 0)
 
 
+# --- cameras, topics and transports
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"cameras": ["a", "b"], "camera_topics": [""]},
+        {"cameras": ["a", "b"], "camera_topics": ["/a/image_raw", "/b/jpeg"], "transport": ["raw", "compressed"]},
+        {"cameras": "a,b", "camera_topics": "/a/image_raw,/b/image_raw/compressed", "transport": "auto"},
+        {"cameras": ["a"], "camera_topics": ["/a/image_rect/compressed"], "transport": ["compressed"]},
+        {"transport": "compressed"},
+    ],
+)
+def test_cameras_that_fit(parameters: dict[str, Any]) -> None:
+    check_cameras(parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"cameras": ["a", "b"], "camera_topics": ["/a"]}, r"1 topics \(/a\) for 2 cameras \(a, b\); give one each"),
+        ({"cameras": ["a"], "camera_topics": ["/a", "/b"]}, r"2 topics \(/a, /b\) for 1 cameras \(a\)"),
+        ({"camera_topics": ["/a"]}, "for 6 cameras"),
+        ({"cameras": ["a"], "transport": ["raw", "raw"]}, "transport has 2 values for 1 cameras"),
+        ({"cameras": ["a"], "transport": "jpeg"}, "transport is 'jpeg'; allowed: auto, raw, compressed"),
+        (
+            {"cameras": ["a"], "camera_topics": ["/a/image_raw/compressed"], "transport": "raw"},
+            "transport is raw, but /a/image_raw/compressed .*say transport:=compressed, or .* /a/image_raw$",
+        ),
+        (
+            {"cameras": ["a", "b"], "camera_topics": ["/a", "/b/image_raw"], "transport": ["raw", "compressed"]},
+            "transport is compressed, but /b/image_raw .*say transport:=raw, or .* /b/image_raw/compressed$",
+        ),
+    ],
+)
+def test_cameras_that_do_not(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_cameras(parameters)
+
+
 # --- devices of cameras
 
 
@@ -143,12 +210,12 @@ def test_cameras_get_ports_in_order(ports: Path) -> None:
 
 
 def test_too_few_cameras_are_listed(ports: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cameras names a, b, c, but .* has 2 devices: .*camera_devices:="):
+    with pytest.raises(MissingCameraError, match=r"cameras names a, b, c, but .* has 2 devices: .*camera_devices:="):
         assign_devices(["a", "b", "c"], [], ports)
 
 
 def test_no_camera_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has 0 devices\. Plug in"):
+    with pytest.raises(MissingCameraError, match=r"has 0 devices\. Plug in"):
         assign_devices(["a"], [], tmp_path / "none")
 
 
