@@ -2,65 +2,100 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from litevlm_ros.bags.caption_log import Entry
-from litevlm_ros.model_directory import shipped
+from litevlm_ros.bags.caption_messages import CAPTION, TEXT, CaptionMessages
+from litevlm_ros.errors import OutputError
 
 CAPTION_TOPIC, TEXT_TOPIC = "/litevlm/caption", "/litevlm/caption_text"
-_CAPTION, _TEXT = "litevlm_ros/msg/Caption", "std_msgs/msg/String"
 _VERSION: Literal[8] = 8
 """Version of the bag's metadata: the newest that ROS 2 Humble reads."""
+_METADATA = "metadata.yaml"
+_MARK = ("written_by", "litevlm_ros bag_caption")
+"""Key and value in the metadata of the bags that `write_caption_bag` has written."""
+_LATEST = 2**63 - 1
 
 
-def caption_typestore() -> Any:
-    """Returns the message types of rosbags, with litevlm_ros/Caption from this package's definitions.
+def foreign_files(directory: Path) -> list[str]:
+    """Names what is at this path that `write_caption_bag` has not written. Raises OSError.
 
-    Raises ConfigError if the definitions are not installed.
+    The list is empty if nothing is there, or nothing but a bag of captions.
     """
-    types = get_typestore(Stores.ROS2_HUMBLE)
-    for name in ("Timings", "Caption"):
-        definition = shipped(Path("msg") / f"{name}.msg").read_text(encoding="utf-8")
-        types.register(get_types_from_msg(definition, f"litevlm_ros/msg/{name}"))
-    return types
+    if not os.path.lexists(directory):
+        return []
+    if directory.is_symlink() or not directory.is_dir():
+        return [directory.name]
+    own = {_METADATA, f"{directory.name}.mcap", f"{directory.name}.db3"}
+    if not _has_mark(directory / _METADATA):
+        own = set()
+    there = sorted(file.name for file in directory.iterdir())
+    return [name for name in there if name not in own] or ([] if own else [directory.name])
 
 
-def write_caption_bag(directory: Path, entries: Iterable[Entry], storage: str) -> None:
+def write_caption_bag(directory: Path, entries: Iterable[Entry], messages: CaptionMessages, storage: str) -> None:
     """Writes the captions among the entries, each at the time at which its image was recorded.
 
-    `storage` is 'mcap' or 'sqlite3'. A bag that is there already is replaced when the new one is complete. Raises
-    OSError, and ConfigError if the message definitions are not installed.
+    `storage` is 'mcap' or 'sqlite3'. A bag of captions that is there already is replaced when the new one is complete.
+    Raises OSError, and OutputError if something else is there.
     """
-    types = caption_typestore()
-    # The files of a bag have its name, so an unfinished one has that name too, within a directory of another name.
-    unfinished = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with Writer(unfinished / directory.name, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag:
-        captions = bag.add_connection(CAPTION_TOPIC, _CAPTION, typestore=types)
-        texts = bag.add_connection(TEXT_TOPIC, _TEXT, typestore=types)
+    with TemporaryDirectory(prefix=f".{directory.name}_", dir=directory.parent) as scratch:
+        # The files of a bag have its name, so an unfinished one has that name too, within a directory of another name.
+        finished, old = Path(scratch) / directory.name, Path(scratch) / "old" / directory.name
+        _write(finished, entries, messages, storage)
+        _refuse_foreign(directory, directory)
+        if directory.exists():
+            old.parent.mkdir()
+            directory.rename(old)
+            try:
+                _refuse_foreign(old, directory)  # once more, now that nobody else finds it
+            except OutputError:
+                old.rename(directory)
+                raise
+        try:
+            directory.mkdir()  # fails if something has appeared there; renaming would replace an empty directory
+        except FileExistsError:
+            _refuse_foreign(directory, directory)
+            raise
+        finished.rename(directory)
+
+
+def _write(directory: Path, entries: Iterable[Entry], messages: CaptionMessages, storage: str) -> None:
+    writer = Writer(directory, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()])
+    writer.set_custom_data(*_MARK)
+    with writer as bag:
+        captions = bag.add_connection(CAPTION_TOPIC, CAPTION, typestore=messages.types)
+        texts = bag.add_connection(TEXT_TOPIC, TEXT, typestore=messages.types)
         for entry in sorted(entries, key=itemgetter("bag_time")):
-            if "error" in entry:
-                continue
-            time = entry["bag_time"]
-            bag.write(captions, time, types.serialize_cdr(_caption(types, entry), _CAPTION))
-            text = types.types[_TEXT](data=f"{entry['camera']}: {entry['text']}")
-            bag.write(texts, time, types.serialize_cdr(text, _TEXT))
-    shutil.rmtree(directory, ignore_errors=True)
-    (unfinished / directory.name).rename(directory)
-    unfinished.rmdir()
+            if "error" not in entry:
+                time = min(max(0, entry["bag_time"]), _LATEST)
+                bag.write(captions, time, messages.caption(entry))
+                bag.write(texts, time, messages.text(entry))
+    for file in directory.iterdir():  # so that a power cut leaves the old bag or this one
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
 
 
-def _caption(types: Any, entry: Entry) -> Any:
-    header = types.types["std_msgs/msg/Header"](
-        stamp=types.types["builtin_interfaces/msg/Time"](**entry["stamp"]), frame_id=entry["frame_id"]
-    )
-    timings = types.types["litevlm_ros/msg/Timings"](**entry["timings"])
-    fields = {name for name, _ in types.fielddefs[_CAPTION][1]} - {"header", "timings"}
-    return types.types[_CAPTION](header=header, timings=timings, **{name: entry[name] for name in fields})
+def _refuse_foreign(there: Path, directory: Path) -> None:
+    foreign = foreign_files(there)
+    if foreign:
+        raise OutputError(
+            f"the bag of captions is not written, because {directory} holds what this tool has not written "
+            f"({', '.join(foreign)}). Move that away; the same command with --resume then writes the bag"
+        )
+
+
+def _has_mark(metadata: Path) -> bool:
+    try:
+        about: Any = yaml.safe_load(metadata.read_bytes())["rosbag2_bagfile_information"]
+        return _MARK in about["custom_data"].items()
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return False

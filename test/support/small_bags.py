@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ class SmallBag:
         sec, nanosec = divmod(time - 10**8, 10**9)
         stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
         return types["std_msgs/msg/Header"](stamp=stamp, frame_id="optical")
+
+    def serialized(self, message: Any) -> bytes:
+        return bytes(self.types.serialize_cdr(message, message.__msgtype__))
+
+    def write_messages(
+        self, path: Path, messages: Iterable[tuple[str, int, Any]], storage: StoragePlugin = StoragePlugin.MCAP
+    ) -> Path:
+        """Writes messages (topic, time of the recording, message)."""
+        connections: dict[str, Any] = {}
+        with Writer(path, version=8, storage_plugin=storage) as writer:
+            for topic, time, message in messages:
+                kind = message.__msgtype__
+                if topic not in connections:
+                    connections[topic] = writer.add_connection(topic, kind, typestore=self.types)
+                writer.write(connections[topic], time, self.types.serialize_cdr(message, kind))
+        return path
 
     def raw(self, time: int, value: int, **changes: Any) -> Any:
         fields = {"height": 24, "width": 32, "encoding": "rgb8", "is_bigendian": 0, "step": 96, **changes}
