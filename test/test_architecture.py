@@ -16,9 +16,12 @@ PACKAGE = "litevlm_ros"
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "files", "machine", "processes"),
+    ("types", "files", "machine", "processes", "trust"),
     ("model_directory",),
+    ("packages",),
     ("precision", "config_json"),
+    ("mending",),
+    ("checksums",),
     ("architectures", "prompt_families"),
     ("config", "model_config"),
     ("published_models",),

@@ -101,7 +101,20 @@ def test_parameters_exist(document: Path) -> None:
     assert named <= set(known)
 
 
-OTHER_WORDS = {"litevlm_ros", "camera_driver", "isaac_ros_argus_camera", "best_effort"}
+OTHER_WORDS = {
+    "litevlm_ros",
+    "nav2_lifecycle_manager",
+    "bond_timeout",
+    "service_timeout",
+    "camera_driver",
+    "log_level",
+    "params_file",
+    "respawn_delay",
+    "use_composed_cameras",
+    "use_sim_time",
+    "isaac_ros_argus_camera",
+    "best_effort",
+}
 
 
 def test_the_changelog_has_the_form_that_ros_tools_read() -> None:

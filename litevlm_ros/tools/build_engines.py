@@ -25,12 +25,13 @@ from litevlm_ros.tools.command import (
     add_made_precision_options,
     add_model_option,
     add_part_options,
+    explain_missing,
     made_precisions,
     new_parser,
     run_command,
     say,
 )
-from litevlm_ros.tools.export_onnx import MISSING, export_and_tell
+from litevlm_ros.tools.export_onnx import MISSING, PACKAGES, export_and_tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
         try:
             export_and_tell(options.model, options.output or options.model, dict.fromkeys(precisions, PLAIN))
         except ImportError as error:
-            raise EngineError(MISSING.format(error=error)) from error
+            raise EngineError(explain_missing(MISSING, PACKAGES, error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.download.catalog import PUBLISHED
+from litevlm_ros.packages import DOWNLOAD
 from litevlm_ros.published_models import DEFAULT_MODEL
 from litevlm_ros.tools.command import add_part_options, chosen_parts, new_parser, run_command, say
 
@@ -23,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     return run_command(
         lambda: _run(options),
-        missing="Downloads need huggingface_hub and torch ({error}); install them with "
-        "`pip install 'litevlm_ros[convert,download]'`",
+        missing="Downloads need huggingface_hub, torch, onnx and onnxscript ({error})",
+        packages=DOWNLOAD,
         interrupted="interrupted; what has arrived is kept: run the command again to continue",
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevlm_ros.model_directory import PLAIN
+from litevlm_ros.packages import CONVERSION
 from litevlm_ros.precision import CPU_PRECISIONS, GRAPH_PRECISIONS
 from litevlm_ros.tools.command import (
     add_made_precision_options,
@@ -34,17 +35,15 @@ _RENDERED_FOR_CPU = 2
 
 CHOICES = (PLAIN, *GRAPH_PRECISIONS)
 
-MISSING = (
-    "Export needs torch, onnx and onnxscript ({error}); install them with "
-    "`pip install 'litevlm_ros[convert,onnxruntime]'`"
-)
-"""The line for packages that are not installed, for `run_command`."""
+MISSING = "Export needs torch, onnx and onnxscript ({error})"
+PACKAGES = (*CONVERSION, "onnxruntime")
+"""The line for packages that are not installed, and their names, for `run_command`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 after an error that it has explained on stderr, or 130 if it was interrupted."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options), missing=MISSING)
+    return run_command(lambda: _run(options), missing=MISSING, packages=PACKAGES)
 
 
 def _run(options: argparse.Namespace) -> None:

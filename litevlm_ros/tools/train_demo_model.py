@@ -1,7 +1,7 @@
 """Train the demo model on the procedural street world.
 
 Seeded and resumable: a run that reaches --time-limit saves a checkpoint, and the same command goes on from it. Needs
-the packages of the `convert` extra, and in practice a GPU.
+PyTorch, transformers and matplotlib, and in practice a GPU.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 
 from litevlm_ros.tools.command import new_parser, run_command, say
 
+_NEEDS_TORCH = "training needs PyTorch, transformers and matplotlib ({error})"
+_PACKAGES = ("torch", "transformers", "matplotlib", "tqdm")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options), missing=_NEEDS_TORCH, packages=_PACKAGES)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 ros2 run litevlm_ros train_draft_head --model models/demo
 
 It learns from the model's own answers about scenes of the training world; the model itself does not change. Seeded: the
-same command on the same machine gives the same head. Needs the packages of the `convert` extra, and no GPU.
+same command on the same machine gives the same head. Needs PyTorch, onnx and onnxscript, and no GPU.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from litevlm_ros.model_directory import demo_model_directory
+from litevlm_ros.packages import CONVERSION
 from litevlm_ros.tools.command import (
     add_model_option,
     add_threads_option,
@@ -23,16 +24,13 @@ from litevlm_ros.tools.command import (
     say,
 )
 
-_NEEDS_TORCH = (
-    "Training needs torch, onnx and onnxscript ({error}); install them with "
-    "`pip install 'litevlm_ros[convert,onnxruntime]'`"
-)
+_NEEDS_TORCH = "Training needs torch, onnx and onnxscript ({error})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options), missing=_NEEDS_TORCH)
+    return run_command(lambda: _run(options), missing=_NEEDS_TORCH, packages=(*CONVERSION, "onnxruntime"))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -43,6 +41,7 @@ def _run(options: argparse.Namespace) -> None:
     from litevlm_ros.lab.training.draft_head import HeadTraining
     from litevlm_ros.lab.world.splits import draft_head_seeds, draft_head_validation_seeds
 
+    options.model = options.model or demo_model_directory()
     began = time.monotonic()
     training = HeadTraining(options.model, options.seed, options.threads)
     answers = list(record_answers(options.model, draft_head_seeds(options.scenes, options.seed), options.threads))
@@ -61,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("train_draft_head", __doc__)
-    add_model_option(parser, Path("models/demo"))
+    add_model_option(parser)
     parser.add_argument("--scenes", type=int, default=250, metavar="N", help="training scenes (%(default)s)")
     parser.add_argument("--steps", type=int, default=1200, metavar="N", help="optimizer steps (%(default)s)")
     add_threads_option(parser)

@@ -3,7 +3,7 @@
 ros2 run litevlm_ros train_token_scorer --output models/demo
 
 The model itself stays as it is. Seeded: the same command gives the same scorer, in some minutes of one CPU thread.
-Needs the packages of the `convert` extra.
+Needs PyTorch, onnx and onnxscript.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litevlm_ros.model_directory import SCORER_GRAPH, demo_model_directory
+from litevlm_ros.packages import CONVERSION
 from litevlm_ros.tools.command import add_model_option, add_threads_option, new_parser, run_command, say
+
+_NEEDS_TORCH = "training needs PyTorch, onnx and onnxscript ({error})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 after an error that it has explained on stderr."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options), missing=_NEEDS_TORCH, packages=(*CONVERSION, "onnxruntime"))
 
 
 def _run(options: argparse.Namespace) -> None:

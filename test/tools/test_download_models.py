@@ -72,7 +72,7 @@ def test_nothing_to_do(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None
     [
         (DownloadError("no connection"), 1, "no connection\n"),
         (PermissionError(13, "Permission denied", "models"), 1, "[Errno 13] Permission denied: 'models'\n"),
-        (ImportError("No module named 'torch'"), 1, "pip install 'litevlm_ros[convert,download]'"),
+        (ImportError("No module named 'torch'"), 1, "-m pip install torch"),
         (KeyboardInterrupt(), 130, "run the command again to continue"),
     ],
 )
@@ -105,7 +105,7 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, list(tmp_path.iterdir())) == (1, [])
-    assert "pip install 'litevlm_ros[convert,download]'" in result.stderr
+    assert "-m pip install torch" in result.stderr
 
 
 def test_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
