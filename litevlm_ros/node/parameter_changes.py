@@ -152,5 +152,6 @@ def unknown_parameters(given: Iterable[str], parameters: Iterable[str]) -> list[
 
 
 def _wrong(values: Values) -> list[str]:
-    """Returns one sentence for each parameter that is wrong; if there is none, for each that contradicts another."""
-    return values.mistakes() or contradictions(values)
+    """Returns one sentence for each parameter that is wrong by itself, and for each that contradicts another."""
+    # Those that are wrong by themselves are met again where they are compared with others.
+    return list(dict.fromkeys([*values.mistakes(), *contradictions(values)]))

@@ -171,12 +171,14 @@ def test_a_misspelt_name_is_set_in_vain_and_told(bench: Bench) -> None:
 def test_everything_that_is_wrong_is_told_at_once(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     front = "qos_overrides./front/image_raw.subscription"
     bench.start(
-        max_frame_age=-1.0, view_selection=True, max_tile=2, **{f"{front}.reliability": "best", f"{front}.depht": 1}
-    )
+        max_frame_age=-1.0, view_selection=True, max_tile=2, camera_topics=["/a", "/b", "/c"],
+        **{f"{front}.reliability": "best", f"{front}.depht": 1},
+    )  # fmt: skip
     told = (
-        "5 things about the parameters are wrong:\n"
+        "6 things about the parameters are wrong:\n"
         "- parameter max_frame_age is -1; allowed: numbers from 0.001 to 86400\n"
         "- parameter view_selection is true, as YAML reads on, yes and true; allowed: off, lexical, learned\n"
+        "- parameter camera_topics has 3 topics for 2 cameras; give one each, or none\n"
         f"- parameter {front}.reliability is 'best'; allowed: system_default, reliable, best_effort"
     )
     answer = bench.client.ask("?").error
