@@ -110,7 +110,9 @@ class Transitions:
     def _change(self, request: Any, response: Any) -> None:
         try:
             self._change_state(request, response)
-        except Exception as error:  # rclpy's own for a transition that is not possible
+        except (
+            Exception
+        ) as error:  # rclpy's own for a transition that is not possible; from Kilted on it logs that itself
             response.success = False
             asked = request.transition.label or f"number {request.transition.id}"
             self._node.get_logger().warning(

@@ -183,7 +183,10 @@ def test_a_transition_that_is_not_possible_is_refused_in_words(bench: Bench, cap
     bench.start()
     for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, 99):
         assert not bench.client.result(bench.client.start_change(number=number)).success
-        wait_for(lambda number=number: f"The transition number {number} was refused: the node is active" in said(capfd))
+        # From Kilted on, rclpy says it itself.
+        told = (f"The transition number {number} was refused: the node is active",
+                f"Unable to start transition {number} from current state")  # fmt: skip
+        wait_for(lambda told=told: any(each in said(capfd) for each in told))
     assert not bench.client.change_state("no such transition")
     assert bench.client.state() == "active"
     assert bench.client.ask("?", images=[image(1)]).success
