@@ -20,6 +20,8 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from ros_domains import next_domain
 from ros_process import Client, process, wait_for
 
+from litevlm_ros.srv import Query
+
 pytestmark = pytest.mark.ros
 TOPIC = "/front/image_raw"
 
@@ -51,7 +53,8 @@ class Scene:
 
     def error(self) -> str:
         """Returns what a question about the camera is told; '' if it is answered."""
-        response = self.client.ask("Is the way clear?", cameras=["front"])
+        request = Query.Request(question="Is the way clear?", cameras=["front"])
+        response = self.wait_for(lambda: self.client.try_call(Query, "/litevlm/query", request))
         assert response.success == (not response.error)
         return str(response.error)
 
