@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -171,7 +170,9 @@ def unchanged(*files: Path) -> Iterator[None]:
     Raises CheckpointError, with the command that mends the file, if one has changed; also in place of what the block
     raises then.
     """
-    with comparing({file: checksum for file in files if (checksum := _listed_checksum(file))}, _refusal):
+    entries = {file: entry for file in files if (entry := _entry(file))}
+    checksums = {file: entry.checksum for file, entry in entries.items()}
+    with comparing(checksums, lambda file, difference: _refusal(file, entries[file], difference)):
         yield
 
 
@@ -244,18 +245,22 @@ def _describes(name: str, part: str) -> bool:
     return Path(name).parent == Path(part) and not name.endswith(".safetensors")
 
 
-def _place(file: Path) -> tuple[Path, str]:
-    """Returns the model directory that a file is in, and its path in it; ('.', '') if no list names it."""
+@dataclass(frozen=True)
+class _Entry:
+    """One line of a list: the model directory, the path in it, and the checksum."""
+
+    model: Path
+    name: str
+    checksum: Checksum
+
+
+def _entry(file: Path) -> _Entry | None:
+    """Returns the line about a file, or None if no list names it."""
     for model in (file.parent, file.parent.parent):
         name = file.relative_to(model).as_posix()
-        if name in listed(model):
-            return model, name
-    return Path(), ""
-
-
-def _listed_checksum(file: Path) -> Checksum | None:
-    model, name = _place(file)
-    return listed(model)[name] if name else None
+        if checksum := listed(model).get(name):
+            return _Entry(model, name, checksum)
+    return None
 
 
 def _weights_of(graph: Path) -> list[Path]:
@@ -270,30 +275,8 @@ def _weights_of(graph: Path) -> list[Path]:
     return [graph.parent / name for name in listed(graph.parent) if name.encode() in contents]
 
 
-def _refusal(file: Path, difference: str) -> CheckpointError:
-    model, name = _place(file)
+def _refusal(file: Path, entry: _Entry, difference: str) -> CheckpointError:
     return CheckpointError(
-        f"{file} has changed since it was made: {difference}. {mend_advice(model, name)}. If you changed it on "
-        f"purpose, accept it as it is with `{accept_command(model)}`"
+        f"{file} has changed since it was made: {difference}. {mend_advice(entry.model, entry.name)}. If you changed "
+        f"it on purpose, accept it as it is with `{accept_command(entry.model)}`"
     )
-
-
-# Copies
-
-
-def copy_description(model: Path, output: Path) -> None:
-    """Copies everything but weights, that is configurations and tokenizer, from one model directory to another.
-
-    With graphs or engines, `output` then runs as any model directory. It may be `model` itself. The copies are listed.
-    Raises CheckpointError if a file of `model` has changed since it was listed, and OSError.
-    """
-    for part in PARTS:
-        check_part(model, part)
-    if output.resolve() == model.resolve():
-        return
-    for part in PARTS:
-        (output / part).mkdir(parents=True, exist_ok=True)
-        copied = [file for file in (model / part).iterdir() if file.is_file() and ".safetensors" not in file.name]
-        with rewriting(output, *(f"{part}/{file.name}" for file in copied)):
-            for file in copied:
-                shutil.copyfile(file, output / part / file.name)

@@ -38,9 +38,6 @@ MAX_TILES = 40
 DEMO_CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_right")
 """The cameras of the demo: the default of the node, and the views that the demo's world is rendered from."""
 
-TRANSPORTS = ("auto", "raw", "compressed")
-"""Values of the parameter and launch argument `transport`."""
-
 CAPTION_PROMPT = "Describe the scene."
 """The instruction that captions follow where nobody gives another one."""
 

@@ -18,12 +18,12 @@ from litevlm_ros.checksums import (
     changed_files,
     check_part,
     check_weights,
-    copy_description,
     listed,
     rewriting,
     unchanged,
     unchanged_graph,
 )
+from litevlm_ros.convert.model_description import copy_description
 from litevlm_ros.errors import CheckpointError
 from litevlm_ros.mending import mend_advice
 from litevlm_ros.model_config import ModelConfig

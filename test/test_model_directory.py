@@ -9,7 +9,7 @@ import pytest
 from package_files import ROOT
 
 from litevlm_ros import model_directory
-from litevlm_ros.checksums import copy_description
+from litevlm_ros.convert.model_description import copy_description
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.model_directory import demo_model_directory
 

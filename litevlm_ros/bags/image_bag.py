@@ -16,13 +16,9 @@ from litevlm_ros.bags.image_topics import one_for_each_camera
 from litevlm_ros.bags.recording import Recording
 from litevlm_ros.bags.storage import BagError, Message
 from litevlm_ros.errors import ConfigError, ImageError, printable
-from litevlm_ros.images.compressed import decode_compressed
-from litevlm_ros.images.decoding import decode_raw
+from litevlm_ros.images.message import COMPRESSED_TYPE, RAW_TYPE, decode_message
 from litevlm_ros.images.sample_range import SampleRange
 from litevlm_ros.types import RgbImage
-
-RAW_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,7 @@ class RecordedImage:
         message = self.message
         if message is None:
             raise ImageError("the message is not what its type says")
-        if message.__msgtype__ == COMPRESSED_TYPE:
-            return decode_compressed(message.format, message.data, samples=self.samples)
-        return decode_raw(
-            message.encoding,
-            message.width,
-            message.height,
-            message.step,
-            message.data,
-            bool(message.is_bigendian),
-            samples=self.samples,
-        )
+        return decode_message(message, compressed=message.__msgtype__ == COMPRESSED_TYPE, samples=self.samples)
 
 
 class ImageBag:

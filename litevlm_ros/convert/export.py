@@ -17,7 +17,6 @@ from torch import nn
 from litevlm_ros.checkpoint.check import find_text_sources, find_vision_sources
 from litevlm_ros.checkpoint.files import SafetensorsDirectory
 from litevlm_ros.checkpoint.keys import Sources
-from litevlm_ros.checksums import copy_description
 from litevlm_ros.convert.calibration import Calibration, data_for
 from litevlm_ros.convert.checkpoint import (
     load_draft_head,
@@ -29,6 +28,7 @@ from litevlm_ros.convert.checkpoint import (
 from litevlm_ros.convert.cpu_graph import store_for_cpu
 from litevlm_ros.convert.draft_head import stored_name
 from litevlm_ros.convert.intern_vit import InternVisionEncoder
+from litevlm_ros.convert.model_description import copy_description
 from litevlm_ros.convert.onnx_check import (
     EIGHT_BIT_TOLERANCE,
     TOLERANCE,

@@ -9,10 +9,13 @@ from typing import Any
 
 import yaml
 
-from litevlm_ros.config import DEMO_CAMERAS, TRANSPORTS
+from litevlm_ros.config import DEMO_CAMERAS
 from litevlm_ros.errors import ConfigError
 from litevlm_ros.launching.parameter_sections import read_sections, section_matches
 from litevlm_ros.model_directory import PARTS, engine_name
+
+TRANSPORTS = ("auto", "raw", "compressed")
+"""Values of the parameter and launch argument `transport`."""
 
 DEMO_MODEL = "demo"
 """The value of the launch argument `model` that stands for the model that ships with the package."""

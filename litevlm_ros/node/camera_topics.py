@@ -21,8 +21,9 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 
 from litevlm_ros.errors import ConfigError
+from litevlm_ros.images.message import COMPRESSED_TYPE, RAW_TYPE
 from litevlm_ros.node.image_loss import large_images_fix, loss_fix, lost_count
-from litevlm_ros.node.image_topics import COMPRESSED_TYPE, RAW_TYPE, suggest_topics
+from litevlm_ros.node.image_topics import suggest_topics
 from litevlm_ros.node.latched import is_latched
 from litevlm_ros.node.qos_overrides import POLICIES
 

@@ -11,7 +11,8 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from litevlm_ros.node.image_topics import COMPRESSED_TYPE, image_topics
+from litevlm_ros.images.message import COMPRESSED_TYPE
+from litevlm_ros.node.image_topics import image_topics
 
 _TOLERATED = 0.1
 """Share of images that may be lost without a warning."""

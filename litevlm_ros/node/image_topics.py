@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-RAW_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+from litevlm_ros.images.message import COMPRESSED_TYPE, RAW_TYPE
 
 _SHOWN = 3
 """Number of topics that a message names. More make it hard to read, as each camera has one."""

@@ -10,8 +10,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from litevlm_ros import types
-from litevlm_ros.images.compressed import check_compressed, decode_compressed
-from litevlm_ros.images.decoding import MAX_PIXELS, check_raw, decode_raw
+from litevlm_ros.images.compressed import check_compressed
+from litevlm_ros.images.decoding import MAX_PIXELS, check_raw
+from litevlm_ros.images.message import decode_message
 from litevlm_ros.images.sample_range import SampleRange
 from litevlm_ros.msg import Answer, Caption, Timings
 
@@ -31,17 +32,8 @@ def decode_image(
 
     `samples` is the camera's range of 16-bit values; without it, it is that of the image.
     """
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.format, message.data, max_pixels=max_pixels, samples=samples)
-    return decode_raw(
-        message.encoding,
-        message.width,
-        message.height,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-        max_pixels=max_pixels,
-        samples=samples,
+    return decode_message(
+        message, compressed=isinstance(message, CompressedImage), max_pixels=max_pixels, samples=samples
     )
 
 

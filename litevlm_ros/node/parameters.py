@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, SETTINGS, TRANSPORTS
+from litevlm_ros.config import CAPTION_PROMPT, DEMO_CAMERAS, SETTINGS
 from litevlm_ros.images.decoding import MAX_PIXELS
+from litevlm_ros.launching.preflight import TRANSPORTS
 from litevlm_ros.node.parameter_types import Parameter
 
 RELIABILITIES = ("best_effort", "reliable")

@@ -13,9 +13,10 @@ from rosbags.typesys import Stores
 from small_bags import RAW, START, TEXT, SmallBag
 from small_mcap import write_mcap
 
-from litevlm_ros.bags.image_bag import RAW_TYPE, ImageBag, RecordedImage
+from litevlm_ros.bags.image_bag import ImageBag, RecordedImage
 from litevlm_ros.bags.storage import BagError
 from litevlm_ros.errors import ConfigError, ImageError
+from litevlm_ros.images.message import RAW_TYPE
 from litevlm_ros.images.sample_range import SampleRange
 
 # rosbag2 does not compress messages in MCAP, which compresses its chunks.

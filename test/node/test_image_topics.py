@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from litevlm_ros.node.image_topics import COMPRESSED_TYPE, RAW_TYPE, suggest_topics
+from litevlm_ros.images.message import COMPRESSED_TYPE, RAW_TYPE
+from litevlm_ros.node.image_topics import suggest_topics
 
 pytestmark = pytest.mark.ros
 

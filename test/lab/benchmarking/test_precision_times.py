@@ -11,8 +11,8 @@ import pytest
 from fake_cuda import FakeCuda
 from tiny_internvl import model_directory
 
-from litevlm_ros.checksums import copy_description
 from litevlm_ros.config import PipelineConfig
+from litevlm_ros.convert.model_description import copy_description
 from litevlm_ros.engines.build import BuildRequest
 from litevlm_ros.errors import ConfigError, EngineError
 from litevlm_ros.lab.benchmarking import precision_times

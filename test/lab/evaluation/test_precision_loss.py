@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tiny_internvl import model_directory
 
-from litevlm_ros.checksums import copy_description
 from litevlm_ros.config import PipelineConfig, SamplingConfig
+from litevlm_ros.convert.model_description import copy_description
 from litevlm_ros.errors import EngineError
 from litevlm_ros.lab.evaluation.answering import Reply
 from litevlm_ros.lab.evaluation.precision_loss import (
